@@ -1,0 +1,36 @@
+# Every target explains itself: `make help`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# `rt.native` is compiled, so C++ sources count; Python sources are used where they lie (editable).
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard rt/native/*.cpp rt/native/*.h)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(STAMP)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -e '.[train,dev]'
+	touch $@
+
+demo: $(STAMP) ## Set up .venv and watch the simulated arm find a grasp
+	$(BIN)/python -m rt.servo --rate 30
+
+test: $(VENV)/.installed-dev lint ## Set up .venv with everything the tests need and run them
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## Remove what this file made
+	rm -rf $(VENV) build

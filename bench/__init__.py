@@ -1,0 +1,1 @@
+"""Measurements: latency of the loop and of its inference, throughput of generation."""

@@ -1,0 +1,1 @@
+"""Hand-eye calibration that says whether to trust it."""

@@ -1,0 +1,158 @@
+"""The model file: one ONNX graph whose metadata says everything that the robot must agree with.
+
+Layout of the file (all float32; METHOD: Viereck et al. 2017, Section III-A, factored exactly):
+
+    depth (1, 1, 64, 64) [m, 0 = no return]    actions (N, 3) [m, m, rad] of x, y, theta
+    Y = maxpool2(conv2(maxpool2(lrelu(conv1(depth)))))           (1, 50, 13, 13), once per image
+    b = conv2.weight_sum @ (action.weight @ encode(actions) + action.bias)     (N, 50)
+    distance = fc2(lrelu(fc1(lrelu(Y + b))))                     (N,) [m]
+
+encode is (x, y, cos 2 theta, sin 2 theta) for `double_angle` and (x, y, theta) for `raw`. Every
+normalisation is folded into the weights. Initialisers, by name: conv1.weight (20, 1, 5, 5),
+conv1.bias (20,), action.weight (20, E), action.bias (20,), conv2.weight (50, 20, 5, 5), conv2.bias
+(50,), conv2.weight_sum (50, 20), fc1.weight (500, 8450), fc1.bias (500,), fc2.weight (1, 500),
+fc2.bias (1,). The plain tiled network of the paper is lrelu(maxpool2(conv2(pool1 + tile(u)))) with
+u = action.weight @ encode(a) + action.bias, so both forms can be rebuilt from the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+from numpy.typing import NDArray
+
+from rt.hand import Hand
+from rt.pose import METRES_PER_DEGREE
+from rt.view import END_HEIGHT_M, START_HEIGHT_M, VIEW, View
+
+FORMAT = "grasp-distance/1"
+METADATA_KEY = "contract"
+
+SHAPES: dict[str, tuple[int | None, ...]] = {
+    "conv1.weight": (20, 1, 5, 5),
+    "conv1.bias": (20,),
+    "action.weight": (20, None),
+    "action.bias": (20,),
+    "conv2.weight": (50, 20, 5, 5),
+    "conv2.bias": (50,),
+    "conv2.weight_sum": (50, 20),
+    "fc1.weight": (500, 8450),
+    "fc1.bias": (500,),
+    "fc2.weight": (1, 500),
+    "fc2.bias": (1,),
+}
+ENCODED = {"double_angle": 4, "raw": 3}
+"""Action encodings by name, and how many numbers each makes of (x, y, theta)."""
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+class ModelError(ValueError):
+    """A model file that cannot be trusted: unreadable, altered, or made for something else."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model was made for. Written by train.export, checked before the loop starts."""
+
+    hand: Hand
+    training_set: str
+    view: View = VIEW
+    start_height_m: float = START_HEIGHT_M
+    end_height_m: float = END_HEIGHT_M
+    metres_per_degree: float = METRES_PER_DEGREE
+    action_encoding: str = "double_angle"
+    leaky_slope: float = 0.1
+    weights_sha256: str = ""
+    record: dict[str, Any] = field(default_factory=dict)
+    format: str = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Contract:
+        """Raises ModelError if a field is missing, unknown or of another format."""
+        try:
+            values = json.loads(text)
+            if values.get("format") != FORMAT:
+                raise ModelError(
+                    f"model format {values.get('format')!r}, this program reads {FORMAT!r}"
+                )
+            values["hand"] = Hand(**values["hand"])
+            values["view"] = View(**values["view"])
+            return Contract(**values)
+        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+            raise ModelError(
+                f"model contract is damaged: {error}; export the model again"
+            ) from error
+
+    def require(self, **expected: object) -> None:
+        """Refuse a model that disagrees: require(hand=..., view=...) names each value that differs."""
+        differences = []
+        for name, wanted in expected.items():
+            have = getattr(self, name)
+            if have == wanted:
+                continue
+            if hasattr(have, "__dataclass_fields__") and type(have) is type(wanted):
+                a, b = asdict(have), asdict(wanted)  # type: ignore[call-overload]
+                differences += [
+                    f"{name}.{k}: model {a[k]!r}, here {b[k]!r}" for k in a if a[k] != b[k]
+                ]
+            else:
+                differences.append(f"{name}: model {have!r}, here {wanted!r}")
+        if differences:
+            raise ModelError(
+                "the model was trained for something else (" + "; ".join(differences) + "); "
+                "use a model trained for this cell, or mend the cell"
+            )
+
+
+def hash_weights(weights: Weights) -> str:
+    """SHA-256 over names, shapes and little-endian bytes, in the order of SHAPES."""
+    digest = hashlib.sha256()
+    for name in SHAPES:
+        array = np.ascontiguousarray(weights[name], dtype="<f4")
+        digest.update(f"{name}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def read_model(path: str | Path) -> tuple[Contract, dict[str, NDArray[np.float32]]]:
+    """Contract and weights of a model file; raises ModelError if it is damaged or foreign."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"no model file {path}; train.export makes one")
+    try:
+        model = onnx.load(path)
+    except Exception as error:
+        raise ModelError(f"{path} is not an ONNX file: {error}") from error
+    metadata = {p.key: p.value for p in model.metadata_props}
+    if METADATA_KEY not in metadata:
+        raise ModelError(
+            f"{path} has no {METADATA_KEY!r} metadata: it was not made by train.export"
+        )
+    contract = Contract.from_json(metadata[METADATA_KEY])
+    weights = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    for name, shape in SHAPES.items():
+        if name not in weights:
+            raise ModelError(f"{path} lacks {name}")
+        if name == "action.weight":
+            shape = (20, ENCODED.get(contract.action_encoding))
+        if weights[name].shape != shape or weights[name].dtype != np.float32:
+            found = f"{weights[name].shape} {weights[name].dtype}"
+            raise ModelError(f"{path}: {name} is {found}, must be {shape} float32")
+    weights = {name: weights[name] for name in SHAPES}
+    if hash_weights(weights) != contract.weights_sha256:
+        raise ModelError(
+            f"{path}: weights do not match the hash in the metadata; the file was altered"
+        )
+    return contract, weights

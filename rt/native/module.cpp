@@ -1,0 +1,11 @@
+// rt._native: the compiled half of rt. Each bind_* lives in the file that it is named for.
+#include <nanobind/nanobind.h>
+
+namespace nb = nanobind;
+
+void bind_view(nb::module_ &m);
+
+NB_MODULE(_native, m) {
+    m.doc() = "Compiled kernels of rt; each has a NumPy twin that is its oracle.";
+    bind_view(m);
+}
