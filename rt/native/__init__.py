@@ -14,7 +14,7 @@ GRASP_SERVO_NATIVE=0 in the environment selects the twins, which are also the te
 
 if os.environ.get("GRASP_SERVO_NATIVE", "1") != "0":
     try:
-        from rt import _native as native
+        from rt import _native as native  # noqa: F401  (other modules import it from here)
     except ImportError as error:
         warnings.warn(
             f"rt._native is not built ({error}): using the slower NumPy twins. Install a C++ compiler "
