@@ -141,8 +141,8 @@ def open_split(folder: str | Path, split: str) -> Split:
                 f"{path} is missing: run the same sim.generate command again to finish"
             )
         for name in ARRAYS:
-            mode = "r" if name == "depth" else None
-            loaded[name].append(np.load(path / f"{name}.npy", mmap_mode=mode))
+            file = path / f"{name}.npy"
+            loaded[name].append(np.load(file, mmap_mode="r") if name == "depth" else np.load(file))
         if len(loaded["depth"][-1]) != len(scenes) * views:
             raise DatasetError(
                 f"{path} has {len(loaded['depth'][-1])} images, not {len(scenes) * views}"

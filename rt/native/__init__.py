@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 from types import ModuleType
@@ -14,7 +15,7 @@ GRASP_SERVO_NATIVE=0 in the environment selects the twins, which are also the te
 
 if os.environ.get("GRASP_SERVO_NATIVE", "1") != "0":
     try:
-        from rt import _native as native  # noqa: F401  (other modules import it from here)
+        native = importlib.import_module("rt._native")
     except ImportError as error:
         warnings.warn(
             f"rt._native is not built ({error}): using the slower NumPy twins. Install a C++ compiler "
