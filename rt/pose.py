@@ -68,6 +68,33 @@ def inverse(T_a_b: ArrayLike) -> Array:
     return result
 
 
+def interpolate(T_a_b: ArrayLike, T_a_c: ArrayLike, part: float) -> Array:
+    """The pose `part` (0..1) of the way from b to c, (4, 4): straight line, shortest even turn."""
+    b, c = np.asarray(T_a_b, dtype=np.float64), np.asarray(T_a_c, dtype=np.float64)
+    result = np.eye(4)
+    result[:3, :3] = b[:3, :3] @ _turn(_rotation_vector(b[:3, :3].T @ c[:3, :3]) * part)
+    result[:3, 3] = (1 - part) * b[:3, 3] + part * c[:3, 3]
+    return result
+
+
+def _rotation_vector(R: Array) -> Array:
+    """Axis times angle [rad], (3,), of a rotation (3, 3) of less than half a turn."""
+    sine_axis = np.array([R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]]) / 2
+    sine = float(np.linalg.norm(sine_axis))
+    angle = float(np.arctan2(sine, (np.trace(R) - 1) / 2))
+    return sine_axis * (angle / sine if sine > 1e-12 else 1.0)
+
+
+def _turn(vector: Array) -> Array:
+    """Rotation (3, 3) about an axis by its length [rad] (Rodrigues)."""
+    x, y, z = vector
+    angle = float(np.linalg.norm(vector))
+    K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    # np.sinc(t) is sin(pi t) / (pi t): smooth at zero.
+    a, b = np.sinc(angle / np.pi), np.sinc(angle / 2 / np.pi) ** 2 / 2
+    return np.asarray(np.eye(3) + a * K + b * (K @ K))
+
+
 def to_view(poses_world: ArrayLike, hand_world: ArrayLike) -> Array:
     """Planar poses in the view of a hand: (..., 3) of x, y, theta, the actions that reach them.
 
