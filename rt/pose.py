@@ -68,7 +68,7 @@ def inverse(T_a_b: ArrayLike) -> Array:
     return result
 
 
-def interpolate(T_a_b: ArrayLike, T_a_c: ArrayLike, part: float) -> Array:
+def interpolate(T_a_b: ArrayLike, T_a_c: ArrayLike, part: float) -> NDArray[np.float64]:
     """The pose `part` (0..1) of the way from b to c, (4, 4): straight line, shortest even turn."""
     b, c = np.asarray(T_a_b, dtype=np.float64), np.asarray(T_a_c, dtype=np.float64)
     result = np.eye(4)

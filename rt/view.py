@@ -74,9 +74,7 @@ class Reprojector:
     """Depth of one camera at one mount -> the view. Rays are computed once; a call allocates only
     its result (native) and does not hold the interpreter lock meanwhile."""
 
-    def __init__(
-        self, intrinsics: Intrinsics, T_view_camera: ArrayLike, view: View = VIEW
-    ) -> None:
+    def __init__(self, intrinsics: Intrinsics, T_view_camera: ArrayLike, view: View = VIEW) -> None:
         """T_view_camera (4, 4) maps points in `camera` to `view`; raises ViewError if not rigid."""
         T = np.asarray(T_view_camera, dtype=np.float64)
         rigid = T.shape == (4, 4) and np.isfinite(T).all() and np.array_equal(T[3], [0, 0, 0, 1])
@@ -107,11 +105,11 @@ class Reprojector:
         depth = np.ascontiguousarray(depth)
         view = self.view
         arguments = (self._directions, self._origin, self._half)
-        numbers = (view.size_px, view.focal_px, view.near_m, view.far_m, _MAX_HALF_PX)
+        numbers = (view.focal_px, view.near_m, view.far_m, _MAX_HALF_PX)
         if native is None:
-            return reproject_numpy(depth, *arguments, *numbers)
+            return reproject_numpy(depth, *arguments, view.size_px, *numbers)
         out = np.empty((view.size_px, view.size_px), dtype=np.float32)
-        native.reproject(depth, *arguments, out, *numbers[1:])
+        native.reproject(depth, *arguments, out, *numbers)
         return out
 
 
