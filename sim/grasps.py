@@ -41,7 +41,8 @@ _COMPLIANCE_M = 0.001
 _OFF_CENTRE_M = 0.001
 """Largest error of the hand's centring that is let through."""
 _LINES = 3
-"""Least number of antipodal lines of contact: a patch, not a point, so that the object cannot turn."""
+"""Least number of antipodal lines of contact in the middle half of the pads. A patch, not a point, so
+that the object cannot turn; not at the pads' edges, where misaligned sides would be turned by closing."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,7 @@ def _close(
     presses = [
         _between((t & c).reshape(n, len(z), len(w))) for t, c in zip(touching, in_cone, strict=True)
     ]
-    lines = (presses[0] & presses[1]).sum(axis=(1, 2))
+    lines = (presses[0] & presses[1])[:, :, np.abs(w) < 0.3 * hand.finger_width_m].sum(axis=(1, 2))
 
     met = np.isfinite(first[0]) & np.isfinite(first[1])
     left, right = np.where(met, first[0], 0), np.where(met, first[1], 0)
