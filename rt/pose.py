@@ -40,7 +40,7 @@ def grasp_distance(a: ArrayLike, b: ArrayLike) -> Array:
     return np.asarray(np.sqrt(d[..., 0] ** 2 + d[..., 1] ** 2 + turn**2))
 
 
-def top_down(x: float, y: float, z: float, yaw: float) -> Array:
+def top_down(x: float, y: float, z: float, yaw: float) -> NDArray[np.float64]:
     """T_world_hand (4, 4) of a hand at (x, y, z) [m] that looks straight down, closing along yaw [rad]."""
     c, s = np.cos(yaw), np.sin(yaw)
     return np.array([[c, s, 0, x], [s, -c, 0, y], [0, 0, -1, z], [0, 0, 0, 1]], dtype=np.float64)
@@ -52,14 +52,14 @@ def from_top_down(T_world_hand: ArrayLike) -> tuple[float, float, float, float]:
     return float(T[0, 3]), float(T[1, 3]), float(T[2, 3]), float(np.arctan2(T[1, 0], T[0, 0]))
 
 
-def planar(action: ArrayLike) -> Array:
+def planar(action: ArrayLike) -> NDArray[np.float64]:
     """The action (x, y, theta) as a transform (4, 4) in the hand's frame: T_hand_moved."""
     x, y, theta = np.asarray(action, dtype=np.float64)
     c, s = np.cos(theta), np.sin(theta)
     return np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64)
 
 
-def inverse(T_a_b: ArrayLike) -> Array:
+def inverse(T_a_b: ArrayLike) -> NDArray[np.float64]:
     """T_b_a of a rigid transform (4, 4)."""
     T = np.asarray(T_a_b)
     result = np.eye(4)
