@@ -21,6 +21,11 @@ TURN_RAD = RADIUS_M / METRES_PER_RADIAN
 """60 degrees to either side: as far in the grasp metric as RADIUS_M, so that no direction of the
 metric is explored further than another. A grasp at right angles is reached by turning toward it."""
 
+HALVINGS = 5
+"""Half of the candidates fill the region evenly; the other half fill ever smaller copies of it, down to
+2^-5 of its size. Evenly alone, 256 candidates lie 11 mm apart in the metric, and a hand closer than that
+to a grasp finds nothing better than to stay."""
+
 RATIO = 0.2
 """Fraction of the way to the goal in one iteration (the paper's rho in simulation)."""
 
@@ -33,17 +38,18 @@ def candidates(
 ) -> NDArray[np.float32]:
     """Candidate actions around the hand, (n, 3) float32 of x, y [m], theta [rad].
 
-    x, y uniform in a disc, theta uniform in [-turn, turn]. The first is the zero action: staying is
-    always considered, and preferred to anything that is no better.
+    Uniform in the disc of that radius and in [-turn, turn], half of them scaled down (HALVINGS). The
+    first is the zero action: staying is always considered, and preferred to anything no better.
     """
     radius, angle, turn = rng.random((3, n), dtype=np.float32)
+    scale = np.exp2(-HALVINGS * np.linspace(-1, 1, n, dtype=np.float32).clip(0, 1))
     np.sqrt(radius, out=radius)  # uniform over the area
-    radius *= np.float32(radius_m)
+    radius *= scale * np.float32(radius_m)
     angle *= np.float32(2 * np.pi)
     actions = np.empty((n, 3), dtype=np.float32)
     actions[:, 0] = radius * np.cos(angle)
     actions[:, 1] = radius * np.sin(angle)
-    actions[:, 2] = np.float32(turn_rad) * (2 * turn - 1)
+    actions[:, 2] = scale * np.float32(turn_rad) * (2 * turn - 1)
     actions[0] = 0
     return actions
 

@@ -199,10 +199,10 @@ def draw(report: Report, path: Path) -> None:
 
     assert report.first is not None and report.last is not None
     hand = load_hand(report.config.hand)
-    figure = plt.figure(figsize=(14.5, 4.9), dpi=110, facecolor="white")
-    left, middle, right = figure.subplots(
-        1, 3, gridspec_kw={"width_ratios": (1, 1, 1.25), "wspace": 0.08}
-    )
+    figure = plt.figure(figsize=(14.6, 5.0), dpi=110, facecolor="white")
+    left = figure.add_axes((0.010, 0.10, 0.2757, 0.805))
+    middle = figure.add_axes((0.302, 0.10, 0.2757, 0.805))
+    right = figure.add_axes((0.625, 0.13, 0.36, 0.775))
     for axes, look, title in (
         (left, report.first, "first view"),
         (middle, report.last, "last view"),
@@ -214,15 +214,12 @@ def draw(report: Report, path: Path) -> None:
         if text != "-":
             axes.set_title(f"{text} from a true grasp", loc="right", fontsize=10, color=INK)
     _draw_distance(right, report)
-    figure.text(
-        left.get_position().x0,
-        0.035,
-        f"red: the hand   green: its {_SHOWN} best candidates, the best boldest   grey: nearer is lighter, "
-        "black: no return",
-        fontsize=9,
-        color="#666b73",
-    )
-    figure.subplots_adjust(left=0.012, right=0.985, top=0.9, bottom=0.12)
+    for x, color, text in (
+        (0.010, RED, "the hand"),
+        (0.075, "#14a44d", f"its {_SHOWN} best candidates, the best boldest"),
+        (0.302, "#666b73", "lighter is nearer, black is no return"),
+    ):
+        figure.text(x, 0.04, text, fontsize=10, color=color)
     beside = path.with_name(f".{path.name}.{os.getpid()}.png")
     figure.savefig(beside)
     plt.close(figure)
@@ -252,34 +249,29 @@ def _draw_look(axes: Axes, look: Look, hand: Hand, view: View) -> None:
     seen = look.view[look.view > 0]
     far = float(np.percentile(seen, 99)) if seen.size else 1.0
     near = min(float(np.percentile(seen, 0.5)), far - 0.05) if seen.size else 0.0
-    shade = np.where(look.view > 0, 0.92 - 0.67 * (look.view - near) / (far - near), 0.0)
-    axes.imshow(np.clip(shade, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    height = np.clip((far - look.view) / (far - near), 0, 1)
+    # The root lifts low objects off the table.
+    shade = np.where(look.view > 0, 0.2 + 0.75 * height**0.6, 0.0)
+    axes.imshow(shade, cmap="bone", vmin=0, vmax=1, interpolation="nearest")
     order = np.argsort(look.distances, kind="stable")[:_SHOWN]
     centre = view.size_px / 2 - 0.5
     depth_m = _surface_depth(look, look.actions[order[0]], view)
-    for rank, k in reversed(list(enumerate(order))):
-        strength = 1 - rank / max(len(order), 1)
-        lines = LineCollection(
-            glyph(look.actions[k], hand, view.focal_px, depth_m, centre),
-            colors=GREEN,
-            linewidths=2.8 if rank == 0 else 1.2,
-            alpha=1.0 if rank == 0 else 0.25 + 0.5 * strength,
-            capstyle="round",
-            zorder=3,
-        )
-        if rank == 0:
-            lines.set_path_effects([effects.withStroke(linewidth=4.4, foreground="#0b3d1e")])
-            lines.set_zorder(4)
+
+    def place(
+        action: NDArray[np.floating], color: str, width: float, edge: str, **style: Any
+    ) -> None:
+        segments = glyph(action, hand, view.focal_px, depth_m, centre)
+        lines = LineCollection(segments, colors=color, linewidths=width, capstyle="round", **style)
+        if edge:
+            lines.set_path_effects([effects.withStroke(linewidth=width + 1.6, foreground=edge)])
         axes.add_collection(lines)
-    lines = LineCollection(
-        glyph(np.zeros(3), hand, view.focal_px, depth_m, centre),
-        colors=RED,
-        linewidths=2.4,
-        capstyle="round",
-        zorder=5,
-    )
-    lines.set_path_effects([effects.withStroke(linewidth=4.0, foreground="#5c0d09")])
-    axes.add_collection(lines)
+
+    for rank in range(len(order) - 1, 0, -1):
+        alpha = 0.75 - 0.5 * rank / len(order)
+        place(look.actions[order[rank]], GREEN, 1.1, "", alpha=alpha, zorder=3)
+    # The best is drawn thinner and over the hand, so that both show where they agree.
+    place(np.zeros(3), RED, 4.2, "#5c0d09", zorder=4)
+    place(look.actions[order[0]], GREEN, 2.0, "#0b3d1e", zorder=5)
     axes.set_xlim(-0.5, view.size_px - 0.5)
     axes.set_ylim(view.size_px - 0.5, -0.5)
     axes.set_axis_off()
@@ -308,7 +300,7 @@ def _draw_distance(axes: Axes, report: Report) -> None:
         if true[0] is not None:
             axes.plot(time_s, [t * 1e3 for t in true], color=INK, lw=2.4, label="true")
             if report.true_end_m is not None and report.outcome == "arrived":
-                axes.plot(time_s[-1], report.true_end_m * 1e3, "o", color=INK, ms=6, zorder=4)
+                axes.plot(time_s[-1], report.true_end_m * 1e3, "o", color=INK, ms=6, clip_on=False)
         axes.set_xlim(0, max(time_s[-1], 1e-3) * 1.02)
         axes.legend(frameon=False, loc="upper right", fontsize=10)
     axes.set_ylim(bottom=0)
@@ -319,8 +311,6 @@ def _draw_distance(axes: Axes, report: Report) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#9aa1a9")
     axes.tick_params(colors="#4a5058")
-    axes.yaxis.tick_right()
-    axes.spines["left"].set_visible(False)
 
 
 def _predicted(report: Report) -> tuple[float | None, float | None]:
