@@ -190,8 +190,28 @@ def _test_names(names: list[str]) -> set[str]:
     return set(sorted(names, key=lambda n: hashlib.sha256(n.encode()).digest())[:count])
 
 
-@cache
+def _mesh_category(name: str) -> str:
+    folder = name.split("/")[1:-1]
+    return folder[-1] if folder else "meshes"
+
+
 def _load_mesh(path: Path, name: str) -> Object:
+    found = _try_mesh(path, name)
+    if isinstance(found, str):
+        raise ObjectError(found)
+    return found
+
+
+@cache
+def _try_mesh(path: Path, name: str) -> Object | str:
+    """The mesh, or why it cannot be used: either is found out once."""
+    try:
+        return _read_mesh(path, name)
+    except ObjectError as error:
+        return str(error)
+
+
+def _read_mesh(path: Path, name: str) -> Object:
     """A user's mesh, checked; raises ObjectError with the reason and the remedy."""
     try:
         mesh = trimesh.load(path, force="mesh", process=False)

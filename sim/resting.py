@@ -52,8 +52,8 @@ def resting_poses(
     facet_normal = np.zeros((count, 3))
     np.add.at(facet_normal, facet, normals * area[:, None])
     facet_normal /= np.linalg.norm(facet_normal, axis=1, keepdims=True)
-    landing = np.bincount(facet, weights=_solid_angles(corners), minlength=count)
-    landing /= landing.sum()
+    angle = _solid_angles(corners)
+    landing = np.bincount(facet, weights=angle / angle.sum(), minlength=count)
 
     # Where each facet rolls: over its border edge that the centre of mass lies furthest outside of.
     border = facet[here] != facet[there]
@@ -88,7 +88,7 @@ def _solid_angles(corners: Array) -> Array:
     la, lb, lc = (np.linalg.norm(p, axis=1) for p in (a, b, c))
     above = np.abs(np.einsum("ij,ij->i", a, np.cross(b, c)))
     ab, bc, ca = (np.einsum("ij,ij->i", p, q) for p, q in ((a, b), (b, c), (c, a)))
-    return 2 * np.arctan2(above, la * lb * lc + ab * lc + bc * la + ca * lb)
+    return np.asarray(2 * np.arctan2(above, la * lb * lc + ab * lc + bc * la + ca * lb))
 
 
 def _merge_alike(normals: Array, height: Array, chance: Array) -> list[tuple[int, float]]:

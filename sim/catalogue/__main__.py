@@ -173,7 +173,9 @@ def run(config: Config) -> Path:
     test = set(objects.names if config.split == "test" else ())
     if config.split == "all":
         one_mesh = config.only_meshes and len(objects) == 1
-        test = set() if one_mesh else set(object_set("test", config.meshes, config.only_meshes).names)
+        test = (
+            set() if one_mesh else set(object_set("test", config.meshes, config.only_meshes).names)
+        )
     for file, reason in objects.skipped:
         print(f"skipped {file}: {reason}", file=sys.stderr)
     by_category: dict[str, list[tuple[Object, str]]] = {}
