@@ -120,7 +120,9 @@ def test_every_number_gives_the_same_scene_and_some_grasp():
         assert len(a[1]) and a[1].poses.tobytes() == b[1].poses.tobytes()
         assert a[0].vertices.tobytes() == b[0].vertices.tobytes()
     other = numbered_scene(objects, 2, "test", 0)
-    assert other[0].vertices.tobytes() != numbered_scene(objects, 1, "test", 0)[0].vertices.tobytes()
+    assert (
+        other[0].vertices.tobytes() != numbered_scene(objects, 1, "test", 0)[0].vertices.tobytes()
+    )
 
 
 def test_most_objects_of_every_category_can_be_grasped():

@@ -40,7 +40,11 @@ def test_objects_do_not_interpenetrate(seed):
 
 def test_the_number_of_objects_is_as_asked():
     rng = np.random.default_rng(0)
-    assert [len(make_scene(catalogue_set("test"), rng, count=n).placed) for n in (1, 3, 5)] == [1, 3, 5]
+    assert [len(make_scene(catalogue_set("test"), rng, count=n).placed) for n in (1, 3, 5)] == [
+        1,
+        3,
+        5,
+    ]
     counts = {len(make_scene(catalogue_set("test"), rng).placed) for _ in range(40)}
     assert counts == {1, 2, 3, 4, 5}
 

@@ -170,6 +170,9 @@ def run(config: Config) -> Path:
         if value < least:
             raise ObjectError(f"{name} {value} must be at least {least}")
     objects = object_set(config.split, config.meshes, config.only_meshes)
+    known = sorted({objects.category(name) for name in objects.names})
+    if unknown := sorted(set(config.category) - set(known)):
+        raise ObjectError(f"no category {', '.join(unknown)}; there are {', '.join(known)}")
     test = set(objects.names if config.split == "test" else ())
     if config.split == "all":
         one_mesh = config.only_meshes and len(objects) == 1
@@ -184,9 +187,6 @@ def run(config: Config) -> Path:
             thing = objects.get(name)
             split = "test" if name in test else "train"
             by_category.setdefault(thing.category, []).append((thing, split))
-    known = sorted({objects.category(name) for name in objects.names})
-    if unknown := sorted(set(config.category) - set(known)):
-        raise ObjectError(f"no category {', '.join(unknown)}; there are {', '.join(known)}")
     rows = [by_category[c] for c in sorted(by_category)]
     out = config.out or Path("runs/catalogue") / time.strftime("%Y%m%d-%H%M%S")
     out.mkdir(parents=True, exist_ok=True)

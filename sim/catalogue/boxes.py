@@ -47,7 +47,7 @@ def tetra_pak(rng: np.random.Generator, index: int) -> Manifold:
             solid = solid + cap.translate([0, -d / 4, h + rise / 2])
         return solid
     if style == "classic":  # the tetrahedron that gave the name
-        a = rng.uniform(85, 135)
+        a = rng.uniform(75, 112)
         corners = np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]) * a / 2.83
         balls = [Manifold.sphere(2.5, 8).translate(list(c)) for c in corners]
         seams = [

@@ -292,7 +292,7 @@ def can(rng: np.random.Generator, index: int) -> Manifold:
         boss = cylinder(3.5, 2.6, 12).translate([-5, 0, lid - 0.5])
         solid = join(solid, (tab - hole).translate([r * 0.15, 0, 0]), boss)
     elif extra < 0.75 and style in ("soup", "tuna", "tall", "tin"):  # opened and empty
-        inner = [(r - 2, 4 + deep), (r - 1.8, h + 1)]
+        inner = [(r - 2.4, 4 + deep), (r - 2.2, h + 1)]
         solid = solid - lathe(inner, 40, power, squash)
     elif style in ("soup", "tall", "tin"):  # a pressed ring in the lid
         solid = solid + (
