@@ -80,6 +80,10 @@ class ObjectSet:
         category, index = name.split("/")
         return _catalogue_object(category, int(index))
 
+    def category(self, name: str) -> str:
+        """The category of a name, without making the object."""
+        return _mesh_category(name) if name in self.files else name.partition("/")[0]
+
     def fingerprint(self) -> str:
         """Twelve hex digits that change with any name, any byte of a mesh file, or the catalogue."""
         digest = hashlib.sha256(f"catalogue {catalogue.VERSION}".encode())
@@ -186,8 +190,28 @@ def _test_names(names: list[str]) -> set[str]:
     return set(sorted(names, key=lambda n: hashlib.sha256(n.encode()).digest())[:count])
 
 
-@cache
+def _mesh_category(name: str) -> str:
+    folder = name.split("/")[1:-1]
+    return folder[-1] if folder else "meshes"
+
+
 def _load_mesh(path: Path, name: str) -> Object:
+    found = _try_mesh(path, name)
+    if isinstance(found, str):
+        raise ObjectError(found)
+    return found
+
+
+@cache
+def _try_mesh(path: Path, name: str) -> Object | str:
+    """The mesh, or why it cannot be used: either is found out once."""
+    try:
+        return _read_mesh(path, name)
+    except ObjectError as error:
+        return str(error)
+
+
+def _read_mesh(path: Path, name: str) -> Object:
     """A user's mesh, checked; raises ObjectError with the reason and the remedy."""
     try:
         mesh = trimesh.load(path, force="mesh", process=False)
@@ -215,8 +239,7 @@ def _load_mesh(path: Path, name: str) -> Object:
         raise ObjectError("winding is inconsistent: neighbouring faces point to opposite sides")
     if not mesh.volume > 0:
         raise ObjectError("faces point inward (negative volume); flip its normals")
-    folder = name.split("/")[1:-1]
-    return make_object(name, folder[-1] if folder else "meshes", mesh.vertices, mesh.faces)
+    return make_object(name, _mesh_category(name), mesh.vertices, mesh.faces)
 
 
 def _wrong_size(longest: float) -> str:

@@ -52,8 +52,8 @@ def resting_poses(
     facet_normal = np.zeros((count, 3))
     np.add.at(facet_normal, facet, normals * area[:, None])
     facet_normal /= np.linalg.norm(facet_normal, axis=1, keepdims=True)
-    landing = np.bincount(facet, weights=_solid_angles(corners), minlength=count)
-    landing /= landing.sum()
+    angle = _solid_angles(corners)
+    landing = np.bincount(facet, weights=angle / angle.sum(), minlength=count)
 
     # Where each facet rolls: over its border edge that the centre of mass lies furthest outside of.
     border = facet[here] != facet[there]
@@ -88,7 +88,7 @@ def _solid_angles(corners: Array) -> Array:
     la, lb, lc = (np.linalg.norm(p, axis=1) for p in (a, b, c))
     above = np.abs(np.einsum("ij,ij->i", a, np.cross(b, c)))
     ab, bc, ca = (np.einsum("ij,ij->i", p, q) for p, q in ((a, b), (b, c), (c, a)))
-    return 2 * np.arctan2(above, la * lb * lc + ab * lc + bc * la + ca * lb)
+    return np.asarray(2 * np.arctan2(above, la * lb * lc + ab * lc + bc * la + ca * lb))
 
 
 def _merge_alike(normals: Array, height: Array, chance: Array) -> list[tuple[int, float]]:
@@ -108,14 +108,13 @@ def _merge_alike(normals: Array, height: Array, chance: Array) -> list[tuple[int
 
 
 def _on_table(normal: Array, centre: Array, points: Array) -> Array:
-    """T_table_object that turns the outward normal down by the shortest way."""
-    x, y, z = normal
-    if z < 1 - 1e-9:
-        # Rodrigues' formula for the rotation of n onto -z: axis n x -z = (-y, x, 0), cosine -z.
-        axis = np.array([[0, 0, x], [0, 0, y], [-x, -y, 0]])
-        R = np.eye(3) + axis + axis @ axis / (1 - z)
-    else:
-        R = np.diag([1.0, -1.0, -1.0])
+    """T_table_object that turns the outward normal down, without spin about it."""
+    # Turn what points up over first, so that 1 - z below is never small.
+    over = np.diag([1.0, -1.0, -1.0]) if normal[2] > 0 else np.eye(3)
+    x, y, z = over @ normal / np.linalg.norm(normal)
+    # Rodrigues' formula for the rotation of n onto -z: axis n x -z = (-y, x, 0), cosine -z.
+    K = np.array([[0, 0, x], [0, 0, y], [-x, -y, 0]])
+    R = (np.eye(3) + K + K @ K / (1 - z)) @ over
     T = np.eye(4)
     T[:3, :3] = R
     T[:3, 3] = -R @ centre

@@ -59,7 +59,7 @@ def test_a_mug_is_held_by_its_rim_and_across():
 def test_a_ball_is_held_through_its_middle():
     grasps = grasps_of(solid(manifold3d.Manifold.sphere(0.035, 96).translate((0, 0, 0.035))))
     assert len(grasps) > 200
-    x, y, z, yaw, width = grasps.poses.T
+    x, y, _, yaw, width = grasps.poses.T
     off = np.abs(x * np.sin(yaw) - y * np.cos(yaw))  # lateral miss of the centre
     along = np.abs(x * np.cos(yaw) + y * np.sin(yaw))
     # The ball's middle is between the pads, or so near that their middle half still touches.

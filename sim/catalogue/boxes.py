@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from manifold3d import Manifold
 
-from .shapes import block, cylinder, fillet, join, lathe, pick, plate, prism, sweep
+from .shapes import block, cylinder, fillet, join, lathe, pick, plate, skin, sweep
 
 
 def _screw_cap(rng: np.random.Generator, radius: float) -> Manifold:
@@ -47,7 +47,7 @@ def tetra_pak(rng: np.random.Generator, index: int) -> Manifold:
             solid = solid + cap.translate([0, -d / 4, h + rise / 2])
         return solid
     if style == "classic":  # the tetrahedron that gave the name
-        a = rng.uniform(85, 135)
+        a = rng.uniform(75, 112)
         corners = np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]) * a / 2.83
         balls = [Manifold.sphere(2.5, 8).translate(list(c)) for c in corners]
         seams = [
@@ -55,25 +55,20 @@ def tetra_pak(rng: np.random.Generator, index: int) -> Manifold:
             Manifold.hull_points(corners[[2, 3]].repeat(4, 0) + np.tile(_CROSS, (2, 1))),
         ]
         solid = join(Manifold.batch_hull(balls), *seams)
-        return solid.rotate([45, 0, 0]).rotate([0, 35.264, 0])
+        return solid.rotate([0, 0, 45]).rotate([54.7356, 0, 0])
     if style == "prisma":
         h, cut = rng.uniform(120, 190), rng.uniform(0.14, 0.24)
         x, y, c = w * 0.9 / 2, d / 2, cut * w
         octagon = [(x, y - c), (x - c, y), (c - x, y), (-x, y - c)]
         octagon += [(-a, -b) for a, b in octagon]
         waist = rng.uniform(0.93, 1.0)
-        half = Manifold.extrude
-        del half
-        solid = prism(octagon, h)
-        solid = solid.refine_to_length(h / 2.5) if waist < 0.97 else solid
-        solid = solid.warp_batch(
-            lambda p: (
-                p
-                * np.column_stack(
-                    [1 - (1 - waist) * np.sin(np.pi * p[:, 2:] / h)] * 2 + [p[:, 2:] * 0 + 1]
-                )
-            )
-        )
+        z = np.linspace(0, h, 7)
+        size = 1 - (1 - waist) * np.sin(np.pi * z / h)
+        rings = [
+            np.column_stack([np.array(octagon) * k, np.full(8, level)])
+            for k, level in zip(size, z, strict=True)
+        ]
+        solid = skin(np.array(rings))
     elif style == "wedge":
         w, d, h = rng.uniform(75, 95), rng.uniform(50, 75), rng.uniform(95, 140)
         points = [(-d / 2, 0), (d / 2, 0), (d / 2, 6), (2, h), (-2, h), (-d / 2, 6)]

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
 Array = NDArray[np.float64]
+Profile = list[tuple[float, float]]
+"""Of a solid of revolution: (radius, z); of a side view: (x, z)."""
 
 
 def skin(rings: ArrayLike, closed: bool = False) -> Manifold:
@@ -134,10 +136,8 @@ def sweep(
     or (K, 2).
     """
     path, section = np.asarray(path, dtype=np.float64), np.asarray(section, dtype=np.float64)
-    if closed:
-        tangent = np.roll(path, -1, axis=0) - np.roll(path, 1, axis=0)
-    else:
-        tangent = np.gradient(path, axis=0)
+    around = np.roll(path, -1, axis=0) - np.roll(path, 1, axis=0)
+    tangent = around if closed else np.gradient(path, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     side_axis = np.asarray(side, dtype=np.float64)
     normal = np.cross(tangent, side_axis)

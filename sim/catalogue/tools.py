@@ -7,6 +7,7 @@ from manifold3d import Manifold
 
 from .shapes import (
     Array,
+    Profile,
     block,
     cylinder,
     ellipse,
@@ -17,6 +18,7 @@ from .shapes import (
     plate,
     prism,
     radii,
+    skin,
     sweep,
     through,
 )
@@ -30,8 +32,6 @@ def _bar(
     for x, a, b in stations:
         section = ellipse(a, b, power, segments)
         rings.append(np.column_stack([np.full(segments, x), section]))
-    from .shapes import skin
-
     return skin(np.array(rings))
 
 
@@ -69,7 +69,7 @@ def _hammer_handle(rng: np.random.Generator, index: int, length: float, thick: f
     return _bar(np.column_stack([x, a * size, b * size]), power, n)
 
 
-def _spindle(points: list[tuple[float, float]], segments: int = 24, power: float = 2.0) -> Manifold:
+def _spindle(points: Profile, segments: int = 24, power: float = 2.0) -> Manifold:
     """A lathe along +y."""
     return lathe(points, segments, power, turn_deg=180 / segments).rotate([-90, 0, 0])
 
@@ -150,15 +150,15 @@ def hammer(rng: np.random.Generator, index: int) -> Manifold:
         edge = (wide, 2.2) if flat else (2.2, wide)
         curve = rng.uniform(0, 14) if style != "cross" else 0.0
         body = 8.5 * s if style == "tack" else 12 * s
-        section = [(-4.0, body, body), (0.45 * far, 0.8 * body, 0.8 * body), (far, *edge)]
-        peen = _bar(section, 3.5, 16).rotate([0, 0, -90])
+        taper = [(-4.0, body, body), (0.45 * far, 0.8 * body, 0.8 * body), (far, *edge)]
+        peen = _bar(taper, 3.5, 16).rotate([0, 0, -90])
         peen = peen.refine_to_length(30).warp_batch(
             lambda p: p + np.column_stack([curve * (p[:, 1] / far) ** 2, 0 * p[:, 0], 0 * p[:, 0]])
         )
         thin = 0.66 if style == "tack" else 1.0
         head = join(
             eye.scale([thin, thin, thin]),
-            _spindle([(r * thin, z) for r, z in poll], *pick_face(rng)),
+            _spindle([(r * thin, z) for r, z in poll], *_face(rng)),
             peen,
         )
     handle = _hammer_handle(rng, index, length, thick)
@@ -169,7 +169,7 @@ def hammer(rng: np.random.Generator, index: int) -> Manifold:
     return solid
 
 
-def pick_face(rng: np.random.Generator) -> tuple[int, float]:
+def _face(rng: np.random.Generator) -> tuple[int, float]:
     """Segments and power of a striking face: round, octagonal or square."""
     return ((24, 2.0), (8, 2.0), (24, 5.0))[int(rng.integers(3))]
 
@@ -199,7 +199,7 @@ def screwdriver(rng: np.random.Generator, index: int) -> Manifold:
             1.6,
         )
     t = np.linspace(0, 1, 15)
-    body = {
+    handles: dict[str, Profile] = {
         "fluted": [(0, 0.7), (0.08, 0.95), (0.5, 1), (0.78, 0.8), (0.88, 0.62), (1, 0.72)],
         "trilobe": [(0, 0.75), (0.1, 1), (0.55, 0.95), (0.8, 0.72), (0.9, 0.85), (1, 0.6)],
         "hex": [(0, 0.8), (0.06, 1), (0.7, 0.95), (0.85, 0.7), (1, 0.68)],
@@ -210,8 +210,8 @@ def screwdriver(rng: np.random.Generator, index: int) -> Manifold:
         "square": [(0, 0.85), (0.05, 1), (0.6, 1), (0.85, 0.72), (1, 0.75)],
         "swell": [(0, 0.7), (0.1, 0.95), (0.35, 0.8), (0.6, 1.02), (0.85, 0.66), (1, 0.8)],
         "tee": [(0, 0.5), (1, 0.5)],
-    }[style]
-    size = r * radii(body, t)
+    }
+    size = r * radii(handles[style], t)
     n = 6 if style == "hex" else 36
     angle = 2 * np.pi * np.arange(n) / n
     ripple = np.ones((len(t), n))
@@ -225,8 +225,6 @@ def screwdriver(rng: np.random.Generator, index: int) -> Manifold:
     elif style == "square":
         c, s = np.abs(np.cos(angle)), np.abs(np.sin(angle))
         ripple = 1 + grip * ((c**4 + s**4) ** (-0.25) - 1)[None]
-    from .shapes import skin
-
     along = np.repeat((-length * (1 - t))[:, None], n, axis=1)
     radius = size[:, None] * ripple
     handle = skin(np.stack([along, radius * np.cos(angle), radius * np.sin(angle)], axis=-1))
@@ -269,7 +267,7 @@ def screwdriver(rng: np.random.Generator, index: int) -> Manifold:
     return join(handle, rod, collar)
 
 
-def _knurl(x0: float, x1: float, r: float, count: int) -> list[tuple[float, float]]:
+def _knurl(x0: float, x1: float, r: float, count: int) -> Profile:
     """A run of shallow grooves as a profile."""
     step = (x1 - x0) / max(count, 1)
     points = []
@@ -284,25 +282,30 @@ def _knurl(x0: float, x1: float, r: float, count: int) -> list[tuple[float, floa
     return [*points, (r, x1)]
 
 
+def _lantern(rng: np.random.Generator) -> Manifold:
+    """A box with a handle on top and a lamp in front."""
+    w, d, h = rng.uniform(95, 125), rng.uniform(58, 78), rng.uniform(62, 82)
+    r = 0.5 * min(d, h) * rng.uniform(0.98, 1.08)
+    top = h + rng.uniform(30, 40)
+    path = fillet(
+        [(-0.36 * w, 0, h - 6), (-0.4 * w, 0, top), (0.4 * w, 0, top), (0.3 * w, 0, h - 6)],
+        22,
+        5,
+    )
+    lamp: Profile = [(0.6 * r, -24), (0.8 * r, 0), (r, 12), (r, 26), (0.86 * r, 26), (0.4 * r, 10)]
+    return join(
+        block((w, d, h), rng.uniform(6, 20), 5),
+        sweep(path, ellipse(11, 7, 2.6, 14)),
+        lathe(lamp, 36).rotate([0, 90, 0]).translate([w / 2, 0, 0.52 * h]),
+    )
+
+
 def flashlight(rng: np.random.Generator, index: int) -> Manifold:
     style = ("classic", "tactical", "pen", "angled", "lantern", "heavy", "classic", "square")[
         index % 8
     ]
     if style == "lantern":
-        w, d, h = rng.uniform(95, 125), rng.uniform(58, 78), rng.uniform(62, 82)
-        r = 0.5 * min(d, h) * rng.uniform(0.98, 1.08)
-        top = h + rng.uniform(30, 40)
-        path = fillet(
-            [(-0.36 * w, 0, h - 6), (-0.4 * w, 0, top), (0.4 * w, 0, top), (0.3 * w, 0, h - 6)],
-            22,
-            5,
-        )
-        lamp = [(0.6 * r, -24), (0.8 * r, 0), (r, 12), (r, 26), (0.86 * r, 26), (0.4 * r, 10)]
-        return join(
-            block((w, d, h), rng.uniform(6, 20), 5),
-            sweep(path, ellipse(11, 7, 2.6, 14)),
-            lathe(lamp, 36).rotate([0, 90, 0]).translate([w / 2, 0, 0.52 * h]),
-        )
+        return _lantern(rng)
     length = rng.uniform(110, 230)
     r = rng.uniform(12, 18)
     head = r * rng.uniform(1.15, 2.1)
@@ -350,15 +353,20 @@ def flashlight(rng: np.random.Generator, index: int) -> Manifold:
     if style == "angled":
         # The lamp looks sideways: a shorter barrel with the head across its top.
         tall = min(length, 150.0)
-        lamp = [(0.8 * r, -1.3 * r), (1.2 * r, -1.2 * r), (1.2 * r, 1.0 * r), (1.45 * r, 1.5 * r)]
+        lamp: Profile = [
+            (0.8 * r, -1.3 * r),
+            (1.2 * r, -1.2 * r),
+            (1.2 * r, 1.0 * r),
+            (1.45 * r, 1.5 * r),
+        ]
         lamp += [(1.45 * r, 1.9 * r), (1.25 * r, 1.9 * r), (0.4 * r, 1.2 * r)]
-        body = [(0.9 * r, 0), (1.1 * r, 2), (1.1 * r, 0.15 * tall), (r, 0.16 * tall)]
-        body += _knurl(0.2 * tall, 0.7 * tall, r, int(rng.integers(3, 7))) + [(r, tall)]
+        barrel: Profile = [(0.9 * r, 0), (1.1 * r, 2), (1.1 * r, 0.15 * tall), (r, 0.16 * tall)]
+        barrel += [*_knurl(0.2 * tall, 0.7 * tall, r, int(rng.integers(3, 7))), (r, tall)]
         flat = rng.uniform(0.75, 1.0)
         clip = block((3, 0.8 * r, 0.6 * tall), 1, 0.8).translate([-r - 1.2, 0, 0.3 * tall])
         across = lathe(lamp, 32).rotate([0, 90, 0]).translate([0, 0, tall])
         root = block((6, 0.8 * r, 6), 1, 0.5).translate([1 - r, 0, 0.84 * tall])
-        solid = join(lathe(body, 32, 2.4, flat), across, clip, root)
+        solid = join(lathe(barrel, 32, 2.4, flat), across, clip, root)
     switch = rng.random()
     if switch < 0.55 and style not in ("pen", "angled"):
         button = block((rng.uniform(14, 26), 0.8 * r, 3.5), 0.35 * r, 1.2)

@@ -126,7 +126,7 @@ _CARS: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]]]] = 
         [(0.03, 0.45), (0.03, 1), (0.6, 1), (0.66, 0.45)],
     ),
     "sports": (
-        [(0, 0), (0, 0.6), (0.2, 0.66), (0.6, 0.56), (0.95, 0.3), (1, 0.14), (1, 0)],
+        [(0, 0), (0, 0.6), (0.2, 0.66), (0.6, 0.6), (0.95, 0.42), (1, 0.24), (1, 0)],
         [(0.18, 0.5), (0.34, 1), (0.5, 1), (0.72, 0.45)],
     ),
 }
@@ -200,7 +200,6 @@ def toy_car(rng: np.random.Generator, index: int) -> Manifold:
     length = rng.uniform(78, 145)
     wide = length * rng.uniform(0.4, 0.5)
     wheel_r, wheel_w = length * rng.uniform(0.08, 0.105), length * rng.uniform(0.055, 0.08)
-    sill = 0.55 * wheel_r
     tall = length * rng.uniform(0.24, 0.31)
     axles = [-0.31 * length, 0.3 * length]
     if style in ("van", "bus", "jeep"):
@@ -210,8 +209,11 @@ def toy_car(rng: np.random.Generator, index: int) -> Manifold:
         axles = [-0.33 * length, 0.32 * length]
     if style == "sports":
         tall *= 0.82
+    wheel_r = min(wheel_r, 0.28 * tall)  # the arches stay below the bonnet
+    sill = 0.55 * wheel_r
     if style in ("truck", "dump"):
-        cab_l, bed_h = 0.26 * length, 0.24 * tall
+        cab_l = 0.26 * length
+        bed_h = max(0.24 * tall, 2.25 * wheel_r - sill)  # the bed clears the wheels
         chassis = block((0.96 * length, 0.7 * wide, bed_h + 3), 2, 1).translate([0, 0, sill])
         nose = rng.uniform(0, 0.12) * length
         cab = _polygon([(0, 0), (0, 1), (0.75, 1), (1, 0.55), (1, 0)], cab_l, 0.95 * tall, sill)
@@ -246,7 +248,6 @@ def toy_car(rng: np.random.Generator, index: int) -> Manifold:
             if style == "dump":
                 inner = block((bed_l - 8, wide - 8, high), 2, 0.5)
                 box = box - inner.translate([bed_x, 0, sill + bed_h + 4])
-                box = box.rotate([0, 0, 0])
             parts.append(box)
         axles = [-0.36 * length, -0.36 * length + 2.3 * wheel_r, 0.34 * length - nose]
         body = join(*parts)
@@ -291,8 +292,8 @@ def toy_car(rng: np.random.Generator, index: int) -> Manifold:
 
         body = hull + cabin.warp_batch(tumblehome)
         if style == "pickup":
-            bed = block((0.36 * length, 0.8 * wide, tall), 2, 0.5)
-            body = body - bed.translate([-0.28 * length, 0, sill + 0.2 * tall])
+            bed = block((0.36 * length, wide - 2 * wheel_w - 3, tall), 2, 0.5)
+            body = body - bed.translate([-0.28 * length, 0, sill + 0.26 * tall])
         extra = rng.random()
         if style in ("sports", "sedan") and extra < 0.4:  # a spoiler
             wing = block((9, 0.86 * wide, 2.6), 1, 0.8).translate(

@@ -9,6 +9,7 @@ from manifold3d import Manifold
 
 from .shapes import (
     Array,
+    Profile,
     block,
     cylinder,
     ellipse,
@@ -21,7 +22,7 @@ from .shapes import (
 )
 
 # Profiles as knots of (height, radius), both as a share of the whole.
-_MUGS: dict[str, list[tuple[float, float]]] = {
+_MUGS: dict[str, Profile] = {
     "straight": [(0, 1), (1, 1)],
     "tapered": [(0, 0.72), (1, 1)],
     "bellied": [(0, 0.72), (0.4, 1), (0.75, 0.88), (1, 0.84)],
@@ -50,7 +51,7 @@ class MugBody:
 
 
 def mug_body(rng: np.random.Generator, index: int) -> MugBody:
-    style = list(_MUGS)[index % len(_MUGS)]
+    style = list(_MUGS)[(index + index // 7) % len(_MUGS)]
     espresso = rng.random() < 0.15
     height = rng.uniform(52, 64) if espresso else rng.uniform(76, 122)
     radius = rng.uniform(28, 33) if espresso else rng.uniform(34, 46)
@@ -73,7 +74,7 @@ def _mug_handle(rng: np.random.Generator, index: int, body: MugBody) -> Manifold
     h, reach = body.height, rng.uniform(24, 36) * min(1.0, body.height / 75)
     top, low = h * rng.uniform(0.78, 0.88), h * rng.uniform(0.14, 0.26)
     middle = (top + low) / 2
-    shape = ("C", "D", "ear", "ring", "seven", "drop")[(index // 7 + index) % 6]
+    shape = ("C", "D", "ear", "ring", "seven", "drop")[(index + index // 6) % 6]
     if shape == "C":
         path = through(
             [(0, top), (0.7 * reach, top + 1), (reach, middle), (0.7 * reach, low - 1), (0, low)],
@@ -249,18 +250,18 @@ def can(rng: np.random.Generator, index: int) -> Manifold:
     (h0, h1), (r0, r1) = _CANS[style]
     h, r = rng.uniform(h0, h1), rng.uniform(r0, r1)
     seam, deep = rng.uniform(1.0, 2.0), rng.uniform(2.5, 5)
-    power = squash = 1.0
+    profile: Profile = []
     if style in ("soda", "slim"):
         neck = r - rng.uniform(3, 6)
         waist = rng.uniform(8, 16)
-        profile = [(neck - 8, 5), (neck - 5, 0), (neck - 3, 0), (neck - 1, 2), (r, 9)]
+        profile += [(neck - 8, 5), (neck - 5, 0), (neck - 3, 0), (neck - 1, 2), (r, 9)]
         profile += [(r, h - waist - 4), (r - 1, h - waist), (neck, h - 4)]
         profile += [(neck + seam, h - 2), (neck + seam, h), (neck - 0.5, h), (neck - 2, h - deep)]
     elif style == "spray":
-        profile = [(r - 3, 2), (r - 2, 0), (r, 1), (r, h - 26), (r + seam, h - 25)]
+        profile += [(r - 3, 2), (r - 2, 0), (r, 1), (r, h - 26), (r + seam, h - 25)]
         profile += [(r + seam, h - 23), (r - 4, h - 18), (r - 9, h - 16)]
     else:
-        profile = [(r - 2, deep), (r - 1, 0), (r + seam, 0), (r + seam, 3), (r, 4.5)]
+        profile += [(r - 2, deep), (r - 1, 0), (r + seam, 0), (r + seam, 3), (r, 4.5)]
         ribs = int(rng.integers(0, 8)) if style in ("soup", "tall", "tin") else 0
         if ribs:
             start, step = 0.28 * h, 0.46 * h / ribs
@@ -278,7 +279,7 @@ def can(rng: np.random.Generator, index: int) -> Manifold:
     if style == "spray":
         tall = rng.uniform(14, 24)
         if index % 2:
-            cap = [(r - 2, h - 22), (r - 2, h - 18 + tall), (r - 4, h - 15 + tall)]
+            cap: Profile = [(r - 2, h - 22), (r - 2, h - 18 + tall), (r - 4, h - 15 + tall)]
         else:
             cap = [(7, h - 18), (7, h - 8), (5.5, h - 7), (5.5, h), (4, h + 1)]
         return solid + lathe(cap, 28)
@@ -291,7 +292,7 @@ def can(rng: np.random.Generator, index: int) -> Manifold:
         boss = cylinder(3.5, 2.6, 12).translate([-5, 0, lid - 0.5])
         solid = join(solid, (tab - hole).translate([r * 0.15, 0, 0]), boss)
     elif extra < 0.75 and style in ("soup", "tuna", "tall", "tin"):  # opened and empty
-        inner = [(r - 2, 4 + deep), (r - 1.8, h + 1)]
+        inner = [(r - 2.4, 4 + deep), (r - 2.2, h + 1)]
         solid = solid - lathe(inner, 40, power, squash)
     elif style in ("soup", "tall", "tin"):  # a pressed ring in the lid
         solid = solid + (
