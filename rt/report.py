@@ -61,6 +61,8 @@ class Report:
     trace: list[dict[str, Any]]
     true_start_m: float | None
     true_end_m: float | None
+    standing: bool
+    """Whether the arm was seen to stand still at the end."""
     first: Look | None
     last: Look | None
 
@@ -136,6 +138,7 @@ def summary(report: Report) -> dict[str, Any]:
         "predicted_distance_end_m": predicted_end,
         "cycles": report.cycles,
         "held": report.held,
+        "standing_still": report.standing,
         "candidates": report.candidates,
         "seed": report.config.seed,
         "scene": report.config.scene,
@@ -164,14 +167,16 @@ def summary(report: Report) -> dict[str, Any]:
 def table(report: Report) -> Table:
     """The summary on screen."""
     clock, predicted = report.clock, _predicted(report)
-    result = Table(title=f"rt.servo: {report.outcome}", title_style="bold", min_width=72)
+    result = Table(title=f"rt.servo: {report.outcome}", title_style="bold", min_width=76)
     for name in ("", "p50", "p99", "p99.9", "max"):
-        result.add_column(name, justify="left" if not name else "right")
-    missed = f"{clock.missed} missed" if clock.paced else "not paced"
-    rate = f"{clock.rate_hz:.2f} Hz held of {report.config.rate:g}"
-    result.add_row("cycles", str(report.cycles), "held", str(report.held), "")
-    result.add_row("rate", rate, "deadlines", missed, "")
-    result.add_row("candidates", str(report.candidates), "backend", report.backend, "")
+        result.add_column(name, justify="right" if name else "left", no_wrap=True)
+    held = f"{report.held} held" if report.held else ""
+    result.add_row("cycles", str(report.cycles), held, "", "")
+    result.add_row("rate", f"{clock.rate_hz:.2f} Hz", f"of {report.config.rate:g} Hz", "", "")
+    result.add_row(
+        "missed deadlines", str(clock.missed) if clock.paced else "not paced", "", "", ""
+    )
+    result.add_row("candidates", str(report.candidates), report.backend, "", "")
     result.add_section()
     rows = {**report.watch.histograms, "wake-up lateness": clock.wake_up}
     for name, histogram in rows.items():
@@ -180,7 +185,7 @@ def table(report: Report) -> Table:
             cells = [f"{h[key]:.2f} ms" for key in ("p50_ms", "p99_ms", "p999_ms", "max_ms")]
             result.add_row(name, *cells)
     result.add_section()
-    result.add_row("distance to the nearest grasp", "start", "end", "", "", style="bold")
+    result.add_row("distance to nearest grasp", "start", "end", "", "", style="bold")
     result.add_row("  predicted", *(_mm(v) for v in predicted), "", "")
     result.add_row("  true", _mm(report.true_start_m), _mm(report.true_end_m), "", "")
     if report.guard.counts:

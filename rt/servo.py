@@ -324,13 +324,16 @@ def run(config: Config, cell: Cell, distance: DistanceFunction, candidates: int)
         # The clock and the watch of the cycles are done; what follows has its own.
         clock, watch = loop.clock, loop.watch
         loop.clock, loop.watch = Clock(config.rate, paced=not config.fast), Stopwatch(STAGES)
-        if outcome == "arrived":
-            if not stand_still(loop, loop.commanded):
+        standing = False
+        try:
+            standing = stand_still(loop, loop.commanded if outcome == "arrived" else None)
+            if outcome == "arrived" and standing:
+                look_once_more(loop)
+            elif outcome == "arrived":
                 outcome = "stopped: the arm did not come to rest at its target"
-            look_once_more(loop)
-        else:
-            with suppress(RobotError):
-                stand_still(loop, None)
+        except (RobotError, CameraError, DistanceError) as error:
+            if outcome == "arrived":
+                outcome = f"stopped: {error}"
         return Report(
             config=config,
             outcome=outcome,
@@ -350,6 +353,7 @@ def run(config: Config, cell: Cell, distance: DistanceFunction, candidates: int)
             trace=list(loop.trace),
             true_start_m=start_m,
             true_end_m=true() if true else None,
+            standing=standing,
             first=loop.first,
             last=loop.last,
         )
