@@ -275,8 +275,8 @@ def _draw_look(axes: Axes, look: Look, hand: Hand, view: View) -> None:
         alpha = 0.75 - 0.5 * rank / len(order)
         place(look.actions[order[rank]], GREEN, 1.1, "", alpha=alpha, zorder=3)
     # The best is drawn thinner and over the hand, so that both show where they agree.
-    place(np.zeros(3), RED, 4.2, "#5c0d09", zorder=4)
-    place(look.actions[order[0]], GREEN, 2.0, "#0b3d1e", zorder=5)
+    place(np.zeros(3), RED, 5.0, "#5c0d09", zorder=4)
+    place(look.actions[order[0]], GREEN, 2.0, "", zorder=5)
     axes.set_xlim(-0.5, view.size_px - 0.5)
     axes.set_ylim(view.size_px - 0.5, -0.5)
     axes.set_axis_off()

@@ -398,7 +398,7 @@ def candidates_that_fit(distance: DistanceFunction, seconds: float) -> int:
 
 def main() -> int:
     try:
-        config = tyro.cli(Config, description=Config.__doc__)
+        config = tyro.cli(Config, prog="python -m rt.servo")
         Clock(config.rate)  # refuses an impossible rate before anything is opened
         distance = open_model(config.model, config.backend)
         distance.contract.require(
