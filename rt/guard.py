@@ -52,9 +52,9 @@ class Limits:
     max_following_error_m: float = 0.10
     """Farthest that the arm may be from where it is commanded [m]."""
     max_missed_in_a_row: int = 10
-    """Deadlines."""
-    max_held_in_a_row: int = 60
-    """Cycles."""
+    """Deadlines missed one after another."""
+    max_held_s: float = 2.0
+    """How long the arm may be held before the run ends [s]."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -89,7 +89,7 @@ class Situation:
     commanded: Hand
     """Sent in the last cycle."""
     missed_in_a_row: int = 0
-    held_in_a_row: int = 0
+    held_s: float = 0.0
     state_age_s: float = 0.0
     frame_age_s: float = 0.0
     exposure_gap_s: float = 0.0
@@ -189,7 +189,7 @@ _CLAMP, _HOLD, _STOP = Action.CLAMP, Action.HOLD, Action.STOP
 ROWS: tuple[Row, ...] = (
     # when       name                action  quantity                 at most/least its limit            unit         remedy
     Row("input", "missed_deadlines", _STOP, "missed_in_a_row", "most", "max_missed_in_a_row", "in a row", "lower --rate or --candidates"),
-    Row("input", "held_too_long", _STOP, "held_in_a_row", "most", "max_held_in_a_row", "cycles in a row", "see the holds before it"),
+    Row("input", "held_too_long", _STOP, "held_s", "most", "max_held_s", "s", "see what held it"),
     Row("input", "state_age", _STOP, "state_age_s", "most", "max_state_age_s", "s", "check the connection to the robot"),
     Row("input", "outside_workspace", _STOP, "outside_m", "most", "margin_m", "m", "bring the arm into the workspace, or widen it"),
     Row("input", "below_floor", _STOP, "below_floor_m", "most", "margin_m", "m", "raise the arm, or lower min_height_m"),

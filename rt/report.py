@@ -103,10 +103,17 @@ class Status:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
 
-def write(report: Report) -> None:
-    """servo.json and servo.png into the folder, then the table on screen. Raises OSError."""
-    folder = report.config.out or Path("runs/servo") / time.strftime("%Y-%m-%d_%H-%M-%S")
+def output_folder(out: Path | None) -> Path:
+    """The folder for a run's record, made and found writable before anything moves. Raises OSError."""
+    folder = out or Path("runs/servo") / time.strftime("%Y-%m-%d_%H-%M-%S")
     folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} is not writable; give another --out")
+    return folder
+
+
+def write(report: Report, folder: Path) -> None:
+    """servo.json and servo.png into the folder, then the table on screen. Raises OSError."""
     text = json.dumps(_finite(summary(report)), indent=1, allow_nan=False)
     beside = folder / f".servo.json.{os.getpid()}"
     beside.write_text(text + "\n")

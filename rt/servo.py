@@ -27,7 +27,7 @@ from rt.distance import Contract, DistanceError, open_model
 from rt.guard import Guard, Hold, Limits, Situation, Stop
 from rt.hand import HandError, load_hand
 from rt.pose import METRES_PER_DEGREE, from_top_down, planar, top_down
-from rt.report import Look, Report, Status, write
+from rt.report import Look, Report, Status, output_folder, write
 from rt.robot import Cell, PoseHistory, RobotError, open_cell
 from rt.view import VIEW, Reprojector, ViewError
 
@@ -154,7 +154,7 @@ def cycle(loop: Loop) -> None:
     state = robot.state()
     loop.history.append(state)
     s = Situation(config.limits, 1 / config.rate, measured(state.T_base_hand), loop.commanded)
-    s.missed_in_a_row, s.held_in_a_row = loop.clock.missed_in_a_row, loop.held_in_a_row
+    s.missed_in_a_row, s.held_s = loop.clock.missed_in_a_row, loop.held_in_a_row * s.period_s
     s.state_age_s = (robot.now_ns() - state.stamp_ns) * 1e-9
     guard.check("input", k, s)
     frame = newest_frame(loop, s)
@@ -172,6 +172,8 @@ def cycle(loop: Loop) -> None:
     # d(I, a) for candidate displacements a around the hand.
     actions = controller.candidates(loop.rng, loop.n)
     s.distances = loop.distance(view, actions)
+    loop.last = Look(view, actions, s.distances)
+    loop.first = loop.first or loop.last
     guard.check("answer", k, s)
     watch.lap("distance")
 
@@ -191,7 +193,7 @@ def cycle(loop: Loop) -> None:
     watch.lap("command")
     watch.whole("whole")
     loop.commanded = s.command
-    remember(loop, k, s, frame, view, actions, best, goal)
+    remember(loop, k, s, frame, actions[best], best, goal)
 
 
 def newest_frame(loop: Loop, s: Situation) -> Frame | None:
@@ -211,14 +213,11 @@ def remember(
     k: int,
     s: Situation,
     frame: Frame,
-    view: NDArray[np.float32],
-    actions: NDArray[np.float32],
+    action: NDArray[np.float32],
     best: int,
     goal: NDArray[np.float64],
 ) -> None:
     """One entry of the trace. Nothing in it comes from the wall clock, so a seed repeats it."""
-    loop.last = Look(view, actions, s.distances)
-    loop.first = loop.first or loop.last
     true = loop.cell.true_distance_m
     loop.trace.append(
         {
@@ -229,7 +228,7 @@ def remember(
             "hand": s.hand.tolist(),
             "goal": goal.tolist(),
             "command": s.command.tolist(),
-            "action": actions[best].tolist(),
+            "action": action.tolist(),
             "predicted_m": float(s.distances[0]),
             "predicted_best_m": float(s.distances[best]),
             "true_m": true() if true else None,
@@ -289,6 +288,7 @@ def look_once_more(loop: Loop) -> None:
 
 def servo(loop: Loop, signals: list[int], status: Status) -> str:
     """Cycles until the end height; returns why it ended: `arrived`, or what stopped it."""
+    why = ""
     while not loop.arrived:
         if signals:
             loop.robot.stop()
@@ -299,11 +299,11 @@ def servo(loop: Loop, signals: list[int], status: Status) -> str:
             loop.done, loop.held_in_a_row = loop.done + 1, 0
         except Hold as hold:
             loop.held, loop.held_in_a_row = loop.held + 1, loop.held_in_a_row + 1
-            status.note = f"holding: {hold}"
+            status.note = why = f"holding: {hold}"
             loop.robot.move(top_down(*loop.commanded))
         except (Stop, RobotError, CameraError, DistanceError, ClockError) as error:
             loop.robot.stop()
-            return f"stopped: {error}"
+            return f"stopped: {error}" + (f" ({why})" if loop.held_in_a_row else "")
         if not loop.trace:
             continue
         status.show(loop.done, loop.config.iterations, loop.trace[-1], loop.clock)
@@ -410,8 +410,9 @@ def main() -> int:
             if not config.fast:
                 n = candidates_that_fit(distance, _BUDGET / config.rate)
         cell = open_cell(config.robot, seed=config.seed, scene=config.scene, mount=config.mount)
+        folder = output_folder(config.out)
         report = run(config, cell, distance, n)
-        write(report)
+        write(report, folder)
     except KeyboardInterrupt:
         return 128 + int(signal.SIGINT)
     except (

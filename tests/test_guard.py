@@ -51,7 +51,7 @@ def test_nothing_happens_when_all_is_well() -> None:
 
 BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
     "missed_deadlines": (Stop, {"missed_in_a_row": 11}),
-    "held_too_long": (Stop, {"held_in_a_row": 61}),
+    "held_too_long": (Stop, {"held_s": 2.01}),
     "state_age": (Stop, {"state_age_s": 0.11}),
     "outside_workspace": (Stop, {"hand": np.array([0.53, 0.0, 0.2, 0.0])}),
     "below_floor": (Stop, {"hand": np.array([0.1, -0.1, 0.07, 0.5])}),

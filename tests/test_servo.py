@@ -23,7 +23,7 @@ from rt.distance import Contract
 from rt.guard import Limits
 from rt.hand import load_hand
 from rt.pose import grasp_distance, to_view
-from rt.report import Report, summary, write
+from rt.report import Report, output_folder, summary, write
 from rt.robot import Cell, RobotError
 from rt.servo import Config, candidates_that_fit, run
 from rt.view import START_HEIGHT_M
@@ -243,22 +243,21 @@ def test_a_slow_network_misses_deadlines_and_is_stopped() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_arm_and_the_report_is_written(number: int, tmp_path: Path) -> None:
     report = go(
-        replace(FAST, out=tmp_path),
         hook=lambda call: signal.raise_signal(number) if call == 30 else None,
     )
     assert report.exit_code == 128 + number
     assert "interrupted" in report.outcome
     assert report.cycles == 30 and report.standing
-    write(report)
+    write(report, tmp_path)
     record = json.loads((tmp_path / "servo.json").read_text())
     assert record["standing_still"] and len(record["trace"]) == 30
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_record_says_everything(tmp_path: Path) -> None:
-    report = go(replace(FAST, out=tmp_path / "deep" / "er"))
-    write(report)
-    folder = tmp_path / "deep" / "er"
+    folder = output_folder(tmp_path / "deep" / "er")
+    report = go()
+    write(report, folder)
     assert sorted(p.name for p in folder.iterdir()) == ["servo.json", "servo.png"]
     record = json.loads((folder / "servo.json").read_text())
     for key in (
@@ -276,7 +275,7 @@ def test_the_record_says_everything(tmp_path: Path) -> None:
 
 
 def test_the_picture_shows_the_hand_and_its_candidates(tmp_path: Path) -> None:
-    write(go(replace(FAST, out=tmp_path)))
+    write(go(), tmp_path)
     image = matplotlib.image.imread(tmp_path / "servo.png")[..., :3]
     red = (image[..., 0] > 0.9) & (image[..., 1] < 0.35) & (image[..., 2] < 0.35)
     green = (image[..., 1] > 0.75) & (image[..., 0] < 0.35) & (image[..., 2] < 0.6)
@@ -286,8 +285,8 @@ def test_the_picture_shows_the_hand_and_its_candidates(tmp_path: Path) -> None:
 
 
 def test_a_run_of_no_cycles_has_a_record_but_no_picture(tmp_path: Path) -> None:
-    report = replace(go(replace(FAST, out=tmp_path)), first=None, last=None, trace=[])
-    write(report)
+    report = replace(go(), first=None, last=None, trace=[])
+    write(report, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["servo.json"]
     assert summary(report)["predicted_distance_start_m"] is None
 
@@ -359,6 +358,7 @@ def test_the_command_interrupted_still_reports(
         (("--backend", "abacus"), "unknown backend"),
         (("--limits.max-speed-m-s", "-1"), "max_speed_m_s"),
         (("--model", "nowhere.onnx"), "no model file nowhere.onnx"),
+        (("--out", "/dev/null/folder"), "/dev/null"),
     ],
 )
 def test_what_the_user_gets_wrong_is_one_clear_line(
@@ -366,7 +366,9 @@ def test_what_the_user_gets_wrong_is_one_clear_line(
 ) -> None:
     if "--model" not in arguments:
         arguments = (*arguments, "--model", str(model_file))
-    result = command(*arguments, "--out", tmp_path / "none")
+    if "--out" not in arguments:
+        arguments = (*arguments, "--out", str(tmp_path / "none"))
+    result = command(*arguments)
     assert result.returncode in (1, 2)
     assert message in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "none").exists()
