@@ -12,7 +12,7 @@ Sampled on the meshes and kept if, for the hand fully open and descending straig
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,12 @@ from sim.scene import Scene, make_scene
 
 FRICTION = 0.5
 """Coulomb coefficient of rubber pads on household materials; 0.4 to 1 in handbooks."""
-SAMPLES = 700
-"""Surface points tried on each object."""
-MAX_GRASPS = 1000
-"""Most grasps kept of a scene, drawn evenly over its objects' samples."""
+SAMPLES = 4000
+"""Most surface points tried on each object."""
+ENOUGH = 200
+"""An object with this many grasps is sampled no further: rare grasps get the work, easy ones do not."""
+_ROUND = 500
+"""Surface points tried on each object before looking again which of them has enough."""
 
 _MAP_STEP_M = 0.002
 _MARGIN_M = 0.002
@@ -41,7 +43,8 @@ _COMPLIANCE_M = 0.001
 _OFF_CENTRE_M = 0.001
 """Largest error of the hand's centring that is let through."""
 _LINES = 3
-"""Least number of antipodal lines of contact: a patch, not a point, so that the object cannot turn."""
+"""Least number of antipodal lines of contact in the middle half of the pads. A patch, not a point, so
+that the object cannot turn; not at the pads' edges, where misaligned sides would be turned by closing."""
 
 
 @dataclass(frozen=True)
@@ -67,26 +70,33 @@ def true_grasps(
     *,
     friction: float = FRICTION,
     samples: int = SAMPLES,
-    limit: int = MAX_GRASPS,
+    enough: int = ENOUGH,
     renderer: Renderer | None = None,
 ) -> Grasps:
-    """Sample the scene's true grasps: `samples` surface points an object, at most `limit` kept."""
+    """Sample the scene's true grasps, trying up to `samples` surface points on each object."""
     hand = hand or load_hand()
     renderer = renderer or Renderer(scene)
     normals = _face_normals(scene)
-    candidates = _antipodal_candidates(scene, normals, renderer, hand, friction, samples, rng)
-    if len(candidates):
-        reach = np.abs(candidates.poses[:, :2]).max() + hand.palm_length_m
-        height = renderer.height_map(np.ceil(reach / 0.01) * 0.01, _MAP_STEP_M)
-        candidates = candidates[_clear(candidates.poses, height, hand)]
+    reach = float(np.abs(scene.vertices[:, :2]).max()) + hand.palm_length_m
+    height = renderer.height_map(np.ceil(reach / 0.01) * 0.01, _MAP_STEP_M)
+    found: list[Grasps] = []
+    count = np.zeros(len(scene.placed), int)
+    for begun in range(0, samples, _ROUND):
+        wanting = np.flatnonzero(count < enough)
+        points = min(_ROUND, samples - begun)
+        some = _antipodal_candidates(scene, normals, renderer, hand, friction, wanting, points, rng)
+        some = some[_clear(some.poses, height, hand)]
         # Centring moves the hand, so it comes before the checks that count.
-        candidates, _ = _close(scene, normals, renderer, candidates, hand, friction, centre=True)
-        candidates = candidates[_clear(candidates.poses, height, hand)]
-        candidates, holds = _close(scene, normals, renderer, candidates, hand, friction)
-        candidates = candidates[holds]
-    if len(candidates) > limit:
-        candidates = candidates[np.sort(rng.permutation(len(candidates))[:limit])]
-    return candidates
+        some = _centred(renderer, some, hand)
+        some = some[_clear(some.poses, height, hand)]
+        some = _closed(scene, normals, renderer, some, hand, friction)
+        count += np.bincount(some.object, minlength=len(count))
+        found.append(some)
+        if (count >= enough).all():
+            break
+    return Grasps(
+        np.concatenate([g.poses for g in found]), np.concatenate([g.object for g in found])
+    )
 
 
 def numbered_scene(
@@ -136,12 +146,13 @@ def _antipodal_candidates(
     renderer: Renderer,
     hand: Hand,
     friction: float,
-    samples: int,
+    objects: NDArray[np.integer],
+    points: int,
     rng: np.random.Generator,
 ) -> Grasps:
     """Hand poses across pairs of surface points on horizontal lines within the friction cones.
 
-    From each sampled point the line is followed to where it first leaves the material (a wall) and
+    From each of `points` points on each of these objects the line is followed to where it first leaves the material (a wall) and
     to the far side of the object as seen from beyond the opening (the whole): both are candidates.
     """
     cone = np.arctan(friction)
@@ -149,10 +160,10 @@ def _antipodal_candidates(
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1).astype(np.float64)
     area[np.abs(normals[:, 2]) > np.sin(cone)] = 0  # no horizontal line is in this face's cone
     face = []
-    for k in range(len(scene.placed)):
+    for k in objects:
         own = np.where(scene.face_object == k, area, 0)
         if own.sum() > 0:
-            face.append(rng.choice(len(area), size=samples, p=own / own.sum()))
+            face.append(rng.choice(len(area), size=points, p=own / own.sum()))
     if not face:
         return Grasps(np.zeros((0, 5), np.float32), np.zeros(0, np.int16))
     f = np.concatenate(face)
@@ -198,8 +209,9 @@ def _clear(
     free = np.ones(len(poses), bool)
     for sign in (-1, 1):
         free &= _highest(poses, height, sign * x_finger, hand.finger_thickness_m, hand) <= tip
-    palm = _highest(poses[free], height, 0.0, hand.palm_length_m, hand, hand.palm_width_m)
-    free[free] = palm <= tip[free] + hand.finger_length_m
+    low = free & (tip + hand.finger_length_m < height.max())  # the others' palms are above everything
+    palm = _highest(poses[low], height, 0.0, hand.palm_length_m, hand, hand.palm_width_m)
+    free[low] = palm <= tip[low] + hand.finger_length_m
     return free
 
 
@@ -228,75 +240,88 @@ def _highest(
     return np.asarray(height.ravel()[i * n + j].max(axis=1, initial=0))
 
 
-def _close(
+def _jaws(
+    renderer: Renderer,
+    grasps: Grasps,
+    hand: Hand,
+    z: NDArray[np.floating],
+    w: NDArray[np.floating],
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int32]]]:
+    """Rays from both fingers' inner faces across the open hand, from -x_hand and from +x_hand.
+
+    z: heights above the fingertips (Z,), w: lateral places along y_hand (W,). Returns for each finger
+    how far it travels to first contact (N, Z, W), inf for none, and the face met, -1 for none.
+    """
+    x, y = _axes(grasps.poses[:, 3])
+    up = np.array([0, 0, 1], np.float32)
+    grid_z, grid_w = np.meshgrid(z.astype(np.float32), w.astype(np.float32), indexing="ij")
+    middle = grasps.poses[:, None, None, :3] + grid_z[..., None] * up
+    middle = middle + grid_w[..., None] * y[:, None, None]
+    opening = np.float32(hand.opening_m)
+    ranges, faces = [], []
+    for sign in (np.float32(1), np.float32(-1)):
+        along = np.broadcast_to(sign * x[:, None, None], middle.shape)
+        origins = np.ascontiguousarray((middle - opening / 2 * along).reshape(-1, 3))
+        t, face = renderer.cast(origins, np.ascontiguousarray(along.reshape(-1, 3)))
+        t[t > opening] = np.inf
+        ranges.append(t.reshape(middle.shape[:3]))
+        faces.append(face.reshape(middle.shape[:3]))
+    return ranges, faces
+
+
+def _centred(renderer: Renderer, grasps: Grasps, hand: Hand) -> Grasps:
+    """The hands moved along their closing axes to the middle of what they would close on.
+
+    That is where a hand that closes from both sides at one speed pushes a free object to, or stays.
+    Hands with nothing between the pads are dropped.
+    """
+    z, w = np.linspace(0.001, hand.pad_height_m, 3), np.linspace(-0.5, 0.5, 3) * hand.finger_width_m
+    ranges, _ = _jaws(renderer, grasps, hand, z, w)
+    left, right = (t.min(axis=(1, 2), initial=np.inf) for t in ranges)
+    met = np.isfinite(left) & np.isfinite(right)
+    poses = grasps.poses[met]
+    x, _ = _axes(poses[:, 3])
+    poses[:, :2] += ((left[met] - right[met]) / 2)[:, None] * x[:, :2]
+    return Grasps(poses, grasps.object[met])
+
+
+def _closed(
     scene: Scene,
     normals: NDArray[np.float32],
     renderer: Renderer,
     grasps: Grasps,
     hand: Hand,
     friction: float,
-    centre: bool = False,
-) -> tuple[Grasps, NDArray[np.bool_]]:
-    """Close each hand. Returns the grasps with their widths as met, and which of them hold, (N,) bool.
-
-    With `centre`, the returned hands are moved along their closing axis to the middle of what they
-    met (where a hand that closes from both sides at one speed would push the object to).
-    """
-    n = len(grasps)
-    if n == 0:
-        return grasps, np.zeros(0, bool)
-    x, y = _axes(grasps.poses[:, 3])
-    up = np.float32([0, 0, 1])
-    # Heights above the fingertips: over the pad, then coarser along the rest of the finger.
-    z = np.concatenate(
-        [
-            np.linspace(0.001, hand.pad_height_m, 5),
-            np.linspace(hand.pad_height_m, hand.finger_length_m, 4)[1:],
-        ]
-    ).astype(np.float32)
-    w = (np.linspace(-0.5, 0.5, 5) * hand.finger_width_m).astype(np.float32)
-    grid_z, grid_w = (g.ravel()[:, None] for g in np.meshgrid(z, w, indexing="ij"))
-    middle = grasps.poses[:, None, :3] + grid_z * up + grid_w * y[:, None]
-    pad = grid_z[:, 0] <= hand.pad_height_m + 1e-6
-    opening = np.float32(hand.opening_m)
-
-    ranges, faces = [], []
-    for sign in (np.float32(1), np.float32(-1)):
-        origins = (middle - sign * opening / 2 * x[:, None]).reshape(-1, 3)
-        directions = np.broadcast_to(sign * x[:, None], middle.shape).reshape(-1, 3)
-        t, face = renderer.cast(np.ascontiguousarray(origins), np.ascontiguousarray(directions))
-        ranges.append(np.where(t <= opening, t, np.float32(np.inf)).reshape(n, -1))
-        faces.append(face.reshape(n, -1))
-    # First contact of either whole finger; it must be on the pad.
-    first = [t.min(axis=1) for t in ranges]
-    on_pad = [
-        t[:, pad].min(axis=1) <= f + _COMPLIANCE_M for t, f in zip(ranges, first, strict=True)
-    ]
-    owners, touching, in_cone = [], [], []
+) -> Grasps:
+    """Close each hand: those that end in force closure, with their width as met."""
+    # Heights over the pad, then coarser along the rest of the finger.
+    pad = np.linspace(0.001, hand.pad_height_m, 5)
+    z = np.concatenate([pad, np.linspace(hand.pad_height_m, hand.finger_length_m, 4)[1:]])
+    w = np.linspace(-0.5, 0.5, 5) * hand.finger_width_m
+    ranges, faces = _jaws(renderer, grasps, hand, z, w)
+    x, _ = _axes(grasps.poses[:, 3])
     cosine = np.float32(np.cos(np.arctan(friction)))
-    for k, sign in enumerate((np.float32(1), np.float32(-1))):
-        owner = np.where(faces[k] >= 0, scene.face_object[faces[k]], -1)
-        owners.append(owner[np.arange(n), ranges[k].argmin(axis=1)])
-        touching.append((ranges[k] <= first[k][:, None] + _COMPLIANCE_M) & pad)
-        toward = -sign * np.einsum("nrk,nk->nr", normals[faces[k]], x)
-        in_cone.append((toward >= cosine) & (owner == grasps.object[:, None]))
-    presses = [
-        _between((t & c).reshape(n, len(z), len(w))) for t, c in zip(touching, in_cone, strict=True)
-    ]
-    lines = (presses[0] & presses[1]).sum(axis=(1, 2))
-
-    met = np.isfinite(first[0]) & np.isfinite(first[1])
-    left, right = np.where(met, first[0], 0), np.where(met, first[1], 0)
-    off_centre = (left - right) / 2
-    width = opening - left - right
-    holds = met & (np.abs(off_centre) <= _OFF_CENTRE_M) & (width > 5e-4)
-    holds &= on_pad[0] & on_pad[1] & (lines >= _LINES)
-    holds &= (owners[0] == grasps.object) & (owners[1] == grasps.object)
+    holds = np.ones(len(grasps), bool)
+    first, presses = [], []
+    for t, face, sign in zip(ranges, faces, (1, -1), strict=True):
+        own = scene.face_object[face] == grasps.object[:, None, None]
+        own &= face >= 0
+        contact = t.min(axis=(1, 2), initial=np.inf)  # of the whole finger; it must be of the pad
+        touching = t[:, : len(pad)] <= contact[:, None, None] + _COMPLIANCE_M
+        toward = -sign * np.einsum("nzwk,nk->nzw", normals[face[:, : len(pad)]], x)
+        nearest = t.reshape(len(t), z.size * w.size).argmin(axis=1)
+        holds &= np.isfinite(contact) & touching.any(axis=(1, 2))
+        holds &= own.reshape(len(t), z.size * w.size)[np.arange(len(t)), nearest]
+        presses.append(_between(touching & (toward >= cosine) & own[:, : len(pad)]))
+        first.append(np.where(np.isfinite(contact), contact, 0))
+    middle = np.abs(w) < 0.3 * hand.finger_width_m
+    holds &= (presses[0] & presses[1])[:, :, middle].sum(axis=(1, 2)) >= _LINES
+    holds &= np.abs(first[0] - first[1]) / 2 <= _OFF_CENTRE_M
+    width = np.float32(hand.opening_m) - first[0] - first[1]
+    holds &= width > 5e-4
     poses = grasps.poses.copy()
-    poses[met, 4] = width[met]
-    if centre:
-        poses[:, :2] += off_centre[:, None] * x[:, :2]
-    return replace(grasps, poses=poses), holds
+    poses[:, 4] = width
+    return Grasps(poses[holds], grasps.object[holds])
 
 
 def _between(contact: NDArray[np.bool_]) -> NDArray[np.bool_]:

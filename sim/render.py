@@ -68,6 +68,6 @@ class Renderer:
         x, y = np.meshgrid(c, c, indexing="ij")
         top = np.float32(1.0)
         origins = np.stack([x.ravel(), y.ravel(), np.full(n * n, top)], axis=-1).astype(np.float32)
-        down = np.tile(np.float32([0, 0, -1]), (n * n, 1))
+        down = np.tile(np.array([0, 0, -1], np.float32), (n * n, 1))
         distance = self._scene.run(origins, down, query="DISTANCE")
         return np.maximum(top - distance, 0).astype(np.float32).reshape(n, n)

@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rt.hand import Hand, load_hand
@@ -65,7 +66,7 @@ def hand_lines(poses: NDArray[np.floating], hand: Hand) -> NDArray[np.float64]:
 
 def draw(
     scene: Scene, grasps: Grasps, views: NDArray[np.float32], hand: Hand, most: int
-) -> plt.Figure:
+) -> Figure:
     """The scene from above and three of its views (3, 4) of x, y, z, yaw."""
     figure = plt.figure(figsize=(11.5, 8), layout="constrained")
     grid = figure.add_gridspec(3, 2, width_ratios=[2.6, 1])

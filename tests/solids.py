@@ -12,7 +12,7 @@ from sim.objects import Object
 def box(size: tuple[float, float, float]) -> Object:
     """A box of these sides [m], standing at the origin with its base on z = 0."""
     mesh = trimesh.creation.box(size)
-    return _standing(mesh.vertices + [0, 0, size[2] / 2], mesh.faces)
+    return _standing(mesh.vertices + np.array([0, 0, size[2] / 2]), mesh.faces)
 
 
 def solid(body: manifold3d.Manifold) -> Object:

@@ -25,8 +25,10 @@ def test_a_bar_is_grasped_across_and_never_along():
     grasps = grasps_of(box((0.05, 0.16, 0.04)))
     assert len(grasps) > 150
     x, y, _, yaw, width = grasps.poses.T
-    # A flat pad lies on a flat side: within the compliance of 1 mm over the pad's 22 mm.
-    assert np.abs(np.degrees(wrap_theta(yaw))).max() < 6
+    # Tilted by t, a pad still touches at its middle for 11 mm * tan t < 1 mm, the compliance; at the
+    # bar's ends, where less of the pad is over it, for 5.5 mm * tan t < 1 mm.
+    tilt = np.abs(np.degrees(wrap_theta(yaw)))
+    assert tilt.max() < 10.4 and np.percentile(tilt, 90) < 5.2
     assert np.abs(x).max() < 0.002
     assert y.min() < -0.07 and y.max() > 0.07
     assert (np.abs(width - 0.05) < 0.003).all()
@@ -57,10 +59,11 @@ def test_a_mug_is_held_by_its_rim_and_across():
 def test_a_ball_is_held_through_its_middle():
     grasps = grasps_of(solid(manifold3d.Manifold.sphere(0.035, 96).translate((0, 0, 0.035))))
     assert len(grasps) > 200
-    x, y, z, yaw, width = grasps.poses.T
+    x, y, _, yaw, width = grasps.poses.T
     off = np.abs(x * np.sin(yaw) - y * np.cos(yaw))  # lateral miss of the centre
     along = np.abs(x * np.cos(yaw) + y * np.sin(yaw))
-    assert off.max() < HAND.finger_width_m / 2 and along.max() < 0.002
+    # The ball's middle is between the pads, or so near that their middle half still touches.
+    assert off.max() < HAND.finger_width_m / 2 + 0.003 and along.max() < 0.002
     assert (width < 0.0705).all()
     # All directions are equally good.
     assert np.histogram(wrap_theta(yaw), 6, (-np.pi / 2, np.pi / 2))[0].min() > len(grasps) / 12
@@ -84,7 +87,7 @@ def test_a_wall_beside_the_object_keeps_the_finger_out():
     yaw = np.abs(wrap_theta(free.poses[:, 3]))
     assert (yaw < 0.3).any() and (yaw > 1.2).any()
     on_thing = blocked.poses[blocked.object == 0]
-    assert len(on_thing) and (np.abs(wrap_theta(on_thing[:, 3])) > 1.2).all()
+    assert len(on_thing) and np.abs(wrap_theta(on_thing[:, 3])).min() > 1.2
 
 
 @pytest.mark.parametrize("number", range(5))
