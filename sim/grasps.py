@@ -152,8 +152,9 @@ def _antipodal_candidates(
 ) -> Grasps:
     """Hand poses across pairs of surface points on horizontal lines within the friction cones.
 
-    From each of `points` points on each of these objects the line is followed to where it first leaves the material (a wall) and
-    to the far side of the object as seen from beyond the opening (the whole): both are candidates.
+    From each of `points` points on each of these objects the line is followed to where it first leaves
+    the material (a wall) and to the far side of the object as seen from beyond the opening (the
+    whole): both are candidates.
     """
     cone = np.arctan(friction)
     a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
