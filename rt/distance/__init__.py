@@ -1,1 +1,19 @@
-"""d(I, a): the distance from the hand to the nearest good grasp once it has moved by `a`."""
+"""d(I, a): the distance from the hand to the nearest good grasp once it has moved by `a`.
+
+distance = open_model()  # the shipped model on the fastest backend here
+d = distance(depth, actions)  # (64, 64) and (N, 3) float32 -> (N,) float32 m
+"""
+
+from rt.distance.contract import Contract, DistanceError, ModelError
+from rt.distance.model import BACKENDS, PRECISIONS, SHIPPED_MODEL, Distance, open_model
+
+__all__ = [
+    "BACKENDS",
+    "PRECISIONS",
+    "SHIPPED_MODEL",
+    "Contract",
+    "Distance",
+    "DistanceError",
+    "ModelError",
+    "open_model",
+]

@@ -55,7 +55,11 @@ ENCODED = {"double_angle": 4, "raw": 3}
 Weights = Mapping[str, NDArray[np.float32]]
 
 
-class ModelError(ValueError):
+class DistanceError(ValueError):
+    """Base of this package's errors: a call, an option or a model that cannot be served."""
+
+
+class ModelError(DistanceError):
     """A model file that cannot be trusted: unreadable, altered, or made for something else."""
 
 

@@ -1,0 +1,176 @@
+"""One call for d(I, a), whatever computes it: open_model(), and the check that every call passes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rt.distance.contract import Contract, DistanceError, Weights, read_model
+
+SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "distance.onnx"
+
+PRECISIONS = ("float32", "half")
+"""float32 is exact to rounding; half stores the big weight matrix in 16 bits and sums in float32."""
+
+MAX_DEPTH_M = 10.0
+"""A larger depth is taken for millimetres and refused."""
+MAX_OFFSET_M = 1.0
+"""A larger x or y is refused: the view is 0.84 m wide where it ends."""
+MAX_ANGLE_RAD = 2 * np.pi
+"""A larger theta is taken for degrees and refused; wrap it, theta is equal modulo pi."""
+
+_log = logging.getLogger(__name__)
+
+
+class Backend(Protocol):
+    """What computes d(I, a). `gradient` is optional."""
+
+    def __call__(
+        self, depth: NDArray[np.float32], actions: NDArray[np.float32]
+    ) -> NDArray[np.float32]: ...
+
+
+class Distance:
+    """The distance function of one model: `distance(depth, actions)`.
+
+    `contract` says what the model was made for, `backend` which backend computes it, `path` where
+    the file is. May be called from several threads.
+    """
+
+    def __init__(self, path: Path, contract: Contract, backend: str, compute: Backend):
+        self.path, self.contract, self.backend = path, contract, backend
+        self._compute = compute
+
+    def __call__(
+        self, depth: NDArray[np.float32], actions: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Distance to the nearest good grasp after each candidate displacement.
+
+        depth: (64, 64) float32 m along the optical axis, 0 = no return. actions: (N, 3) float32 of
+        x, y [m], theta [rad] in the view, N >= 1. Returns (N,) float32 m. Raises DistanceError,
+        naming the value and the remedy, before anything is computed.
+        """
+        _check(depth, actions, self.contract.view.size_px)
+        return self._compute(depth, actions)
+
+    def gradient(
+        self, depth: NDArray[np.float32], actions: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The distance (N,) m and its slope along x, y, theta: (N, 3) in m/m, m/m, m/rad.
+
+        Raises DistanceError also where the backend has no gradient (see `has_gradient`).
+        """
+        if not self.has_gradient:
+            raise DistanceError(
+                f"backend {self.backend!r} has no gradient; open the model with 'native' or 'reference'"
+            )
+        _check(depth, actions, self.contract.view.size_px)
+        result: tuple[NDArray[np.float32], NDArray[np.float32]] = self._compute.gradient(  # type: ignore[attr-defined]
+            depth, actions
+        )
+        return result
+
+    @property
+    def has_gradient(self) -> bool:
+        return hasattr(self._compute, "gradient")
+
+
+def open_model(
+    path: str | Path | None = None,
+    backend: str = "auto",
+    *,
+    threads: int = 0,
+    precision: str = "float32",
+) -> Distance:
+    """Open a model file, check its metadata, and choose what computes it.
+
+    path: None for the shipped model. backend: one of BACKENDS, or `auto`: the fastest that can be
+    had here (a TensorRT engine that was exported for this model, then native, then onnx), with one
+    line of log for whatever had to be passed over. threads: 0 for one per core (CPU backends).
+    precision: one of PRECISIONS, served by native and tensorrt. Raises ModelError for a missing or
+    altered file, DistanceError for a backend that is unknown or cannot run here.
+    """
+    path = SHIPPED_MODEL if path is None else Path(path)
+    if backend != "auto" and backend not in BACKENDS:
+        known = ", ".join(["auto", *BACKENDS])
+        raise DistanceError(f"unknown backend {backend!r}; known are {known}")
+    if precision not in PRECISIONS:
+        raise DistanceError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
+    if threads < 0:
+        raise DistanceError(f"threads = {threads} must be 0 (one per core) or more")
+    contract, weights = read_model(path)
+    if backend != "auto":
+        compute = BACKENDS[backend](path, contract, weights, threads, precision)
+        return Distance(path, contract, backend, compute)
+    for name in _AUTO:
+        try:
+            compute = BACKENDS[name](path, contract, weights, threads, precision)
+            return Distance(path, contract, name, compute)
+        except DistanceError as error:
+            _log.warning("%s", error)
+    raise DistanceError("no backend can run here; install onnxruntime or build rt._native")
+
+
+def _check(depth: NDArray[np.float32], actions: NDArray[np.float32], size_px: int) -> None:
+    """The one place where arguments of every backend are judged."""
+    for name, array in (("depth", depth), ("actions", actions)):
+        if not isinstance(array, np.ndarray):
+            raise DistanceError(f"{name} is a {type(array).__name__}; give a numpy array")
+        if array.dtype != np.float32 or not array.dtype.isnative:
+            raise DistanceError(
+                f"{name} is {array.dtype.str}; give float32: {name}.astype('float32')"
+            )
+    if depth.shape != (size_px, size_px):
+        raise DistanceError(
+            f"depth has shape {depth.shape}, must be ({size_px}, {size_px}); rt.view makes such views"
+        )
+    if actions.ndim != 2 or actions.shape[1] != 3 or len(actions) == 0:
+        raise DistanceError(
+            f"actions has shape {actions.shape}, must be (N, 3) of x, y, theta with N at least 1"
+        )
+    for name, array in (("depth", depth), ("actions", actions)):
+        if not array.flags.c_contiguous:
+            raise DistanceError(
+                f"{name} is not C-contiguous (strides {array.strides}); give np.ascontiguousarray({name})"
+            )
+    low, high = float(depth.min()), float(depth.max())
+    if not (low >= 0.0 and high <= MAX_DEPTH_M):  # written so that NaN is refused too
+        raise DistanceError(
+            f"depth spans {low:g} to {high:g}; give metres from 0 (no return) to {MAX_DEPTH_M:g}, all finite"
+        )
+    bounds = np.abs(actions).max(axis=0)
+    if not (bounds[:2].max() <= MAX_OFFSET_M and bounds[2] <= MAX_ANGLE_RAD):
+        raise DistanceError(
+            f"actions reach |x| {bounds[0]:g} m, |y| {bounds[1]:g} m, |theta| {bounds[2]:g} rad; the limits "
+            f"are {MAX_OFFSET_M:g} m and {MAX_ANGLE_RAD:.4g} rad, all finite (theta is in radians)"
+        )
+
+
+Opener = Callable[[Path, Contract, Weights, int, str], Backend]
+
+
+def _opener(module: str) -> Opener:
+    """Import a backend only when it is asked for: each has libraries of its own."""
+
+    def open_backend(
+        path: Path, contract: Contract, weights: Weights, threads: int, precision: str
+    ) -> Backend:
+        backend: Backend = importlib.import_module(f"rt.distance.{module}").open_backend(
+            path, contract, weights, threads, precision
+        )
+        return backend
+
+    return open_backend
+
+
+BACKENDS: dict[str, Opener] = {
+    "reference": _opener("reference"),
+    "onnx": _opener("onnx_runtime"),
+}
+_AUTO = ("onnx",)

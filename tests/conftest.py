@@ -1,0 +1,76 @@
+"""Fixtures for everybody: a small-world model file with random weights, in both encodings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rt.distance.contract import ENCODED, Contract
+from rt.distance.graph import write_model
+from rt.hand import load_hand
+
+
+def random_weights(encoding: str, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """Weights of a sensible scale: fan-in normal, actions of centimetres move every channel."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int, fan_in: int) -> NDArray[np.float32]:
+        return (rng.normal(size=shape) / np.sqrt(fan_in)).astype(np.float32)
+
+    conv2 = normal(50, 20, 5, 5, fan_in=500)
+    # x, y in centimetres weigh about as much as cos and sin of the angle
+    action = normal(20, ENCODED[encoding], fan_in=ENCODED[encoding])
+    action[:, :2] *= 20
+    return {
+        "conv1.weight": 5 * normal(20, 1, 5, 5, fan_in=25),
+        "conv1.bias": normal(20, fan_in=1) / 4,
+        "action.weight": action,
+        "action.bias": normal(20, fan_in=1) / 4,
+        "conv2.weight": conv2,
+        "conv2.bias": normal(50, fan_in=1) / 4,
+        "conv2.weight_sum": conv2.sum(axis=(2, 3), dtype=np.float64).astype(np.float32),
+        "fc1.weight": normal(500, 8450, fan_in=8450),
+        "fc1.bias": normal(500, fan_in=1) / 4,
+        "fc2.weight": normal(1, 500, fan_in=500) / 10,
+        "fc2.bias": np.array([0.1], np.float32),
+    }
+
+
+def write_random_model(path: Path, encoding: str = "double_angle", seed: int = 0) -> Path:
+    """A model file like train.export's, with random weights."""
+    contract = Contract(hand=load_hand(), training_set="random", action_encoding=encoding)
+    write_model(path, contract, random_weights(encoding, seed))
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file with random weights and the double-angle encoding."""
+    return write_random_model(tmp_path_factory.mktemp("model") / "double_angle.onnx")
+
+
+@pytest.fixture(scope="session")
+def raw_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the raw (x, y, theta) encoding."""
+    return write_random_model(tmp_path_factory.mktemp("model") / "raw.onnx", "raw")
+
+
+@pytest.fixture(scope="session", params=list(ENCODED))
+def any_model_file(request: pytest.FixtureRequest, model_file: Path, raw_model_file: Path) -> Path:
+    """Both of them, one after the other."""
+    return {"double_angle": model_file, "raw": raw_model_file}[request.param]
+
+
+@pytest.fixture
+def depth_view() -> NDArray[np.float32]:
+    """A view in metres, (64, 64) float32: a sloping table, a box on it, some holes."""
+    rng = np.random.default_rng(3)
+    v, u = np.mgrid[0:64, 0:64].astype(np.float32)
+    depth = 0.28 + 0.0004 * u - 0.0002 * v
+    depth[20:40, 25:45] -= 0.06
+    depth += rng.normal(0, 0.0005, depth.shape)
+    depth[rng.random(depth.shape) < 0.02] = 0.0
+    return depth.astype(np.float32)
