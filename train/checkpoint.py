@@ -37,15 +37,19 @@ class State:
 
 
 def save_checkpoint(
-    path: Path, state: State, run: dict[str, Any], manifest: dict[str, Any]
+    path: Path, state: State, run: dict[str, Any], manifest: dict[str, Any], data: Path
 ) -> None:
-    """Write a checkpoint beside and rename it, so that the one before stands until this is whole."""
+    """Write a checkpoint beside and rename it, so that the one before stands until this is whole.
+
+    run: what its weights depend on; manifest and data: the training set and where it was.
+    """
     beside = path.with_name(f".{path.name}.partial")
     torch.save(
         {
             "format": CHECKPOINT_FORMAT,
             "run": run,
             "manifest": manifest,
+            "data": str(data.resolve()),
             "network": state.network.state_dict(),
             "action_encoding": state.network.action_encoding,
             "leaky_slope": state.network.leaky_slope,

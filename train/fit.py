@@ -324,7 +324,7 @@ def run(options: FitOptions) -> int:
     questions = draw_validation_set(test, QUICK_IMAGES, options.seed)
 
     def save() -> None:
-        save_checkpoint(checkpoint, state, plan, manifest)
+        save_checkpoint(checkpoint, state, plan, manifest, options.data)
 
     stopped_by = train(state, batches, questions, options, preset, dtype, out, save)
     if stopped_by:
