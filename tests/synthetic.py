@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from rt.hand import load_hand
 from rt.view import VIEW
@@ -79,3 +80,17 @@ def make_dataset(
                 [["box"] for _ in scenes],
             )
     return manifest
+
+
+def random_views(count: int, rng: np.random.Generator) -> torch.Tensor:
+    """Depth (count, 64, 64) [m] of noise with holes."""
+    depth = rng.uniform(0.05, 0.35, (count, 64, 64)).astype(np.float32)
+    depth[rng.random(depth.shape) < 0.1] = 0
+    return torch.from_numpy(depth)
+
+
+def random_actions(shape: tuple[int, ...], rng: np.random.Generator) -> torch.Tensor:
+    """Actions (*shape, 3) of x, y [m], theta [rad]."""
+    return torch.from_numpy(rng.uniform(-1, 1, (*shape, 3)).astype(np.float32)) * torch.tensor(
+        [0.1, 0.1, np.pi / 2]
+    )

@@ -29,6 +29,26 @@ THETA_SCALE_RAD = math.pi / 2
 """The raw encoding divides theta by this."""
 
 
+class _Linear(torch.autograd.Function):
+    """x W^T + b whose weight gradient is a product of contiguous rows.
+
+    The same numbers as F.linear; on AMX in bfloat16 the product of torch's own backward, which reads
+    the gradient transposed, takes 1.6 times as long, and it is a fifth of a training step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (g,) = gradients
+        x, weight = ctx.saved_tensors
+        rows = g.flatten(0, -2)
+        return g @ weight, rows.t().contiguous() @ x.flatten(0, -2), rows.sum(0)
+
+
 class DistanceNetwork(nn.Module):
     """Distances in metres to the nearest good grasp after each of K actions on each of B images.
 
@@ -80,7 +100,7 @@ class DistanceNetwork(nn.Module):
     def action_bias(self, actions: Tensor) -> Tensor:
         """b (..., 50): what each action adds to the channels of Y."""
         with torch.autocast(actions.device.type, enabled=False):
-            u: Tensor = self.action(self.encode(actions.float()))
+            u: Tensor = self.action(self.encode(actions))
             return F.linear(u, self.conv2.weight.sum((2, 3)))
 
     def head(self, Y: Tensor, b: Tensor) -> Tensor:
@@ -88,9 +108,13 @@ class DistanceNetwork(nn.Module):
         # The one large tensor: (B, K, 8450). In place, so that only its result is kept for backward.
         hidden = Y[:, None] + b.to(Y.dtype)[..., None, None]
         hidden = F.leaky_relu_(hidden, self.leaky_slope).flatten(2)
-        hidden = F.leaky_relu(self.fc1(hidden), self.leaky_slope)
+        weight, bias = self.fc1.weight.to(hidden.dtype), self.fc1.bias.to(hidden.dtype)
+        hidden = F.leaky_relu(
+            _Linear.apply(hidden, weight, bias),  # type: ignore[no-untyped-call]
+            self.leaky_slope,
+        )
         with torch.autocast(Y.device.type, enabled=False):
-            d: Tensor = self.fc2(hidden.float())
+            d: Tensor = self.fc2(hidden.to(self.fc2.weight.dtype))
             return d.squeeze(-1) * LENGTH_SCALE_M
 
     def forward(self, depth: Tensor, actions: Tensor) -> Tensor:
