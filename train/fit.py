@@ -61,7 +61,7 @@ class Preset:
 
 
 PRESETS = {
-    "modern": Preset("adamw", 1e-3, 256, 16, "mixed", constant=False, weight_decay=0.01, clip=1.0),
+    "modern": Preset("adamw", 1e-3, 64, 16, "mixed", constant=False, weight_decay=0.01, clip=1.0),
     # Viereck et al. 2017: rate 0.001, momentum 0.9, batches of 1k samples, 10 fixed offsets an image.
     "paper": Preset("sgd", 1e-3, 100, 10, "fixed", constant=True),
 }
