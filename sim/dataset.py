@@ -21,7 +21,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 FORMAT = "grasp-dataset/1"
 DEPTH_UNIT_M = 1e-4
 ARRAYS = ("depth", "camera", "grasps", "grasp_object", "grasp_start")
-SPLITS = ("train", "test")
+SPLITS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
 
 
 class DatasetError(ValueError):

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -34,7 +34,7 @@ from rt.view import VIEW
 from sim import dataset
 from sim.dataset import DatasetError
 from sim.grasps import FRICTION, SAMPLES, numbered_scene
-from sim.objects import ObjectError, object_set
+from sim.objects import ObjectError, Split, object_set
 from sim.render import Renderer
 from sim.scene import SceneError, camera_poses
 
@@ -102,20 +102,16 @@ def parameters(config: Config) -> dict[str, Any]:
         "friction": config.friction,
         "grasp_samples": config.grasp_samples,
         "scenes_per_shard": config.scenes_per_shard,
-        "meshes": None if config.meshes is None else str(config.meshes.resolve()),
-        "only_meshes": config.only_meshes,
         "objects": {
-            split: dataset.dataset_id(
-                {"names": object_set(split, config.meshes, config.only_meshes).names}
-            )
+            split: object_set(split, config.meshes, config.only_meshes).fingerprint()
             for split in dataset.SPLITS
         },
     }
 
 
-def make_shard(config: Config, folder: Path, split: str, shard: int, numbers: range) -> int:
+def make_shard(config: Config, folder: Path, split: Split, shard: int, numbers: range) -> int:
     """Make and write one shard; returns the number of grasps in it."""
-    objects = object_set(split, config.meshes, config.only_meshes)  # type: ignore[arg-type]
+    objects = object_set(split, config.meshes, config.only_meshes)
     hand = load_hand(config.hand)
     rays = VIEW.rays()
     depth = np.zeros((len(numbers) * config.views, VIEW.size_px, VIEW.size_px), np.uint16)
@@ -190,7 +186,7 @@ def generate(config: Config) -> dict[str, float]:
 
 
 def _run(
-    config: Config, folder: Path, todo: list[tuple[str, int, range]], every: int, missing: int
+    config: Config, folder: Path, todo: Sequence[tuple[Split, int, range]], every: int, missing: int
 ) -> None:
     """Make the shards on a pool of processes, with a progress bar in scenes."""
     workers = min(config.workers or os.cpu_count() or 1, max(len(todo), 1))

@@ -152,8 +152,9 @@ def _antipodal_candidates(
 ) -> Grasps:
     """Hand poses across pairs of surface points on horizontal lines within the friction cones.
 
-    From each of `points` points on each of these objects the line is followed to where it first leaves the material (a wall) and
-    to the far side of the object as seen from beyond the opening (the whole): both are candidates.
+    From each of `points` points on each of these objects the line is followed to where it first leaves
+    the material (a wall) and to the far side of the object as seen from beyond the opening (the
+    whole): both are candidates.
     """
     cone = np.arctan(friction)
     a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
@@ -181,18 +182,18 @@ def _antipodal_candidates(
     back, face_back = renderer.cast(p + span * d, -d)
     far = np.where(face_back >= 0, span - back, 0)
 
-    points, yaws, widths, owners = [], [], [], []
+    centres, yaws, widths, owners = [], [], [], []
     owner = scene.face_object[f]
     for width, hit in ((wall, face_wall), (far, face_back)):
         good = (hit >= 0) & (scene.face_object[hit] == owner) & (width > 5e-4)
         good &= width < hand.opening_m - 2 * _MARGIN_M
         if hit is face_back:  # once is enough where both pairs are the same
             good &= ~(np.abs(far - wall) <= 1e-3)
-        points.append(p[good] + 0.5 * width[good, None] * d[good])
+        centres.append(p[good] + 0.5 * width[good, None] * d[good])
         yaws.append(inward[good])
         widths.append(width[good])
         owners.append(owner[good])
-    centre, yaw = np.concatenate(points), np.concatenate(yaws)
+    centre, yaw = np.concatenate(centres), np.concatenate(yaws)
     # The sampled line meets the pad's middle, or as near to it as the table lets the hand come.
     tip = np.maximum(centre[:, 2] - hand.pad_height_m / 2, _TABLE_GAP_M)
     width = np.concatenate(widths)
@@ -209,7 +210,9 @@ def _clear(
     free = np.ones(len(poses), bool)
     for sign in (-1, 1):
         free &= _highest(poses, height, sign * x_finger, hand.finger_thickness_m, hand) <= tip
-    low = free & (tip + hand.finger_length_m < height.max())  # the others' palms are above everything
+    low = free & (
+        tip + hand.finger_length_m < height.max()
+    )  # the others' palms are above everything
     palm = _highest(poses[low], height, 0.0, hand.palm_length_m, hand, hand.palm_width_m)
     free[low] = palm <= tip[low] + hand.finger_length_m
     return free

@@ -14,6 +14,7 @@ import trimesh
 
 from sim import catalogue
 from sim.catalogue.vessels import mug_body
+from sim.grasps import true_grasps
 from sim.objects import catalogue_set
 from sim.render import Renderer
 from sim.scene import assemble
@@ -118,6 +119,18 @@ def test_mugs_are_hollow_and_have_a_hole_through_the_handle() -> None:
         mesh = trimesh.Trimesh(thing.vertices, thing.faces, process=False)
         assert mesh.euler_number <= 0  # genus 1 or more
         assert mesh.volume < 0.5 * mesh.convex_hull.volume
+
+
+@pytest.mark.parametrize("category", catalogue.CATEGORIES)
+def test_a_hand_finds_grasps_on_test_objects(category: str) -> None:
+    """The default hand, from above, in the likeliest resting poses."""
+    for index in (3, 24):
+        thing = EVERY.get(catalogue.instance_name(category, index))
+        found = [
+            len(true_grasps(assemble([(thing, T)]), np.random.default_rng(0)))
+            for T in thing.rest[:3]
+        ]
+        assert max(found) > 0, thing.name
 
 
 def test_the_command_draws_a_sheet_and_describes_every_object(tmp_path: Path) -> None:

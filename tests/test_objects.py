@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
 from sim.objects import (
+    MESH_SUFFIXES,
     Object,
     ObjectError,
     catalogue_set,
@@ -142,6 +145,19 @@ def test_every_format_is_read(tmp_path: Path, suffix: str) -> None:
     assert thing.category == "meshes" and (len(thing.vertices), len(thing.faces)) == (8, 12)
     np.testing.assert_allclose(np.ptp(thing.vertices, axis=0), [0.05, 0.03, 0.02], atol=1e-6)
     assert_rests(thing)
+
+
+def test_formats_are_read_without_the_libraries_that_trimesh_may_use(tmp_path: Path) -> None:
+    """networkx comes with torch only, and the base install must load meshes without it."""
+    for suffix in MESH_SUFFIXES:
+        block().export(tmp_path / f"thing{suffix[1:]}{suffix}")
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('networkx', 'rtree', 'shapely', 'lxml')))\n"
+        "from sim.objects import folder_set\n"
+        f"objects, skipped = folder_set({str(tmp_path)!r}); print(len(objects), skipped)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "5 []", done.stderr
 
 
 def test_the_parts_of_a_scene_are_placed_by_its_transforms(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ distance = open_model()  # the shipped model on the fastest backend here
 d = distance(depth, actions)  # (64, 64) and (N, 3) float32 -> (N,) float32 m
 """
 
+from rt.distance.budget import candidates_for
 from rt.distance.contract import Contract, DistanceError, ModelError
 from rt.distance.model import BACKENDS, PRECISIONS, SHIPPED_MODEL, Distance, open_model
 
@@ -15,5 +16,6 @@ __all__ = [
     "Distance",
     "DistanceError",
     "ModelError",
+    "candidates_for",
     "open_model",
 ]

@@ -31,6 +31,9 @@ from rt.distance.contract import (
 OPSET, IR_VERSION = 17, 8
 """Read by ONNX Runtime from 1.12, TensorRT from 8.6 and TensorRT-RTX."""
 
+MAX_WEIGHT = 1e6
+"""No sum of the network can overflow float32 with weights up to this and a depth in metres."""
+
 
 class _Graph:
     """Nodes and constants under construction; every method returns the name of its result."""
@@ -113,8 +116,11 @@ def check_weights(contract: Contract, weights: Weights) -> None:
         array = weights[name]
         if array.shape != shape or array.dtype != np.float32:
             raise ModelError(f"{name} is {array.shape} {array.dtype}, must be {shape} float32")
-        if not np.isfinite(array).all():
-            raise ModelError(f"{name} holds values that are not finite")
+        largest = float(np.abs(array).max())
+        if not largest <= MAX_WEIGHT:  # written so that NaN is refused too
+            raise ModelError(
+                f"{name} reaches {largest:g}; weights must be finite, at most {MAX_WEIGHT:g}"
+            )
     summed = weights["conv2.weight"].sum(axis=(2, 3), dtype=np.float64)
     worst = float(np.abs(summed - weights["conv2.weight_sum"]).max())
     if worst > 1e-5 * max(1.0, float(np.abs(weights["conv2.weight"]).sum(axis=(2, 3)).max())):

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.distance.contract import Contract, DistanceError, Weights, read_model
+from rt.distance.graph import check_weights
+from rt.native import native
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "distance.onnx"
 
@@ -32,7 +34,10 @@ class Backend(Protocol):
     """What computes d(I, a). `gradient` is optional."""
 
     def __call__(
-        self, depth: NDArray[np.float32], actions: NDArray[np.float32]
+        self,
+        depth: NDArray[np.float32],
+        actions: NDArray[np.float32],
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]: ...
 
 
@@ -48,16 +53,28 @@ class Distance:
         self._compute = compute
 
     def __call__(
-        self, depth: NDArray[np.float32], actions: NDArray[np.float32]
+        self,
+        depth: NDArray[np.float32],
+        actions: NDArray[np.float32],
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Distance to the nearest good grasp after each candidate displacement.
 
         depth: (64, 64) float32 m along the optical axis, 0 = no return. actions: (N, 3) float32 of
-        x, y [m], theta [rad] in the view, N >= 1. Returns (N,) float32 m. Raises DistanceError,
-        naming the value and the remedy, before anything is computed.
+        x, y [m], theta [rad] in the view, N >= 1. Returns (N,) float32 m, in `out` if it is given
+        (then backend native allocates nothing). Raises DistanceError, naming the value and the
+        remedy, before anything is computed.
         """
         _check(depth, actions, self.contract.view.size_px)
-        return self._compute(depth, actions)
+        if out is not None and (
+            out.shape != (len(actions),)
+            or out.dtype != np.float32
+            or not (out.flags.c_contiguous and out.flags.writeable)
+        ):
+            raise DistanceError(
+                f"out is {out.shape} {out.dtype}; give a contiguous ({len(actions)},) float32 array"
+            )
+        return self._compute(depth, actions, out)
 
     def gradient(
         self, depth: NDArray[np.float32], actions: NDArray[np.float32]
@@ -105,6 +122,7 @@ def open_model(
     if threads < 0:
         raise DistanceError(f"threads = {threads} must be 0 (one per core) or more")
     contract, weights = read_model(path)
+    check_weights(contract, weights)
     if backend != "auto":
         compute = BACKENDS[backend](path, contract, weights, threads, precision)
         return Distance(path, contract, backend, compute)
@@ -139,17 +157,27 @@ def _check(depth: NDArray[np.float32], actions: NDArray[np.float32], size_px: in
             raise DistanceError(
                 f"{name} is not C-contiguous (strides {array.strides}); give np.ascontiguousarray({name})"
             )
-    low, high = float(depth.min()), float(depth.max())
+    low, high = _extremes(depth, 1)
     if not (low >= 0.0 and high <= MAX_DEPTH_M):  # written so that NaN is refused too
         raise DistanceError(
             f"depth spans {low:g} to {high:g}; give metres from 0 (no return) to {MAX_DEPTH_M:g}, all finite"
         )
-    bounds = np.abs(actions).max(axis=0)
-    if not (bounds[:2].max() <= MAX_OFFSET_M and bounds[2] <= MAX_ANGLE_RAD):
+    ends = _extremes(actions, 3)
+    x, y, theta = (max(-ends[i], ends[i + 1]) for i in (0, 2, 4))
+    if not (x <= MAX_OFFSET_M and y <= MAX_OFFSET_M and theta <= MAX_ANGLE_RAD):
         raise DistanceError(
-            f"actions reach |x| {bounds[0]:g} m, |y| {bounds[1]:g} m, |theta| {bounds[2]:g} rad; the limits "
-            f"are {MAX_OFFSET_M:g} m and {MAX_ANGLE_RAD:.4g} rad, all finite (theta is in radians)"
+            f"actions reach |x| {x:g} m, |y| {y:g} m, |theta| {theta:g} rad; the limits are "
+            f"{MAX_OFFSET_M:g} m and {MAX_ANGLE_RAD:.4g} rad, all finite (theta is in radians)"
         )
+
+
+def _extremes(array: NDArray[np.float32], columns: int) -> tuple[float, ...]:
+    """(low, high) of every column; NaN if it holds one. Compiled, since NumPy's reductions allocate."""
+    if native is not None:
+        ends: tuple[float, ...] = native.extremes(array, columns)
+        return ends
+    rows = array.reshape(-1, columns)
+    return tuple(np.stack([rows.min(axis=0), rows.max(axis=0)], axis=1).ravel().tolist())
 
 
 Opener = Callable[[Path, Contract, Weights, int, str], Backend]

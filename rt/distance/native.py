@@ -100,7 +100,7 @@ def pack(contract: Contract, weights: Weights, precision: str) -> dict[str, Any]
     w = {name: array.astype(np.float64) for name, array in weights.items()}
     blocks = -(-500 // block)
 
-    def blocked(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    def blocked(array: NDArray[Any]) -> NDArray[np.float64]:
         """Hidden units of the first axis to (blocks, ..., block)."""
         padded = np.zeros((blocks * block, *array.shape[1:]))
         padded[:500] = array

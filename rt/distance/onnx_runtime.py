@@ -35,11 +35,17 @@ class OnnxDistance:
         return names
 
     def __call__(
-        self, depth: NDArray[np.float32], actions: NDArray[np.float32]
+        self,
+        depth: NDArray[np.float32],
+        actions: NDArray[np.float32],
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         feed = {"depth": depth[None, None], "actions": actions}
         distance: NDArray[np.float32] = self._session.run(["distance"], feed)[0]
-        return distance
+        if out is None:
+            return distance
+        out[:] = distance
+        return out
 
 
 def open_backend(

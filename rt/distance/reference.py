@@ -40,9 +40,16 @@ class ReferenceDistance:
         self._slope = contract.leaky_slope
 
     def __call__(
-        self, depth: NDArray[np.float32], actions: NDArray[np.float32]
+        self,
+        depth: NDArray[np.float32],
+        actions: NDArray[np.float32],
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
-        return self._evaluate(depth, actions, want_gradient=False)[0]
+        distance, _ = self._evaluate(depth, actions, want_gradient=False)
+        if out is None:
+            return distance
+        out[:] = distance
+        return out
 
     def gradient(
         self, depth: NDArray[np.float32], actions: NDArray[np.float32]

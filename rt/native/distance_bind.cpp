@@ -5,6 +5,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
+#include <string_view>
+
 #include "distance.h"
 
 namespace nb = nanobind;
@@ -14,12 +17,68 @@ namespace {
 
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Halves = nb::ndarray<const uint16_t, nb::c_contig, nb::device::cpu>;
-using Result = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 
 template <class A> void require(const char *name, const A &array, size_t size) {
     if (array.size() != size)
         throw nb::value_error((std::string(name) + " has " + std::to_string(array.size()) +
                                " numbers, must have " + std::to_string(size)).c_str());
+}
+
+// A contiguous float32 array through the buffer protocol, which allocates nothing (nb::ndarray does).
+struct Buffer {
+    const char *name;
+    Py_buffer view;
+    float *data;
+    size_t size;
+
+    Buffer(const char *name, nb::handle array, bool writable = false) : name(name) {
+        int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
+        if (PyObject_GetBuffer(array.ptr(), &view, flags) != 0) throw nb::python_error();
+        data = static_cast<float *>(view.buf);
+        size = view.len / sizeof(float);
+        if (std::string_view(view.format ? view.format : "B") != "f") {
+            PyBuffer_Release(&view);
+            throw nb::type_error((std::string(name) + " must be float32").c_str());
+        }
+    }
+    Buffer(const Buffer &) = delete;
+    ~Buffer() { PyBuffer_Release(&view); }
+    void require(size_t wanted) const {
+        if (size != wanted)
+            throw nb::value_error((std::string(name) + " has " + std::to_string(size) +
+                                   " numbers, must have " + std::to_string(wanted)).c_str());
+    }
+};
+
+void run(DistanceEngine &engine, const Buffer &depth, const Buffer &actions, const Buffer &out,
+         float *slope) {
+    depth.require(IMAGE * IMAGE);
+    actions.require(out.size * 3);
+    nb::gil_scoped_release release;
+    engine.run(depth.data, actions.data, (int64_t)out.size, out.data, slope);
+}
+
+// Lowest and highest value of each of `columns` interleaved columns, NaN if it holds one.
+nb::tuple extremes(nb::handle array, size_t columns) {
+    Buffer a("array", array);
+    constexpr size_t MOST = 3;
+    if (columns < 1 || columns > MOST || a.size % columns != 0)
+        throw nb::value_error("columns must be 1 to 3 and divide the array");
+    float low[MOST], high[MOST];
+    for (size_t c = 0; c < columns; c++) low[c] = INFINITY, high[c] = -INFINITY;
+    bool nan[MOST] = {};
+    for (size_t i = 0; i < a.size; i += columns)
+        for (size_t c = 0; c < columns; c++) {
+            float v = a.data[i + c];
+            low[c] = v < low[c] ? v : low[c];
+            high[c] = v > high[c] ? v : high[c];
+            nan[c] |= v != v;
+        }
+    for (size_t c = 0; c < columns; c++)
+        if (nan[c]) low[c] = high[c] = NAN;
+    if (columns == 1) return nb::make_tuple(low[0], high[0]);
+    if (columns == 2) return nb::make_tuple(low[0], high[0], low[1], high[1]);
+    return nb::make_tuple(low[0], high[0], low[1], high[1], low[2], high[2]);
 }
 
 struct Arrays {
@@ -46,6 +105,8 @@ void bind_distance(nb::module_ &m) {
     m.attr("DISTANCE_BLOCK") = BLOCK;
     m.attr("DISTANCE_GROUP") = GROUP;
     m.def("distance_isas", &DistanceEngine::isas, "Instruction sets of this processor, best first.");
+    m.def("extremes", &extremes, nb::arg("array"), nb::arg("columns"),
+          "(low, high) of each of 1 to 3 interleaved columns of a float32 array, NaN if it has one.");
     nb::class_<DistanceEngine>(m, "DistanceEngine")
         .def(
             "__init__",
@@ -76,24 +137,21 @@ void bind_distance(nb::module_ &m) {
             "('' for the best).")
         .def(
             "run",
-            [](DistanceEngine &self, Floats depth, Floats actions, Result out) {
-                require("depth", depth, IMAGE * IMAGE);
-                require("actions", actions, out.size() * 3);
-                nb::gil_scoped_release release;
-                self.run(depth.data(), actions.data(), (int64_t)out.size(), out.data(), nullptr);
+            [](DistanceEngine &self, nb::handle depth, nb::handle actions, nb::handle out) {
+                Buffer d("depth", depth), a("actions", actions), o("out", out, true);
+                run(self, d, a, o, nullptr);
             },
-            nb::arg("depth").noconvert(), nb::arg("actions").noconvert(), nb::arg("out").noconvert())
+            nb::arg("depth"), nb::arg("actions"), nb::arg("out"))
         .def(
             "gradient",
-            [](DistanceEngine &self, Floats depth, Floats actions, Result out, Result slope) {
-                require("depth", depth, IMAGE * IMAGE);
-                require("actions", actions, out.size() * 3);
-                require("slope", slope, out.size() * 3);
-                nb::gil_scoped_release release;
-                self.run(depth.data(), actions.data(), (int64_t)out.size(), out.data(), slope.data());
+            [](DistanceEngine &self, nb::handle depth, nb::handle actions, nb::handle out,
+               nb::handle slope) {
+                Buffer d("depth", depth), a("actions", actions), o("out", out, true);
+                Buffer s("slope", slope, true);
+                s.require(o.size * 3);
+                run(self, d, a, o, s.data);
             },
-            nb::arg("depth").noconvert(), nb::arg("actions").noconvert(), nb::arg("out").noconvert(),
-            nb::arg("slope").noconvert())
+            nb::arg("depth"), nb::arg("actions"), nb::arg("out"), nb::arg("slope"))
         .def("stages", [](DistanceEngine &self) {
             double s[3];
             self.stages(s);

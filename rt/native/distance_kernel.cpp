@@ -25,6 +25,7 @@ namespace {
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef float vec_unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t integers __attribute__((vector_size(LANES * 4)));
 typedef uint32_t words __attribute__((vector_size(LANES * 4)));
 typedef uint16_t halves __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 
@@ -70,7 +71,7 @@ inline void correlate(const float *in, int in_channels, int channel_stride, int 
     for (int i = 0; i < in_channels; i++)
         for (int y = 0; y < KERNEL; y++) {
             const float *row = in + i * channel_stride + y * row_stride;
-#pragma GCC unroll 5
+#pragma GCC unroll 1
             for (int x = 0; x < KERNEL; x++, weight += GROUP) {
                 vec pixel[NV];
 #pragma GCC unroll 8
@@ -88,7 +89,7 @@ inline void correlate(const float *in, int in_channels, int channel_stride, int 
 }
 
 #if LANES == 16
-constexpr int NV = 5;  // 25 sums in 32 registers
+constexpr int NV = 4;  // 20 sums in 32 registers
 #else
 constexpr int NV = 2;  // 10 sums in 16 registers
 #endif
@@ -124,17 +125,27 @@ void conv2(const Weights &w, const float *pool1, int group, Scratch &scratch, fl
 
 // Every value's rank is the number of values above it; ties go by position.
 void sort(const float *image, Channel &channel) {
-    constexpr int N = (KNOTS + 15) / 16 * 16;
+    constexpr int N = (KNOTS + LANES - 1) / LANES * LANES, AT_ONCE = LANES == 16 ? 11 : 4;
     float value[N];
     int32_t rank[N];
-    for (int i = 0; i < N; i++) {
-        value[i] = i < KNOTS ? image[i] : -__builtin_inff();
-        rank[i] = 0;
+    for (int i = 0; i < KNOTS; i++) {  // an overflow must not become an index
+        float v = image[i] < 1e30f ? image[i] : 1e30f;
+        value[i] = v > -1e30f ? v : -1e30f;
     }
-    for (int j = 0; j < KNOTS; j++) {
-        float v = value[j];
-        for (int i = 0; i < N; i++) rank[i] += (v > value[i]) | ((v == value[i]) & (j < i));
+    for (int i = KNOTS; i < N; i++) value[i] = -__builtin_inff();
+    for (int start = 0; start < N; start += AT_ONCE * LANES) {
+        vec mine[AT_ONCE];
+        integers above[AT_ONCE] = {};
+        for (int v = 0; v < AT_ONCE; v++)
+            mine[v] = start + v * LANES < N ? load(value + start + v * LANES) : vec{};
+        for (int j = 0; j < KNOTS; j++)
+#pragma GCC unroll 11
+            for (int v = 0; v < AT_ONCE; v++) above[v] -= mine[v] < value[j];
+        for (int v = 0; v < AT_ONCE && start + v * LANES < N; v++)
+            __builtin_memcpy(rank + start + v * LANES, &above[v], sizeof(integers));
     }
+    uint8_t equals[N] = {};
+    for (int i = 0; i < KNOTS; i++) rank[i] += equals[rank[i]]++;
     for (int i = 0; i < KNOTS; i++) {
         channel.value[rank[i]] = value[i];
         channel.position[rank[i]] = (uint8_t)i;
@@ -145,15 +156,17 @@ void sort(const float *image, Channel &channel) {
     float high = channel.value[0], range = high - channel.value[KNOTS - 1];
     channel.high = high;
     channel.scale = range > 1e-30f ? (BUCKETS - 1) / range : 0.0f;
-    int next = 0, fullest = 0;
-    for (int k = 0; k < KNOTS;) {
-        int bucket = (int)((high - channel.value[k]) * channel.scale), end = k + 1;
-        while (end < KNOTS && (int)((high - channel.value[end]) * channel.scale) == bucket) end++;
-        while (next <= bucket) channel.bucket_start[next++] = (uint16_t)k;
-        fullest = end - k > fullest ? end - k : fullest;
-        k = end;
+    int32_t bucket[KNOTS];
+    uint16_t count[BUCKETS] = {};
+    for (int k = 0; k < KNOTS; k++) bucket[k] = (int32_t)((high - channel.value[k]) * channel.scale);
+    for (int k = 0; k < KNOTS; k++) count[bucket[k]]++;
+    int before = 0, fullest = 0;
+    for (int i = 0; i < BUCKETS; i++) {
+        channel.bucket_start[i] = before;
+        before += count[i];
+        fullest = count[i] > fullest ? count[i] : fullest;
     }
-    while (next <= BUCKETS) channel.bucket_start[next++] = KNOTS;
+    channel.bucket_start[BUCKETS] = KNOTS;
     channel.search_steps = 0;
     while ((1 << channel.search_steps) <= fullest) channel.search_steps++;
 }
@@ -216,8 +229,6 @@ void rank(const Weights &w, const Channel &channel, int index, Tile &t, bool gra
     // The piece is the number of values above -bias: from the bucket on by binary search.
     constexpr int CHUNK = 64;
     int first = KNOTS, last = 0;
-    int start_of[BUCKETS + 1];
-    for (int i = 0; i <= BUCKETS; i++) start_of[i] = channel.bucket_start[i];
     for (int begin = 0; begin < t.n; begin += CHUNK) {
         int count = t.n - begin < CHUNK ? t.n - begin : CHUNK;
         float threshold[CHUNK];
@@ -228,7 +239,7 @@ void rank(const Weights &w, const Channel &channel, int index, Tile &t, bool gra
             float bucket = (channel.high - threshold[i]) * channel.scale;
             bucket = bucket > 0.0f ? bucket : 0.0f;
             bucket = bucket < (float)BUCKETS ? bucket : (float)BUCKETS;
-            k[i] = start_of[(int)bucket];
+            k[i] = channel.bucket_start[(int)bucket];
         }
         for (int step = 1 << channel.search_steps >> 1; step > 0; step >>= 1)
             for (int i = 0; i < CHUNK; i++) k[i] += value[k[i] + step - 1] > threshold[i] ? step : 0;
@@ -283,6 +294,7 @@ inline void accumulate(const Weights &w, int channel, const float *table, Tile &
     const uint16_t *piece = t.piece + (int64_t)channel * t.stride;
     const float *bias = t.bias + (int64_t)channel * t.stride;
     const float *bias_slope = t.bias_slope + (int64_t)channel * t.stride;
+    const float *map = w.bias_map + channel * (MAX_ENCODED + 1);
     const char *end = next + next_bytes;
     int chunks = (t.n + CHUNK - 1) / CHUNK, lines = (next_bytes / 64 + chunks - 1) / chunks;
     for (int begin = 0; begin < t.n; begin += CHUNK) {
@@ -297,30 +309,34 @@ inline void accumulate(const Weights &w, int channel, const float *table, Tile &
                 row[c] = table + c * ROWS * 2 * BLOCK + piece[c * t.stride + n] * (2 * BLOCK);
                 b[c] = bias[c * t.stride + n];
             }
-#pragma GCC unroll 8
-            for (int v = 0; v < VB; v++) {
-                vec acc = FIRST ? vec{} : load(out + v * LANES);
+            float by[3][CHANNELS_AT_ONCE];
+            if (GRADIENT)
 #pragma GCC unroll 4
                 for (int c = 0; c < CHANNELS_AT_ONCE; c++) {
+                    by[0][c] = map[c * (MAX_ENCODED + 1)];
+                    by[1][c] = map[c * (MAX_ENCODED + 1) + 1];
+                    by[2][c] = bias_slope[c * t.stride + n];
+                }
+#pragma GCC unroll 16
+            for (int v = 0; v < VB; v++) {
+                vec acc = FIRST ? vec{} : load(out + v * LANES), slope[3] = {};
+                if (GRADIENT && !FIRST)
+#pragma GCC unroll 3
+                    for (int j = 0; j < 3; j++) slope[j] = load(out + (j + 1) * BLOCK + v * LANES);
+#pragma GCC unroll 4
+                for (int c = 0; c < CHANNELS_AT_ONCE; c++) {
+                    vec gain = load(row[c] + BLOCK + v * LANES);
                     acc += load(row[c] + v * LANES);
-                    acc += load(row[c] + BLOCK + v * LANES) * b[c];
+                    acc += gain * b[c];
+                    if (GRADIENT)
+#pragma GCC unroll 3
+                        for (int j = 0; j < 3; j++) slope[j] += gain * by[j][c];
                 }
                 store(out + v * LANES, acc);
+                if (GRADIENT)
+#pragma GCC unroll 3
+                    for (int j = 0; j < 3; j++) store(out + (j + 1) * BLOCK + v * LANES, slope[j]);
             }
-            if (GRADIENT)
-                for (int j = 0; j < 3; j++)
-#pragma GCC unroll 8
-                    for (int v = 0; v < VB; v++) {
-                        float *slope = out + (j + 1) * BLOCK + v * LANES;
-                        vec acc = FIRST ? vec{} : load(slope);
-#pragma GCC unroll 4
-                        for (int c = 0; c < CHANNELS_AT_ONCE; c++) {
-                            float by = j < 2 ? w.bias_map[(channel + c) * (MAX_ENCODED + 1) + j]
-                                             : bias_slope[c * t.stride + n];
-                            acc += load(row[c] + BLOCK + v * LANES) * by;
-                        }
-                        store(slope, acc);
-                    }
         }
     }
 }

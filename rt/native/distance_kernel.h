@@ -15,15 +15,15 @@ constexpr int POOL2 = SIDE2 / 2;                  // 13
 constexpr int KNOTS = POOL2 * POOL2;              // 169 positions of a channel
 constexpr int ROWS = KNOTS + 1;                   // pieces of a channel's function
 constexpr int HIDDEN = 500;
-constexpr int BLOCK = 32;                         // hidden units computed together
+constexpr int BLOCK = 64;                         // hidden units computed together
 constexpr int BLOCKS = (HIDDEN + BLOCK - 1) / BLOCK;
 constexpr int MAX_ENCODED = 4;
-constexpr int TILE = 4096;                        // candidates in flight; their sums stay in cache
+constexpr int TILE = 2048;                        // candidates in flight; their sums stay in cache
 
 constexpr int CONV1_POSITIONS = (IMAGE - KERNEL + 1) * IMAGE;  // 60 rows, 64 apart
-constexpr int CONV2_POSITIONS = 800;                           // 26 rows, 30 apart, rounded up
+constexpr int CONV2_POSITIONS = 832;                           // 26 rows, 30 apart, rounded up
 constexpr int PAD = 64;                                        // floats that may be read past an end
-constexpr int BUCKETS = 512;
+constexpr int BUCKETS = 256;
 constexpr int KNOTS_PADDED = 512;                 // a binary search may look this far
 
 // The model, packed by rt/distance/native.py.
@@ -46,7 +46,7 @@ struct Weights {
 struct Channel {
     float value[KNOTS_PADDED];     // sorted, then -infinity
     uint8_t position[KNOTS];       // where each was
-    uint16_t bucket_start[BUCKETS + 1];
+    int32_t bucket_start[BUCKETS + 1]; // values in lower buckets
     float high, scale;             // bucket of t = (high - t) * scale
     int search_steps;              // binary search within the fullest bucket
 };

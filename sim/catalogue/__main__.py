@@ -111,8 +111,8 @@ def sheet(rows: Sequence[Sequence[tuple[Object, str]]], config: Config, path: Pa
     with tqdm(total=total, unit="object", desc="drawing", disable=None) as progress:
         for row, line in lines:
             if row is not above:
-                # Half of the largest diagonal, less what the view foreshortens.
-                half = 0.47 * max(float(np.linalg.norm(np.ptp(o.vertices, axis=0))) for o, _ in row)
+                # Half of the largest diagonal: nothing is cut off, and sizes compare.
+                half = 0.5 * max(float(np.linalg.norm(np.ptp(o.vertices, axis=0))) for o, _ in row)
                 text = f"{row[0][0].category}   {len(row)} objects, each picture {200 * half:.0f} cm wide"
                 texts.append((6, y + 18, text, {"size": 9, "weight": "bold"}))
                 y, above = y + title, row

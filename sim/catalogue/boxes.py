@@ -46,16 +46,14 @@ def tetra_pak(rng: np.random.Generator, index: int) -> Manifold:
             cap = _screw_cap(rng, rng.uniform(9, 13)).rotate([tilt, 0, 0])
             solid = solid + cap.translate([0, -d / 4, h + rise / 2])
         return solid
-    if style == "classic":  # the tetrahedron that gave the name
-        a = rng.uniform(75, 112)
-        corners = np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]) * a / 2.83
-        balls = [Manifold.sphere(2.5, 8).translate(list(c)) for c in corners]
-        seams = [
-            Manifold.hull_points(corners[[0, 1]].repeat(4, 0) + np.tile(_CROSS, (2, 1))),
-            Manifold.hull_points(corners[[2, 3]].repeat(4, 0) + np.tile(_CROSS, (2, 1))),
-        ]
-        solid = join(Manifold.batch_hull(balls), *seams)
-        return solid.rotate([0, 0, 45]).rotate([54.7356, 0, 0])
+    if style == "classic":  # the tetrahedron that gave the name, drawn out so that jaws can hold it
+        a, drawn = rng.uniform(50, 66), rng.uniform(2.5, 3.1)
+        corners = np.array([(1, 1, drawn), (1, -1, -drawn), (-1, 1, -drawn), (-1, -1, drawn)])
+        corners *= a / 2.83
+        # The seams are the two opposite edges: upper and lower.
+        ends = [Manifold.hull_points(np.vstack([c + _CROSS for c in corners[k]])) for k in _SEAMS]
+        balls = [Manifold.sphere(rng.uniform(2, 4), 8).translate(list(c)) for c in corners]
+        return join(Manifold.batch_hull(balls), *ends)
     if style == "prisma":
         h, cut = rng.uniform(120, 190), rng.uniform(0.14, 0.24)
         x, y, c = w * 0.9 / 2, d / 2, cut * w
@@ -112,7 +110,8 @@ def tetra_pak(rng: np.random.Generator, index: int) -> Manifold:
     return solid
 
 
-_CROSS = np.array([(1.5, 0, 0), (-1.5, 0, 0), (0, 1.5, 1.5), (0, -1.5, -1.5)])
+_CROSS = np.array([(1.5, 0, 0), (-1.5, 0, 0), (0, 1.5, 0), (0, -1.5, 0), (0, 0, 4), (0, 0, -4)])
+_SEAMS = ([0, 3], [1, 2])
 
 
 def _lens(rng: np.random.Generator, radius: float, length: float, rings: int) -> Manifold:

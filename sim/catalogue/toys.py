@@ -209,7 +209,8 @@ def toy_car(rng: np.random.Generator, index: int) -> Manifold:
         axles = [-0.33 * length, 0.32 * length]
     if style == "sports":
         tall *= 0.82
-    wheel_r = min(wheel_r, 0.28 * tall)  # the arches stay below the bonnet
+    if style not in ("van", "bus", "jeep", "truck", "dump"):
+        wheel_r = min(wheel_r, 0.3 * tall)  # the arches stay below a low bonnet
     sill = 0.55 * wheel_r
     if style in ("truck", "dump"):
         cab_l = 0.26 * length

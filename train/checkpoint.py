@@ -1,0 +1,103 @@
+"""Checkpoints of a training run: all that a run is, written so that a kill at any instant loses none."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from train.network import DistanceNetwork
+
+CHECKPOINT_FORMAT = "grasp-checkpoint/1"
+CHECKPOINT = "checkpoint.pt"
+
+
+class FitError(ValueError):
+    """A training run that cannot start or go on."""
+
+
+@dataclass
+class State:
+    """A run in progress; all of it is in a checkpoint."""
+
+    network: DistanceNetwork
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    elapsed_s: float = 0.0
+    """Seconds of training, over all sessions of this run."""
+    curve: list[dict[str, float]] = field(default_factory=list)
+    """step, loss_m (mean since the point before), rate."""
+    losses: list[float] = field(default_factory=list)
+    """Losses in metres since the last point of the curve."""
+    validations: list[dict[str, float]] = field(default_factory=list)
+    """step, all_m, near_m."""
+
+
+def save_checkpoint(
+    path: Path, state: State, run: dict[str, Any], manifest: dict[str, Any], data: Path
+) -> None:
+    """Write a checkpoint beside and rename it, so that the one before stands until this is whole.
+
+    run: what its weights depend on; manifest and data: the training set and where it was.
+    """
+    beside = path.with_name(f".{path.name}.partial")
+    torch.save(
+        {
+            "format": CHECKPOINT_FORMAT,
+            "run": run,
+            "manifest": manifest,
+            "data": str(data.resolve()),
+            "network": state.network.state_dict(),
+            "action_encoding": state.network.action_encoding,
+            "leaky_slope": state.network.leaky_slope,
+            "optimizer": state.optimizer.state_dict(),
+            "step": state.step,
+            "elapsed_s": state.elapsed_s,
+            "curve": state.curve,
+            "losses": state.losses,
+            "validations": state.validations,
+        },
+        beside,
+    )
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def load_checkpoint(path: Path, device: torch.device | None = None) -> dict[str, Any]:
+    """The contents of a checkpoint; raises FitError if it is missing, damaged or foreign."""
+    if not path.is_file():
+        raise FitError(f"no checkpoint {path}; train.fit makes one")
+    try:
+        saved = torch.load(path, map_location=device or "cpu", weights_only=True)
+    except Exception as error:
+        raise FitError(
+            f"{path} is not a checkpoint: {str(error).splitlines()[0]}; give the checkpoint.pt "
+            "of a train.fit run"
+        ) from error
+    if not isinstance(saved, dict) or saved.get("format") != CHECKPOINT_FORMAT:
+        raise FitError(f"{path} is not a {CHECKPOINT_FORMAT} file; train again")
+    return saved
+
+
+def resume(path: Path, state: State, run: dict[str, Any], device: torch.device) -> None:
+    """Fill the state from a checkpoint of the same run; raises FitError naming what differs."""
+    saved = load_checkpoint(path, device)
+    differences = [
+        f"{name}: was {saved['run'].get(name)!r}, now {run.get(name)!r}"
+        for name in sorted(saved["run"].keys() | run.keys())
+        if saved["run"].get(name) != run.get(name)
+    ]
+    if differences:
+        raise FitError(
+            f"{path} is of another run ({'; '.join(differences)}); "
+            "resume with its options, or train anew in another --out"
+        )
+    state.network.load_state_dict(saved["network"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.step, state.elapsed_s = saved["step"], saved["elapsed_s"]
+    state.curve, state.losses = saved["curve"], saved["losses"]
+    state.validations = saved["validations"]
