@@ -209,7 +209,9 @@ def _clear(
     free = np.ones(len(poses), bool)
     for sign in (-1, 1):
         free &= _highest(poses, height, sign * x_finger, hand.finger_thickness_m, hand) <= tip
-    low = free & (tip + hand.finger_length_m < height.max())  # the others' palms are above everything
+    low = free & (
+        tip + hand.finger_length_m < height.max()
+    )  # the others' palms are above everything
     palm = _highest(poses[low], height, 0.0, hand.palm_length_m, hand, hand.palm_width_m)
     free[low] = palm <= tip[low] + hand.finger_length_m
     return free

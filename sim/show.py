@@ -64,9 +64,7 @@ def hand_lines(poses: NDArray[np.floating], hand: Hand) -> NDArray[np.float64]:
     return (np.einsum("nij,skj->nski", turn, shape) + poses[:, None, None, :2]).reshape(-1, 2, 2)
 
 
-def draw(
-    scene: Scene, grasps: Grasps, views: NDArray[np.float32], hand: Hand, most: int
-) -> Figure:
+def draw(scene: Scene, grasps: Grasps, views: NDArray[np.float32], hand: Hand, most: int) -> Figure:
     """The scene from above and three of its views (3, 4) of x, y, z, yaw."""
     figure = plt.figure(figsize=(11.5, 8), layout="constrained")
     grid = figure.add_gridspec(3, 2, width_ratios=[2.6, 1])
