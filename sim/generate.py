@@ -159,6 +159,8 @@ def encode_depth(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
 def generate(config: Config) -> dict[str, float]:
     """Make the set, or what is missing of it. Returns what was done in this run."""
     params = parameters(config)
+    for name, reason in object_set("all", config.meshes, config.only_meshes).skipped:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
     folder = config.out
     manifest = {"format": dataset.FORMAT, "id": dataset.dataset_id(params), "params": params}
     _claim(folder, manifest)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from . import boxes, tools, toys, vessels
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the shape of any instance changes: a data set names it among its parameters."""
 
 FAMILIES: dict[str, tuple[Callable[[np.random.Generator, int], Manifold], int]] = {

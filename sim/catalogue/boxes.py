@@ -32,7 +32,7 @@ def _gable(w: float, d: float, h: float, rise: float, fin: float) -> Manifold:
 
 
 def tetra_pak(rng: np.random.Generator, index: int) -> Manifold:
-    style = ("brick", "gable", "slim", "prisma", "gable", "brick", "classic", "wedge", "edge")[
+    style = ("brick", "gable", "slim", "prisma", "gable", "brick", "top", "wedge", "edge")[
         index % 9
     ]
     w, d = rng.uniform(58, 92), rng.uniform(45, 72)
@@ -46,14 +46,17 @@ def tetra_pak(rng: np.random.Generator, index: int) -> Manifold:
             cap = _screw_cap(rng, rng.uniform(9, 13)).rotate([tilt, 0, 0])
             solid = solid + cap.translate([0, -d / 4, h + rise / 2])
         return solid
-    if style == "classic":  # the tetrahedron that gave the name, drawn out so that jaws can hold it
-        a, drawn = rng.uniform(50, 66), rng.uniform(2.5, 3.1)
-        corners = np.array([(1, 1, drawn), (1, -1, -drawn), (-1, 1, -drawn), (-1, -1, drawn)])
-        corners *= a / 2.83
-        # The seams are the two opposite edges: upper and lower.
-        ends = [Manifold.hull_points(np.vstack([c + _CROSS for c in corners[k]])) for k in _SEAMS]
-        balls = [Manifold.sphere(rng.uniform(2, 4), 8).translate(list(c)) for c in corners]
-        return join(Manifold.batch_hull(balls), *ends)
+    if style == "top":  # a carton body under a rounded plastic top with a wide lid
+        r, h = rng.uniform(27, 37), rng.uniform(95, 190)
+        shoulder = rng.uniform(0.3, 0.9) * r
+        z = np.array([0, 1.5, h - shoulder - 2, h - shoulder, h - 0.3 * shoulder, h])
+        wide = r * np.array([0.97, 1, 1, 0.99, 0.9, 0.72])
+        power = np.array([7, 7, 7, 5.5, 3.2, 2.2])
+        body = lathe(np.column_stack([wide, z]), 40, power, rng.uniform(0.8, 1), turn_deg=4.5)
+        lid = rng.uniform(0.42, 0.62) * r
+        tall = rng.uniform(9, 15)
+        profile = [(lid, -4.0), (lid, tall - 1.2), (lid - 1.2, tall)]
+        return body + lathe(profile, 28).translate([0, 0, h])
     if style == "prisma":
         h, cut = rng.uniform(120, 190), rng.uniform(0.14, 0.24)
         x, y, c = w * 0.9 / 2, d / 2, cut * w
@@ -108,10 +111,6 @@ def tetra_pak(rng: np.random.Generator, index: int) -> Manifold:
         straw = sweep(path, 2.6 * np.column_stack([np.cos(angle), np.sin(angle)]))
         solid = solid + straw.translate([-0.3 * w, 0.2 * d, h])
     return solid
-
-
-_CROSS = np.array([(1.5, 0, 0), (-1.5, 0, 0), (0, 1.5, 0), (0, -1.5, 0), (0, 0, 4), (0, 0, -4)])
-_SEAMS = ([0, 3], [1, 2])
 
 
 def _lens(rng: np.random.Generator, radius: float, length: float, rings: int) -> Manifold:
