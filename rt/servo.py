@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from rt import controller
 from rt.camera import CameraError, Frame, StaleFrameError
 from rt.clock import Clock, ClockError, Stopwatch, real_time
-from rt.distance import Contract, DistanceError, open_model
+from rt.distance import Contract, Distance, DistanceError, candidates_for, open_model
+from rt.distance.budget import MIN_CANDIDATES
 from rt.guard import Guard, Hold, Limits, Situation, Stop
 from rt.hand import HandError, load_hand
 from rt.pose import METRES_PER_DEGREE, from_top_down, planar, top_down
@@ -37,8 +38,6 @@ STAGES = ("world", "camera", "view", "distance", "control", "command", "whole")
 MOST_CANDIDATES = 1024
 """More than these gain little: they lie closer than the network can tell apart."""
 UNPACED_CANDIDATES = 256
-_BUDGET = 0.5
-"""Share of the period that the network may take; the rest is for everything else, and for peaks."""
 _PATIENCE_S = 3.0
 """How long the first frame may take, and how long the arm may take to stand still."""
 _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
@@ -379,21 +378,18 @@ def signals_caught() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def candidates_that_fit(distance: DistanceFunction, seconds: float) -> int:
-    """The greatest power of two, at most MOST_CANDIDATES, that the network weighs in that time."""
-    rng, watch = np.random.default_rng(0), Stopwatch(["call"])
-    view, n = np.full((VIEW.size_px, VIEW.size_px), 0.3, np.float32), 2
-    while n < MOST_CANDIDATES:
-        actions = controller.candidates(rng, 2 * n)
-        watch = Stopwatch(["call"])
-        for _ in range(4):
-            watch.start()
-            distance(view, actions)
-            watch.lap("call")
-        if watch.histograms["call"].percentile_ms(50) > seconds * 1e3:
-            break
-        n *= 2
-    return n
+def how_many(config: Config, distance: Distance) -> int:
+    """Candidates for each cycle. Where even the fewest do not fit, they are tried all the same: the
+    guard ends a run that misses too many deadlines in a row."""
+    if config.candidates != "auto":
+        return config.candidates
+    if config.fast:
+        return UNPACED_CANDIDATES
+    try:
+        return candidates_for(1 / config.rate, distance, maximum=MOST_CANDIDATES)
+    except DistanceError as error:
+        print(f"rt.servo: {error}; trying {MIN_CANDIDATES} candidates", file=sys.stderr)
+        return MIN_CANDIDATES
 
 
 def main() -> int:
@@ -404,11 +400,7 @@ def main() -> int:
         distance.contract.require(
             hand=load_hand(config.hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE
         )
-        n = config.candidates
-        if n == "auto":
-            n = UNPACED_CANDIDATES
-            if not config.fast:
-                n = candidates_that_fit(distance, _BUDGET / config.rate)
+        n = how_many(config, distance)
         cell = open_cell(config.robot, seed=config.seed, scene=config.scene, mount=config.mount)
         folder = output_folder(config.out)
         report = run(config, cell, distance, n)

@@ -25,7 +25,7 @@ from rt.hand import load_hand
 from rt.pose import grasp_distance, to_view
 from rt.report import Report, output_folder, summary, write
 from rt.robot import Cell, RobotError
-from rt.servo import Config, candidates_that_fit, run
+from rt.servo import Config, run
 from rt.view import START_HEIGHT_M
 from sim.grasps import numbered_scene
 from sim.objects import object_set
@@ -291,16 +291,6 @@ def test_a_run_of_no_cycles_has_a_record_but_no_picture(tmp_path: Path) -> None:
     assert summary(report)["predicted_distance_start_m"] is None
 
 
-def test_the_number_of_candidates_fits_the_time() -> None:
-    def slow(depth: NDArray[np.float32], actions: NDArray[np.float32]) -> NDArray[np.float32]:
-        time.sleep(1e-4 * len(actions))
-        return np.zeros(len(actions), np.float32)
-
-    assert candidates_that_fit(slow, 1e-9) == 2  # type: ignore[arg-type]
-    assert candidates_that_fit(slow, 0.0101) <= 64  # type: ignore[arg-type]
-    assert candidates_that_fit(slow, 10.0) == 1024  # type: ignore[arg-type]
-
-
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "rt.servo", *map(str, arguments)],
@@ -331,6 +321,7 @@ def test_the_command_interrupted_still_reports(
         [
             *(sys.executable, "-m", "rt.servo", "--model", str(model_file), "--out", str(tmp_path)),
             *("--iterations", "5000", "--candidates", "16", "--limits.min-spread-m", "0"),
+            *("--limits.max-missed-in-a-row", "100000"),  # the machine may be busy
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -368,6 +359,8 @@ def test_what_the_user_gets_wrong_is_one_clear_line(
         arguments = (*arguments, "--model", str(model_file))
     if "--out" not in arguments:
         arguments = (*arguments, "--out", str(tmp_path / "none"))
+    if "--candidates" not in arguments:
+        arguments = (*arguments, "--candidates", "16")
     result = command(*arguments)
     assert result.returncode in (1, 2)
     assert message in result.stderr and "Traceback" not in result.stderr
