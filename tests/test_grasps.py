@@ -3,6 +3,7 @@
 import manifold3d
 import numpy as np
 import pytest
+from solids import box, solid
 
 from rt.hand import load_hand
 from rt.pose import wrap_theta
@@ -10,7 +11,6 @@ from sim.grasps import Grasps, numbered_scene, true_grasps
 from sim.objects import catalogue_set
 from sim.render import Renderer
 from sim.scene import assemble
-from tests.solids import box, solid
 
 HAND = load_hand()
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from solids import box
 
 from rt.pose import top_down
 from rt.view import VIEW
 from sim.render import Renderer
 from sim.scene import assemble
-from tests.solids import box
 
 
 def test_the_empty_table_is_at_the_height_of_the_hand():

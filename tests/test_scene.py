@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from solids import box
 
 from sim.objects import catalogue_set
 from sim.scene import MAX_HEIGHT_M, SceneError, _disjoint, assemble, camera_poses, make_scene
-from tests.solids import box
 
 
 @pytest.mark.parametrize("seed", range(12))
