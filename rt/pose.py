@@ -40,7 +40,7 @@ def grasp_distance(a: ArrayLike, b: ArrayLike) -> Array:
     return np.asarray(np.sqrt(d[..., 0] ** 2 + d[..., 1] ** 2 + turn**2))
 
 
-def top_down(x: float, y: float, z: float, yaw: float) -> Array:
+def top_down(x: float, y: float, z: float, yaw: float) -> NDArray[np.float64]:
     """T_world_hand (4, 4) of a hand at (x, y, z) [m] that looks straight down, closing along yaw [rad]."""
     c, s = np.cos(yaw), np.sin(yaw)
     return np.array([[c, s, 0, x], [s, -c, 0, y], [0, 0, -1, z], [0, 0, 0, 1]], dtype=np.float64)
@@ -52,20 +52,47 @@ def from_top_down(T_world_hand: ArrayLike) -> tuple[float, float, float, float]:
     return float(T[0, 3]), float(T[1, 3]), float(T[2, 3]), float(np.arctan2(T[1, 0], T[0, 0]))
 
 
-def planar(action: ArrayLike) -> Array:
+def planar(action: ArrayLike) -> NDArray[np.float64]:
     """The action (x, y, theta) as a transform (4, 4) in the hand's frame: T_hand_moved."""
     x, y, theta = np.asarray(action, dtype=np.float64)
     c, s = np.cos(theta), np.sin(theta)
     return np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64)
 
 
-def inverse(T_a_b: ArrayLike) -> Array:
+def inverse(T_a_b: ArrayLike) -> NDArray[np.float64]:
     """T_b_a of a rigid transform (4, 4)."""
     T = np.asarray(T_a_b)
     result = np.eye(4)
     result[:3, :3] = T[:3, :3].T
     result[:3, 3] = -T[:3, :3].T @ T[:3, 3]
     return result
+
+
+def interpolate(T_a_b: ArrayLike, T_a_c: ArrayLike, part: float) -> NDArray[np.float64]:
+    """The pose `part` (0..1) of the way from b to c, (4, 4): straight line, shortest even turn."""
+    b, c = np.asarray(T_a_b, dtype=np.float64), np.asarray(T_a_c, dtype=np.float64)
+    result = np.eye(4)
+    result[:3, :3] = b[:3, :3] @ _turn(_rotation_vector(b[:3, :3].T @ c[:3, :3]) * part)
+    result[:3, 3] = (1 - part) * b[:3, 3] + part * c[:3, 3]
+    return result
+
+
+def _rotation_vector(R: Array) -> Array:
+    """Axis times angle [rad], (3,), of a rotation (3, 3) of less than half a turn."""
+    sine_axis = np.array([R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]]) / 2
+    sine = float(np.linalg.norm(sine_axis))
+    angle = float(np.arctan2(sine, (np.trace(R) - 1) / 2))
+    return sine_axis * (angle / sine if sine > 1e-12 else 1.0)
+
+
+def _turn(vector: Array) -> Array:
+    """Rotation (3, 3) about an axis by its length [rad] (Rodrigues)."""
+    x, y, z = vector
+    angle = float(np.linalg.norm(vector))
+    K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    # np.sinc(t) is sin(pi t) / (pi t): smooth at zero.
+    a, b = np.sinc(angle / np.pi), np.sinc(angle / 2 / np.pi) ** 2 / 2
+    return np.asarray(np.eye(3) + a * K + b * (K @ K))
 
 
 def to_view(poses_world: ArrayLike, hand_world: ArrayLike) -> Array:

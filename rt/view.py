@@ -1,11 +1,36 @@
-"""The canonical camera: the 64x64 depth view, fixed to the hand, that the network is trained on."""
+"""The canonical camera: the 64x64 depth view, fixed to the hand, that the network is trained on.
+
+Any depth camera at any mount is brought into it by `Reprojector`: every return becomes a point, the
+point is moved into the view's frame and drawn there, and the nearest wins. A point is drawn as a
+small square, not as a dot: its source pixel's footprint, half as large again, and it fills every
+view pixel whose centre that square covers. So a coarse camera leaves no gaps between its samples, and
+a fine one gives each view pixel the depth along that pixel's own ray, as a ray tracer does, not the
+least of the dozens of returns that fall into it (which would bring slopes and noise nearer). A view
+pixel that no square reaches takes the nearest return inside its own cell, and is 0 if there is none:
+holes are kept, not invented over.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from rt.camera import Intrinsics
+from rt.native import native
+
+_FOOTPRINT_GROWTH = 1.5
+"""Below 2, so that a camera equal to the view gives back its image; above 1, because a surface that
+the camera sees at a slant and the view face on has its samples further apart than face-on ones: by
+1/cos^2 of the tilt between them, so 1.5 closes the gaps up to 35 degrees."""
+
+_MAX_HALF_PX = 8.0
+"""Bounds the work for returns that the camera sees grazing or far nearer than the view does."""
+
+
+class ViewError(ValueError):
+    """A depth image or a mount that cannot be brought into the view."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +50,12 @@ class View:
     def focal_px(self) -> float:
         return self.size_px / 2 / float(np.tan(np.radians(self.fov_deg) / 2))
 
+    @property
+    def intrinsics(self) -> Intrinsics:
+        """The same camera in the terms of a real one."""
+        f, c = self.focal_px, self.size_px / 2 - 0.5
+        return Intrinsics(self.size_px, self.size_px, f, f, c, c)
+
     def rays(self) -> NDArray[np.float32]:
         """Direction of every pixel, (size, size, 3) float32, z = 1 (so range along it is depth)."""
         c = ((np.arange(self.size_px) + 0.5 - self.size_px / 2) / self.focal_px).astype(np.float32)
@@ -37,3 +68,103 @@ VIEW = View()
 
 START_HEIGHT_M, END_HEIGHT_M = 0.30, 0.15
 """The hand's travel above the table (Viereck et al. 2017, Section IV)."""
+
+
+class Reprojector:
+    """Depth of one camera at one mount -> the view. Rays are computed once; a call allocates only
+    its result (native) and does not hold the interpreter lock meanwhile."""
+
+    def __init__(self, intrinsics: Intrinsics, T_view_camera: ArrayLike, view: View = VIEW) -> None:
+        """T_view_camera (4, 4) maps points in `camera` to `view`; raises ViewError if not rigid."""
+        T = np.asarray(T_view_camera, dtype=np.float64)
+        rigid = T.shape == (4, 4) and np.isfinite(T).all() and np.array_equal(T[3], [0, 0, 0, 1])
+        R = T[:3, :3] if rigid else np.zeros((3, 3))
+        if not rigid or not np.allclose(R.T @ R, np.eye(3), atol=1e-6) or np.linalg.det(R) < 0:
+            raise ViewError(f"T_view_camera is not a rigid transform:\n{T}")
+        self.intrinsics, self.view = intrinsics, view
+        rays = intrinsics.rays()
+        self._directions = np.ascontiguousarray(
+            np.moveaxis(rays.astype(np.float64) @ R.T, -1, 0), dtype=np.float32
+        )
+        self._origin = np.ascontiguousarray(T[:3, 3], dtype=np.float32)
+        # A source pixel is a square of side d/f across the optical axis at depth d. Its image in
+        # the view, to first order: f_view / z * (dx - (x/z) dz), with |x/z| <= tan(fov/2).
+        edge = view.size_px / 2 / view.focal_px
+        half_x = np.abs(R[:, 0]) / (2 * intrinsics.fx_px) + np.abs(R[:, 1]) / (2 * intrinsics.fy_px)
+        half = _FOOTPRINT_GROWTH * view.focal_px * (half_x[:2] + edge * half_x[2])
+        self._half = np.ascontiguousarray(half, dtype=np.float32)
+
+    def __call__(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+        """depth (H, W) float32 metres, 0, negative or not finite = no return -> (size, size) float32."""
+        shape = (self.intrinsics.height_px, self.intrinsics.width_px)
+        if depth.shape != shape or depth.dtype != np.float32:
+            raise ViewError(
+                f"depth is {depth.shape} {depth.dtype}, must be {shape} float32 metres: the frame and "
+                "the intrinsics disagree"
+            )
+        depth = np.ascontiguousarray(depth)
+        view = self.view
+        arguments = (self._directions, self._origin, self._half)
+        numbers = (view.focal_px, view.near_m, view.far_m, _MAX_HALF_PX)
+        if native is None:
+            return reproject_numpy(depth, *arguments, view.size_px, *numbers)
+        out = np.empty((view.size_px, view.size_px), dtype=np.float32)
+        native.reproject(depth, *arguments, out, *numbers)
+        return out
+
+
+def reproject(
+    depth: NDArray[np.float32],
+    intrinsics: Intrinsics,
+    T_view_camera: ArrayLike,
+    view: View = VIEW,
+) -> NDArray[np.float32]:
+    """One depth image (H, W) float32 metres, of any pinhole camera at any mount, in the view."""
+    return Reprojector(intrinsics, T_view_camera, view)(depth)
+
+
+def reproject_numpy(
+    depth: NDArray[np.float32],
+    directions: NDArray[np.float32],
+    origin: NDArray[np.float32],
+    half: NDArray[np.float32],
+    size_px: int,
+    focal_px: float,
+    near_m: float,
+    far_m: float,
+    max_half_px: float,
+) -> NDArray[np.float32]:
+    """The oracle of native.reproject, equal to it bit by bit: float32 throughout, in the same order.
+
+    directions (3, H, W): the camera's rays turned into the view's frame; origin (3,): the camera
+    there; half (2,): half a splat's width and height in view pixels where camera and view depth agree.
+    """
+    one = np.float32
+    f, centre, most = one(focal_px), one(size_px / 2 - 0.5), one(max_half_px)
+    with np.errstate(all="ignore"):  # NaN and infinite depths fall out by comparison
+        x, y, z = (depth * directions[i] + origin[i] for i in range(3))
+        kept = (depth > 0) & (z >= one(near_m)) & (z <= one(far_m))
+        d, x, y, z = depth[kept], x[kept], y[kept], z[kept]
+        scale = f / z
+        u, v = x * scale + centre, y * scale + centre
+        ratio = d / z
+        half_u, half_v = np.minimum(half[0] * ratio, most), np.minimum(half[1] * ratio, most)
+    near = np.full((size_px, size_px), np.inf, dtype=np.float32)
+    cell = near.copy()
+    last = one(size_px - 1)
+    u0, u1 = np.ceil(u - half_u), np.floor(u + half_u)
+    v0, v1 = np.ceil(v - half_v), np.floor(v + half_v)
+    for dv in range(2 * int(max_half_px) + 1):
+        for du in range(2 * int(max_half_px) + 1):
+            column, row = u0 + one(du), v0 + one(dv)
+            inside = (column <= u1) & (row <= v1)
+            inside &= (column >= 0) & (column <= last) & (row >= 0) & (row <= last)
+            if inside.any():
+                at = row[inside].astype(np.int64), column[inside].astype(np.int64)
+                np.minimum.at(near, at, z[inside])
+    column, row = np.floor(u + one(0.5)), np.floor(v + one(0.5))
+    inside = (column >= 0) & (column <= last) & (row >= 0) & (row <= last)
+    at = row[inside].astype(np.int64), column[inside].astype(np.int64)
+    np.minimum.at(cell, at, z[inside])
+    out = np.where(np.isfinite(near), near, cell)
+    return np.where(np.isfinite(out), out, one(0))

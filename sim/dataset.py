@@ -21,7 +21,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 FORMAT = "grasp-dataset/1"
 DEPTH_UNIT_M = 1e-4
 ARRAYS = ("depth", "camera", "grasps", "grasp_object", "grasp_start")
-SPLITS = ("train", "test")
+SPLITS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
 
 
 class DatasetError(ValueError):
@@ -76,8 +76,7 @@ def shard_path(folder: str | Path, split: str, shard: int) -> Path:
 
 def write_shard(path: Path, arrays: dict[str, NDArray[Any]], objects: list[list[str]]) -> None:
     """Write one shard beside its place and rename it there, synced to disk first."""
-    beside = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     beside.mkdir(parents=True)
     digests = {}
     for name in ARRAYS:
@@ -90,6 +89,12 @@ def write_shard(path: Path, arrays: dict[str, NDArray[Any]], objects: list[list[
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
     os.rename(beside, path)
+
+
+def remove_partial_shards(folder: Path) -> None:
+    """Clear away what a killed writer left. Only for who holds the folder's lock."""
+    for beside in folder.glob(".*.partial"):
+        shutil.rmtree(beside)
 
 
 @dataclass(frozen=True)

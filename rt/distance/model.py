@@ -172,5 +172,6 @@ def _opener(module: str) -> Opener:
 BACKENDS: dict[str, Opener] = {
     "reference": _opener("reference"),
     "onnx": _opener("onnx_runtime"),
+    "native": _opener("native"),
 }
-_AUTO = ("onnx",)
+_AUTO = ("native", "onnx")

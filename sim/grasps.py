@@ -1,0 +1,334 @@
+"""True grasps of a scene: top-down hand poses that are free on the way down and close in force closure.
+
+Sampled on the meshes and kept if, for the hand fully open and descending straight down,
+1. fingers and palm meet nothing on the way (a height map is exact for a vertical approach),
+2. closing, both pads meet the same object before anything else does (rays from the fingers' whole
+   inner faces: a jaw stops at the first thing it touches), and the hand is centred on it,
+3. some of the lines across the jaws run, on both sides, through or between contacts whose normals lie
+   in the friction cone about the closing axis, contact being whatever lies within the pads'
+   compliance of the first: two soft-finger contacts on a line inside both cones are in force closure
+   (Nguyen 1988), and a flat jaw presses anywhere between its outermost contacts, as inside a mug's rim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rt.hand import Hand, load_hand
+from rt.pose import wrap_theta
+from sim.dataset import SPLITS
+from sim.objects import ObjectSet
+from sim.render import Renderer
+from sim.scene import Scene, make_scene
+
+FRICTION = 0.5
+"""Coulomb coefficient of rubber pads on household materials; 0.4 to 1 in handbooks."""
+SAMPLES = 4000
+"""Most surface points tried on each object."""
+ENOUGH = 200
+"""An object with this many grasps is sampled no further: rare grasps get the work, easy ones do not."""
+_ROUND = 500
+"""Surface points tried on each object before looking again which of them has enough."""
+
+_MAP_STEP_M = 0.002
+_MARGIN_M = 0.002
+"""Free space asked for around fingers and palm on the way down: the height map's step."""
+_TABLE_GAP_M = 0.003
+"""Lowest fingertips above the table."""
+_COMPLIANCE_M = 0.001
+"""Depth by which a rubber pad gives way: what lies this close behind first contact is touched too."""
+_OFF_CENTRE_M = 0.001
+"""Largest error of the hand's centring that is let through."""
+_LINES = 3
+"""Least number of antipodal lines of contact in the middle half of the pads. A patch, not a point, so
+that the object cannot turn; not at the pads' edges, where misaligned sides would be turned by closing."""
+
+
+@dataclass(frozen=True)
+class Grasps:
+    """True grasps of a scene."""
+
+    poses: NDArray[np.float32]
+    """(G, 5): fingertip x, y, z [m], yaw of the closing axis [rad, mod pi], width held [m]; world."""
+    object: NDArray[np.int16]
+    """(G,): index into scene.placed."""
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def __getitem__(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> Grasps:
+        return Grasps(self.poses[index], self.object[index])
+
+
+def true_grasps(
+    scene: Scene,
+    rng: np.random.Generator,
+    hand: Hand | None = None,
+    *,
+    friction: float = FRICTION,
+    samples: int = SAMPLES,
+    enough: int = ENOUGH,
+    renderer: Renderer | None = None,
+) -> Grasps:
+    """Sample the scene's true grasps, trying up to `samples` surface points on each object."""
+    hand = hand or load_hand()
+    renderer = renderer or Renderer(scene)
+    normals = _face_normals(scene)
+    reach = float(np.abs(scene.vertices[:, :2]).max()) + hand.palm_length_m
+    height = renderer.height_map(np.ceil(reach / 0.01) * 0.01, _MAP_STEP_M)
+    found: list[Grasps] = []
+    count = np.zeros(len(scene.placed), int)
+    for begun in range(0, samples, _ROUND):
+        wanting = np.flatnonzero(count < enough)
+        points = min(_ROUND, samples - begun)
+        some = _antipodal_candidates(scene, normals, renderer, hand, friction, wanting, points, rng)
+        some = some[_clear(some.poses, height, hand)]
+        # Centring moves the hand, so it comes before the checks that count.
+        some = _centred(renderer, some, hand)
+        some = some[_clear(some.poses, height, hand)]
+        some = _closed(scene, normals, renderer, some, hand, friction)
+        count += np.bincount(some.object, minlength=len(count))
+        found.append(some)
+        if (count >= enough).all():
+            break
+    return Grasps(
+        np.concatenate([g.poses for g in found]), np.concatenate([g.object for g in found])
+    )
+
+
+def numbered_scene(
+    objects: ObjectSet,
+    seed: int,
+    split: str,
+    number: int,
+    hand: Hand | None = None,
+    *,
+    friction: float = FRICTION,
+    samples: int = SAMPLES,
+) -> tuple[Scene, Grasps, np.random.Generator]:
+    """Scene `number` of a split, its true grasps (at least one), and a generator for its views.
+
+    Depends on the arguments alone: the same ones give the same bytes on any worker, in any order.
+    """
+    root = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
+    while True:
+        for_scene, for_grasps, for_views, root = root.spawn(4)
+        scene = make_scene(objects, np.random.default_rng(for_scene))
+        grasps = true_grasps(
+            scene, np.random.default_rng(for_grasps), hand, friction=friction, samples=samples
+        )
+        if len(grasps):
+            return scene, grasps, np.random.default_rng(for_views)
+
+
+def _face_normals(scene: Scene) -> NDArray[np.float32]:
+    """Outward unit normal of every face (F, 3), zero for a degenerate one."""
+    a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
+    n = np.cross(b - a, c - a)
+    return np.asarray(n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-20), np.float32)
+
+
+def _axes(yaw: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Closing axis x_hand and lateral axis y_hand in the world, (N, 3) each; see rt/pose.py."""
+    c, s, zero = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)
+    return (
+        np.stack([c, s, zero], axis=-1).astype(np.float32),
+        np.stack([s, -c, zero], axis=-1).astype(np.float32),
+    )
+
+
+def _antipodal_candidates(
+    scene: Scene,
+    normals: NDArray[np.float32],
+    renderer: Renderer,
+    hand: Hand,
+    friction: float,
+    objects: NDArray[np.integer],
+    points: int,
+    rng: np.random.Generator,
+) -> Grasps:
+    """Hand poses across pairs of surface points on horizontal lines within the friction cones.
+
+    From each of `points` points on each of these objects the line is followed to where it first leaves
+    the material (a wall) and to the far side of the object as seen from beyond the opening (the
+    whole): both are candidates.
+    """
+    cone = np.arctan(friction)
+    a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1).astype(np.float64)
+    area[np.abs(normals[:, 2]) > np.sin(cone)] = 0  # no horizontal line is in this face's cone
+    face = []
+    for k in objects:
+        own = np.where(scene.face_object == k, area, 0)
+        if own.sum() > 0:
+            face.append(rng.choice(len(area), size=points, p=own / own.sum()))
+    if not face:
+        return Grasps(np.zeros((0, 5), np.float32), np.zeros(0, np.int16))
+    f = np.concatenate(face)
+    u, v = np.sqrt(rng.random((len(f), 1))), rng.random((len(f), 1))
+    p = ((1 - u) * a[f] + u * (1 - v) * b[f] + u * v * c[f]).astype(np.float32)
+    n = normals[f]
+    # Jaws settle flat on what they hold, so most lines run close to the normal.
+    inward = np.arctan2(-n[:, 1], -n[:, 0]) + cone * rng.uniform(-1, 1, len(f)) ** 3
+    d, _ = _axes(inward)
+
+    step = np.float32(2e-4)
+    wall, face_wall = renderer.cast(p + step * d, d)
+    wall = wall + step
+    span = np.float32(hand.opening_m)
+    back, face_back = renderer.cast(p + span * d, -d)
+    far = np.where(face_back >= 0, span - back, 0)
+
+    centres, yaws, widths, owners = [], [], [], []
+    owner = scene.face_object[f]
+    for width, hit in ((wall, face_wall), (far, face_back)):
+        good = (hit >= 0) & (scene.face_object[hit] == owner) & (width > 5e-4)
+        good &= width < hand.opening_m - 2 * _MARGIN_M
+        if hit is face_back:  # once is enough where both pairs are the same
+            good &= ~(np.abs(far - wall) <= 1e-3)
+        centres.append(p[good] + 0.5 * width[good, None] * d[good])
+        yaws.append(inward[good])
+        widths.append(width[good])
+        owners.append(owner[good])
+    centre, yaw = np.concatenate(centres), np.concatenate(yaws)
+    # The sampled line meets the pad's middle, or as near to it as the table lets the hand come.
+    tip = np.maximum(centre[:, 2] - hand.pad_height_m / 2, _TABLE_GAP_M)
+    width = np.concatenate(widths)
+    poses = np.column_stack([centre[:, :2], tip, wrap_theta(yaw), width]).astype(np.float32)
+    return Grasps(poses, np.concatenate(owners))
+
+
+def _clear(
+    poses: NDArray[np.float32], height: NDArray[np.float32], hand: Hand
+) -> NDArray[np.bool_]:
+    """Which hands, fully open, descend to their pose without touching anything, (N,) bool."""
+    x_finger = hand.opening_m / 2 + hand.finger_thickness_m / 2
+    tip = poses[:, 2] - _MARGIN_M
+    free = np.ones(len(poses), bool)
+    for sign in (-1, 1):
+        free &= _highest(poses, height, sign * x_finger, hand.finger_thickness_m, hand) <= tip
+    low = free & (
+        tip + hand.finger_length_m < height.max()
+    )  # the others' palms are above everything
+    palm = _highest(poses[low], height, 0.0, hand.palm_length_m, hand, hand.palm_width_m)
+    free[low] = palm <= tip[low] + hand.finger_length_m
+    return free
+
+
+def _highest(
+    poses: NDArray[np.float32],
+    height: NDArray[np.float32],
+    x_centre: float,
+    x_size: float,
+    hand: Hand,
+    y_size: float | None = None,
+) -> NDArray[np.float32]:
+    """Greatest height under a rectangle of each hand, centred x_centre along its closing axis, (N,)."""
+    y_size = hand.finger_width_m if y_size is None else y_size
+    step = _MAP_STEP_M if x_size < 0.05 else 2 * _MAP_STEP_M
+    x = np.linspace(-x_size / 2, x_size / 2, round(x_size / step) + 1, dtype=np.float32) + x_centre
+    y = np.linspace(-y_size / 2, y_size / 2, round(y_size / step) + 1, dtype=np.float32)
+    x, y = (g.ravel() for g in np.meshgrid(x, y))
+    c, s = np.cos(poses[:, 3:4]), np.sin(poses[:, 3:4])
+    n = len(height)
+    half = np.float32(n / 2)
+    # Closing axis (c, s), lateral axis (s, -c): rt/pose.py.
+    i = ((poses[:, 0:1] + c * x + s * y) / np.float32(_MAP_STEP_M) + half).astype(np.int32)
+    j = ((poses[:, 1:2] + s * x - c * y) / np.float32(_MAP_STEP_M) + half).astype(np.int32)
+    np.clip(i, 0, n - 1, out=i)
+    np.clip(j, 0, n - 1, out=j)
+    return np.asarray(height.ravel()[i * n + j].max(axis=1, initial=0))
+
+
+def _jaws(
+    renderer: Renderer,
+    grasps: Grasps,
+    hand: Hand,
+    z: NDArray[np.floating],
+    w: NDArray[np.floating],
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int32]]]:
+    """Rays from both fingers' inner faces across the open hand, from -x_hand and from +x_hand.
+
+    z: heights above the fingertips (Z,), w: lateral places along y_hand (W,). Returns for each finger
+    how far it travels to first contact (N, Z, W), inf for none, and the face met, -1 for none.
+    """
+    x, y = _axes(grasps.poses[:, 3])
+    up = np.array([0, 0, 1], np.float32)
+    grid_z, grid_w = np.meshgrid(z.astype(np.float32), w.astype(np.float32), indexing="ij")
+    middle = grasps.poses[:, None, None, :3] + grid_z[..., None] * up
+    middle = middle + grid_w[..., None] * y[:, None, None]
+    opening = np.float32(hand.opening_m)
+    ranges, faces = [], []
+    for sign in (np.float32(1), np.float32(-1)):
+        along = np.broadcast_to(sign * x[:, None, None], middle.shape)
+        origins = np.ascontiguousarray((middle - opening / 2 * along).reshape(-1, 3))
+        t, face = renderer.cast(origins, np.ascontiguousarray(along.reshape(-1, 3)))
+        t[t > opening] = np.inf
+        ranges.append(t.reshape(middle.shape[:3]))
+        faces.append(face.reshape(middle.shape[:3]))
+    return ranges, faces
+
+
+def _centred(renderer: Renderer, grasps: Grasps, hand: Hand) -> Grasps:
+    """The hands moved along their closing axes to the middle of what they would close on.
+
+    That is where a hand that closes from both sides at one speed pushes a free object to, or stays.
+    Hands with nothing between the pads are dropped.
+    """
+    z, w = np.linspace(0.001, hand.pad_height_m, 3), np.linspace(-0.5, 0.5, 3) * hand.finger_width_m
+    ranges, _ = _jaws(renderer, grasps, hand, z, w)
+    left, right = (t.min(axis=(1, 2), initial=np.inf) for t in ranges)
+    met = np.isfinite(left) & np.isfinite(right)
+    poses = grasps.poses[met]
+    x, _ = _axes(poses[:, 3])
+    poses[:, :2] += ((left[met] - right[met]) / 2)[:, None] * x[:, :2]
+    return Grasps(poses, grasps.object[met])
+
+
+def _closed(
+    scene: Scene,
+    normals: NDArray[np.float32],
+    renderer: Renderer,
+    grasps: Grasps,
+    hand: Hand,
+    friction: float,
+) -> Grasps:
+    """Close each hand: those that end in force closure, with their width as met."""
+    # Heights over the pad, then coarser along the rest of the finger.
+    pad = np.linspace(0.001, hand.pad_height_m, 5)
+    z = np.concatenate([pad, np.linspace(hand.pad_height_m, hand.finger_length_m, 4)[1:]])
+    w = np.linspace(-0.5, 0.5, 5) * hand.finger_width_m
+    ranges, faces = _jaws(renderer, grasps, hand, z, w)
+    x, _ = _axes(grasps.poses[:, 3])
+    cosine = np.float32(np.cos(np.arctan(friction)))
+    holds = np.ones(len(grasps), bool)
+    first, presses = [], []
+    for t, face, sign in zip(ranges, faces, (1, -1), strict=True):
+        own = scene.face_object[face] == grasps.object[:, None, None]
+        own &= face >= 0
+        contact = t.min(axis=(1, 2), initial=np.inf)  # of the whole finger; it must be of the pad
+        touching = t[:, : len(pad)] <= contact[:, None, None] + _COMPLIANCE_M
+        toward = -sign * np.einsum("nzwk,nk->nzw", normals[face[:, : len(pad)]], x)
+        nearest = t.reshape(len(t), z.size * w.size).argmin(axis=1)
+        holds &= np.isfinite(contact) & touching.any(axis=(1, 2))
+        holds &= own.reshape(len(t), z.size * w.size)[np.arange(len(t)), nearest]
+        presses.append(_between(touching & (toward >= cosine) & own[:, : len(pad)]))
+        first.append(np.where(np.isfinite(contact), contact, 0))
+    middle = np.abs(w) < 0.3 * hand.finger_width_m
+    holds &= (presses[0] & presses[1])[:, :, middle].sum(axis=(1, 2)) >= _LINES
+    holds &= np.abs(first[0] - first[1]) / 2 <= _OFF_CENTRE_M
+    width = np.float32(hand.opening_m) - first[0] - first[1]
+    holds &= width > 5e-4
+    poses = grasps.poses.copy()
+    poses[:, 4] = width
+    return Grasps(poses[holds], grasps.object[holds])
+
+
+def _between(contact: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where a flat pad can press: on or between contacts of one row, (n, rows, columns) bool."""
+    since = np.logical_or.accumulate(contact, axis=2)
+    until = np.logical_or.accumulate(contact[:, :, ::-1], axis=2)[:, :, ::-1]
+    return np.asarray(since & until)

@@ -1,0 +1,281 @@
+"""A simulated arm and wrist camera over a random scene: one robot and one camera like any other.
+
+The world advances only when it is told to (`Cell.advance`), in fixed substeps of simulated time, and
+that time stamps its data. So a seed gives the same run, whatever the wall clock did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rt.camera import CameraError, Frame, Intrinsics, StaleFrameError
+from rt.pose import from_top_down, grasp_distance, to_view, top_down
+from rt.robot import Cell, RobotError, RobotState
+from rt.view import START_HEIGHT_M, VIEW
+
+_SUBSTEP_NS = 1_000_000
+_START_NS = 1_000_000_000
+_FRAMES_KEPT = 64
+
+DepthImage = Callable[[NDArray[np.float64], NDArray[np.float32]], NDArray[np.float32]]
+"""(T_world_camera (4, 4), rays (H, W, 3) with z = 1) -> depth (H, W) float32 m; sim.render's."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """How the simulated arm follows its target. It holds the hand straight down."""
+
+    lag_s: float = 0.034
+    """First-order lag behind a streamed target [s]; as measured on a UR10e with servoL at its
+    shortest lookahead, communication included."""
+    max_speed_m_s: float = 1.0
+    max_acceleration_m_s2: float = 5.0
+    max_turn_rad_s: float = math.pi
+    max_turn_acceleration_rad_s2: float = 20.0
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A camera and where it sits on the hand."""
+
+    intrinsics: Intrinsics
+    T_hand_camera: NDArray[np.float64]
+
+
+def _beside_the_hand() -> NDArray[np.float64]:
+    """7 cm beside the hand across its closing axis and 10 cm behind the fingertips, tilted to look at
+    a point 22 cm below them: the middle of what the hand needs to see over its travel."""
+    tilt = math.atan2(0.07, 0.32)
+    c, s = math.cos(tilt), math.sin(tilt)
+    return np.array([[1, 0, 0, 0], [0, c, s, -0.07], [0, -s, c, -0.10], [0, 0, 0, 1]])
+
+
+MOUNTS = {
+    "ideal": Mount(VIEW.intrinsics, np.eye(4)),
+    # RealSense D405 at 480x270: 87 degrees wide; sees from 45 mm on.
+    "wrist": Mount(Intrinsics(480, 270, 252.9, 252.9, 239.5, 134.5), _beside_the_hand()),
+}
+"""`ideal` is the canonical view itself, which the hand's own fingers never hide."""
+
+
+class TwinArm:
+    """The hand tracks the streamed target with a first-order lag and bounded speed, acceleration,
+    turn rate and turn acceleration."""
+
+    def __init__(self, start: NDArray[np.float64], arm: Arm | None = None) -> None:
+        """start: (4,) of x, y, z [m], yaw [rad] in the world, which is the twin's base."""
+        self.arm = arm or Arm()
+        self._p = [float(v) for v in start]
+        self._v = [0.0, 0.0, 0.0, 0.0]
+        self._target: list[float] | None = None
+        self._now_ns = _START_NS
+
+    def __enter__(self) -> TwinArm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def now_ns(self) -> int:
+        return self._now_ns
+
+    @property
+    def hand(self) -> NDArray[np.float64]:
+        """(4,) of x, y, z [m], yaw [rad] in the world, now."""
+        return np.array(self._p)
+
+    def state(self) -> RobotState:
+        x, y, z, yaw = self._v
+        twist = np.array([x, y, z, 0.0, 0.0, yaw])
+        return RobotState(self._now_ns, top_down(*self._p).astype(np.float64), twist)
+
+    def move(self, T_base_hand: NDArray[np.float64]) -> None:
+        target = from_top_down(T_base_hand)
+        if not all(math.isfinite(v) for v in target) or T_base_hand[2, 2] > -0.999:
+            raise RobotError(f"the twin's hand looks straight down, it cannot reach\n{T_base_hand}")
+        self._target = list(target)
+
+    def stop(self) -> None:
+        self._target = None
+
+    def substep(self, dt_ns: int) -> None:
+        """Let `dt_ns` pass."""
+        dt, arm = dt_ns * 1e-9, self.arm
+        way = [0.0] * 4
+        if self._target is not None:
+            way = [t - p for t, p in zip(self._target, self._p, strict=True)]
+            # A turn goes the short way to the very pose asked for: the arm knows no grasp symmetry.
+            way[3] = math.remainder(way[3], 2 * math.pi)
+        lag = arm.lag_s
+        self._v[:3] = _follow(
+            self._v[:3], way[:3], dt, lag, arm.max_speed_m_s, arm.max_acceleration_m_s2
+        )
+        self._v[3:] = _follow(
+            self._v[3:], way[3:], dt, lag, arm.max_turn_rad_s, arm.max_turn_acceleration_rad_s2
+        )
+        self._p = [p + v * dt for p, v in zip(self._p, self._v, strict=True)]
+        self._now_ns += dt_ns
+
+
+def _follow(
+    velocity: list[float],
+    way: list[float],
+    dt: float,
+    lag_s: float,
+    most: float,
+    acceleration: float,
+) -> list[float]:
+    """The next velocity on the way to a target: way / lag, but never faster than `most`, nor than
+    what can still be braked, and changing by no more than the acceleration allows."""
+    distance = math.hypot(*way)
+    speed = min(distance / lag_s, math.sqrt(2 * acceleration * distance), most)
+    wanted = [w * speed / distance if distance > 0 else 0.0 for w in way]
+    change = [w - v for w, v in zip(wanted, velocity, strict=True)]
+    size = math.hypot(*change)
+    part = min(1.0, acceleration * dt / size) if size > 0 else 0.0
+    return [v + part * c for v, c in zip(velocity, change, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Exposure:
+    number: int
+    stamp_ns: int
+    hand: NDArray[np.float64]
+
+
+class TwinCamera:
+    """Exposes a frame every 1/rate; it can be read `delay_s` later. Only frames that can still be
+    read are rendered, when they are first wanted: the scene stands still, so that is the same."""
+
+    def __init__(
+        self, arm: TwinArm, depth: DepthImage, mount: Mount, *, rate_hz: float, delay_s: float
+    ) -> None:
+        self._arm, self._depth, self._mount = arm, depth, mount
+        self._rays = mount.intrinsics.rays()
+        self.period_ns, self.delay_ns = round(1e9 / rate_hz), round(delay_s * 1e9)
+        self._next_ns, self._number = arm.now_ns(), 0
+        self._exposures: deque[_Exposure] = deque(maxlen=_FRAMES_KEPT)
+        self._rendered: Frame | None = None
+        self.seen_from: NDArray[np.float64] | None = None
+        """(4,) hand of the last frame read, for those who know the truth."""
+
+    @property
+    def T_hand_camera(self) -> NDArray[np.float64]:
+        return self._mount.T_hand_camera
+
+    @property
+    def intrinsics(self) -> Intrinsics:
+        return self._mount.intrinsics
+
+    @property
+    def due_ns(self) -> int:
+        """When the next exposure is."""
+        return self._next_ns
+
+    def expose(self) -> None:
+        self._exposures.append(_Exposure(self._number, self._next_ns, self._arm.hand))
+        self._next_ns += self.period_ns
+        self._number += 1
+
+    def _newest(self) -> _Exposure | None:
+        ready = self._arm.now_ns() - self.delay_ns
+        return next((e for e in reversed(self._exposures) if e.stamp_ns <= ready), None)
+
+    def prepare(self) -> None:
+        """Render what read_latest will hand out, so that the loop's own time is not charged for it."""
+        newest = self._newest()
+        if newest is None or (self._rendered and self._rendered.number == newest.number):
+            return
+        T_world_camera = top_down(*newest.hand) @ self._mount.T_hand_camera
+        depth = self._depth(T_world_camera, self._rays)
+        self._rendered = Frame(newest.stamp_ns, newest.number, depth, self._mount.intrinsics)
+        self.seen_from = newest.hand
+
+    def read_latest(self, max_age_s: float) -> Frame:
+        self.prepare()
+        if self._rendered is None:
+            raise StaleFrameError(math.inf, max_age_s)
+        age_s = (self._arm.now_ns() - self._rendered.stamp_ns) * 1e-9
+        if age_s > max_age_s:
+            raise StaleFrameError(age_s, max_age_s)
+        return self._rendered
+
+
+def build(
+    depth: DepthImage,
+    grasps: NDArray[np.floating],
+    start: NDArray[np.floating],
+    *,
+    mount: str = "ideal",
+    arm: Arm | None = None,
+    camera_rate_hz: float = 60.0,
+    camera_delay_s: float = 0.030,
+    info: dict[str, Any] | None = None,
+) -> Cell:
+    """A twin over any world: what can be seen of it, and its grasps (G, 4+) of x, y, z [m], yaw [rad].
+
+    start: (4,) of x, y, z [m], yaw [rad]. Raises CameraError for a mount that is not known.
+    """
+    if mount not in MOUNTS:
+        raise CameraError(f"no mount {mount!r}; known are: {', '.join(MOUNTS)}")
+    robot = TwinArm(np.asarray(start, dtype=np.float64), arm)
+    camera = TwinCamera(robot, depth, MOUNTS[mount], rate_hz=camera_rate_hz, delay_s=camera_delay_s)
+    targets = np.asarray(grasps, dtype=np.float64)[:, :4]
+
+    def advance(period_ns: int) -> None:
+        end = robot.now_ns() + period_ns
+        while robot.now_ns() < end:
+            if robot.now_ns() == camera.due_ns:
+                camera.expose()
+            robot.substep(min(_SUBSTEP_NS, end - robot.now_ns(), camera.due_ns - robot.now_ns()))
+        camera.prepare()
+
+    def true_distance_m() -> float:
+        return float(grasp_distance(to_view(targets, robot.hand), np.zeros(3)).min())
+
+    return Cell(robot, camera, "twin", dict(info or {}), advance, true_distance_m)
+
+
+def open_cell(
+    *,
+    seed: int = 0,
+    scene: int = 0,
+    mount: Literal["ideal", "wrist"] = "ideal",
+    camera_rate_hz: float = 60.0,
+    camera_delay_s: float = 0.030,
+) -> Cell:
+    """The twin over scene number `scene` of test objects; the hand starts above one of them, at the
+    height and anywhere in the region that the network's training views come from."""
+    from sim.grasps import numbered_scene
+    from sim.objects import object_set
+    from sim.render import Renderer
+    from sim.scene import camera_poses
+
+    world, grasps, rng = numbered_scene(object_set("test"), seed, "test", scene)
+    start = camera_poses(world, 1, rng)[0]
+    start[2] = START_HEIGHT_M
+    info = {
+        "seed": seed,
+        "scene": scene,
+        "mount": mount,
+        "objects": [thing.name for thing in world.placed],
+        "grasps": len(grasps),
+        "camera_rate_hz": camera_rate_hz,
+        "camera_delay_s": camera_delay_s,
+    }
+    return build(
+        Renderer(world).depth,
+        grasps.poses,
+        start,
+        mount=mount,
+        camera_rate_hz=camera_rate_hz,
+        camera_delay_s=camera_delay_s,
+        info=info,
+    )

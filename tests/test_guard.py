@@ -1,0 +1,138 @@
+"""rt.guard: every row acts at its limit, and not before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rt.guard import ROWS, Action, Guard, Hold, Limits, Situation, Stop
+
+PERIOD_S = 1 / 30
+HERE = np.array([0.1, -0.1, 0.2, 0.5])
+
+
+def situation(limits: Limits, **known: Any) -> Situation:
+    """Everything in order, but for what is named."""
+    values: dict[str, Any] = {
+        "hand": HERE.copy(),
+        "commanded": HERE.copy(),
+        "command": HERE + np.array([0.001, 0.001, -0.002, 0.01]),
+        "view_filled": 1.0,
+        "distances": np.float32([0.02, 0.05]),
+    }
+    return Situation(limits, PERIOD_S, **{**values, **known})
+
+
+def at(x: float, y: float, z: float) -> dict[str, Any]:
+    """The hand is there, where it was told to be."""
+    return {"hand": np.array([x, y, z, 0.5]), "commanded": np.array([x, y, z, 0.5])}
+
+
+WHENS = tuple(dict.fromkeys(row.when for row in ROWS))
+
+
+def check_all(guard: Guard, s: Situation) -> None:
+    for when in WHENS:
+        guard.check(when, 7, s)
+
+
+def test_nothing_happens_when_all_is_well() -> None:
+    guard = Guard()
+    s = situation(guard.limits)
+    command = s.command.copy()
+    check_all(guard, s)
+    assert not guard.counts and not guard.events
+    np.testing.assert_array_equal(s.command, command)
+
+
+BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
+    "missed_deadlines": (Stop, {"missed_in_a_row": 11}),
+    "held_too_long": (Stop, {"held_in_a_row": 61}),
+    "state_age": (Stop, {"state_age_s": 0.11}),
+    "outside_workspace": (Stop, {"hand": np.array([0.53, 0.0, 0.2, 0.0])}),
+    "below_floor": (Stop, {"hand": np.array([0.1, -0.1, 0.07, 0.5])}),
+    "following_error": (Stop, {"hand": np.array([0.21, -0.1, 0.2, 0.5])}),
+    "frame_age": (Hold, {"frame_age_s": 0.16}),
+    "exposure_gap": (Hold, {"exposure_gap_s": 0.03}),
+    "view_filled": (Hold, {"view_filled": 0.4}),
+    "not_finite": (Stop, {"distances": np.float32([0.1, np.nan, 0.2])}),
+    "flat_distances": (Hold, {"distances": np.float32([0.1, 0.1005])}),
+    "bad_command": (Stop, {"command": np.array([0.1, np.nan, 0.2, 0])}),
+    "speed": (None, {"command": np.array([0.2, -0.1, 0.2, 0.5])}),
+    "turn": (None, {"command": np.array([0.1, -0.1, 0.2, 0.1])}),
+    "workspace": (None, {**at(0.499, -0.1, 0.2), "command": np.array([0.505, -0.1, 0.2, 0.5])}),
+    "floor": (None, {**at(0.1, -0.1, 0.102), "command": np.array([0.1, -0.1, 0.095, 0.5])}),
+}
+
+
+def test_every_row_has_a_case_here() -> None:
+    assert set(BAD) == {row.name for row in ROWS}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_each_row_acts_and_is_recorded_by_its_name(name: str) -> None:
+    raised, known = BAD[name]
+    guard = Guard()
+    s = situation(guard.limits, **known)
+    if raised is None:
+        check_all(guard, s)
+        assert next(row for row in ROWS if row.name == name).action is Action.CLAMP
+    else:
+        with pytest.raises(raised, match=f"^{name}: "):
+            check_all(guard, s)
+    assert guard.counts[name] == 1
+    event = next(e for e in guard.events if e["name"] == name)
+    assert event["cycle"] == 7
+    assert event["action"] == (Action.CLAMP if raised is None else raised.__name__.lower())
+
+
+@pytest.mark.parametrize("quantity", ["frame_age_s", "state_age_s", "view_filled"])
+def test_what_is_not_a_number_is_beyond_every_limit(quantity: str) -> None:
+    guard = Guard()
+    with pytest.raises((Hold, Stop)):
+        check_all(guard, situation(guard.limits, **{quantity: float("nan")}))
+
+
+@given(
+    st.tuples(*[st.floats(-3, 3)] * 3, st.floats(-7, 7)).map(np.array),
+    st.tuples(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5), st.floats(0.1, 0.4), st.floats(-7, 7)),
+)
+def test_a_clamped_command_is_within_every_limit(
+    command: np.ndarray, at: tuple[float, float, float, float]
+) -> None:
+    guard = Guard()
+    commanded = np.array(at)
+    s = situation(guard.limits, hand=commanded, commanded=commanded.copy(), command=command)
+    guard.check("command", 0, s)
+    limits = guard.limits
+    assert np.linalg.norm(s.command[:3] - commanded[:3]) <= limits.max_speed_m_s * PERIOD_S * (
+        1 + 1e-6
+    )
+    assert np.degrees(abs(s.command[3] - commanded[3])) <= limits.max_turn_deg_s * PERIOD_S * (
+        1 + 1e-6
+    )
+    assert (np.abs(s.command[:2]) <= 0.5).all() and s.command[2] >= limits.min_height_m
+    once = s.command.copy()
+    again = Guard()
+    again.check("command", 0, s)
+    np.testing.assert_array_equal(s.command, once)
+    assert not again.counts
+
+
+def test_events_are_bounded_but_counted() -> None:
+    guard = Guard(remembered=5)
+    s = situation(guard.limits, frame_age_s=1.0)
+    for _ in range(20):
+        with pytest.raises(Hold):
+            guard.check("frame", 0, s)
+    assert len(guard.events) == 5 and guard.counts["frame_age"] == 20
+
+
+@pytest.mark.parametrize("bad", [{"max_speed_m_s": -1.0}, {"max_frame_age_s": float("nan")}])
+def test_impossible_limits_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Limits(**bad)

@@ -1,0 +1,29 @@
+"""The picture of a scene and its grasps."""
+
+import subprocess
+import sys
+
+import numpy as np
+
+from rt.hand import load_hand
+from sim.show import hand_lines
+
+
+def test_a_hand_is_drawn_open_along_its_closing_axis():
+    hand = load_hand()
+    lines = hand_lines(np.array([[0.1, 0.2, np.pi / 2]]), hand)
+    assert lines.shape == (3, 2, 2)
+    np.testing.assert_allclose(lines[0], [[0.1, 0.2 - 0.0425], [0.1, 0.2 + 0.0425]], atol=1e-9)
+
+
+def test_one_command_draws_a_scene(tmp_path):
+    out = tmp_path / "scene.png"
+    done = subprocess.run(
+        [sys.executable, "-m", "sim.show", "--scene", "2", "--split", "test", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "grasps on" in done.stdout
+    assert out.read_bytes()[:4] == b"\x89PNG"
