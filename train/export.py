@@ -190,7 +190,7 @@ def real_views(options: ExportOptions, saved: dict[str, Any]) -> NDArray[np.floa
 
 def main() -> None:
     try:
-        code = run(tyro.cli(ExportOptions, description=__doc__))
+        code = run(tyro.cli(ExportOptions, prog="python -m train.export", description=__doc__))
     except (ExportError, FitError, DatasetError, ModelError) as error:
         print(f"train.export: {error}", file=sys.stderr)
         code = 1
