@@ -122,9 +122,7 @@ def test_a_batch_is_labelled_for_the_view_that_it_shows(split: Split) -> None:
     np.testing.assert_array_equal(batch.depth.numpy(), split.depth_m(images))
     expected = nearest_grasp_distance(split, images, batch.actions.numpy())
     np.testing.assert_array_equal(batch.distance.numpy(), expected.numpy())
-    turned = Batches(
-        split, 8, 5, seed=3, options=BatchOptions(depth_noise_m=0, depth_dropout=0)
-    )(2)
+    turned = Batches(split, 8, 5, seed=3, options=BatchOptions(depth_noise_m=0, depth_dropout=0))(2)
     np.testing.assert_array_equal(turned.distance.numpy(), expected.numpy())
     assert not np.array_equal(turned.depth, batch.depth)
 
