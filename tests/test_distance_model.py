@@ -9,8 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from rt.distance import BACKENDS, DistanceError, ModelError, candidates_for, open_model
-from rt.distance import budget
+from rt.distance import BACKENDS, DistanceError, ModelError, budget, candidates_for, open_model
 from rt.distance import model as model_module
 
 RNG = np.random.default_rng(2)
@@ -103,7 +102,7 @@ def test_unknown_names_list_the_known(model_file):
         DistanceError, match="unknown backend 'gpu'; known are auto, reference, onnx"
     ):
         open_model(model_file, "gpu")
-    with pytest.raises(DistanceError, match="float32, half"):
+    with pytest.raises(DistanceError, match="float32, tf32, half"):
         open_model(model_file, precision="int8")
     with pytest.raises(DistanceError, match="threads = -1"):
         open_model(model_file, threads=-1)
