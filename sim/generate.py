@@ -38,7 +38,6 @@ from sim.objects import ObjectError, Split, object_set
 from sim.render import Renderer
 from sim.scene import SceneError, camera_poses
 
-
 _TELL_S = 10.0
 """Seconds between lines of progress where there is no terminal for a bar."""
 
