@@ -38,6 +38,9 @@ from sim.objects import ObjectError, Split, object_set
 from sim.render import Renderer
 from sim.scene import SceneError, camera_poses
 
+_TELL_S = 10.0
+"""Seconds between lines of progress where there is no terminal for a bar."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -194,12 +197,13 @@ def _run(
     workers = min(config.workers or os.cpu_count() or 1, max(len(todo), 1))
     # spawn, not fork: a forked child would inherit embree's threads half alive.
     context = multiprocessing.get_context("spawn")
+    on_terminal, begun, told = sys.stderr.isatty(), time.monotonic(), time.monotonic()
     bar = tqdm(
         total=every,
         initial=every - missing,
         unit="scene",
-        mininterval=0.5 if sys.stderr.isatty() else 30,
         desc=str(folder),
+        disable=not on_terminal,
     )
     with (
         bar,
@@ -209,10 +213,21 @@ def _run(
             pool.submit(make_shard, config, folder, split, k, numbers): len(numbers)
             for split, k, numbers in todo
         }
+        made = 0
         try:
             for done in as_completed(shards):
                 done.result()
                 bar.update(shards[done])
+                made += shards[done]
+                now = time.monotonic()
+                if not on_terminal and now - told > _TELL_S:
+                    told, rate = now, made / (now - begun)
+                    left = (missing - made) / rate
+                    print(
+                        f"{every - missing + made} of {every} scenes, {rate:.1f} a second, "
+                        f"{left / 60:.1f} min left",
+                        file=sys.stderr,
+                    )
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -268,7 +283,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def main() -> int:
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(Config, prog="python -m sim.generate")
     try:
         done = generate(config)
         table = Table(

@@ -110,12 +110,14 @@ def _draw_above(
 
 
 def main() -> int:
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(Config, prog="python -m sim.show")
     try:
         objects = object_set(config.split, config.meshes, config.only_meshes)
     except ObjectError as error:
         print(f"sim.show: {error}", file=sys.stderr)
         return 2
+    for name, reason in objects.skipped:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
     scene, grasps, rng = numbered_scene(objects, config.seed, config.split, config.scene)
     figure = draw(scene, grasps, camera_poses(scene, 3, rng), load_hand(), config.grasps)
     config.out.parent.mkdir(parents=True, exist_ok=True)

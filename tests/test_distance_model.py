@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from rt.distance import BACKENDS, DistanceError, ModelError, candidates_for, open_model
+from rt.distance import BACKENDS, DistanceError, ModelError, budget, candidates_for, open_model
 from rt.distance import model as model_module
 
 RNG = np.random.default_rng(2)
@@ -102,7 +102,7 @@ def test_unknown_names_list_the_known(model_file):
         DistanceError, match="unknown backend 'gpu'; known are auto, reference, onnx"
     ):
         open_model(model_file, "gpu")
-    with pytest.raises(DistanceError, match="float32, half"):
+    with pytest.raises(DistanceError, match="float32, tf32, half"):
         open_model(model_file, precision="int8")
     with pytest.raises(DistanceError, match="threads = -1"):
         open_model(model_file, threads=-1)
@@ -157,12 +157,34 @@ def test_reference_gradient_is_the_slope(any_model_file, depth_view):
         assert np.median(error) < 0.05 * np.abs(slope[:, axis]).mean()
 
 
-def test_candidates_that_fit_a_period(model_file):
-    d = open_model(model_file)
-    short, long = candidates_for(0.02, d), candidates_for(0.5, d)
-    assert 16 <= short <= long <= 4096
-    assert candidates_for(10.0, d, maximum=64, repeats=2) == 64
-    with pytest.raises(DistanceError, match=r"16 candidates.*lower the rate"):
-        candidates_for(1e-5, d)
-    with pytest.raises(DistanceError, match="period_s=0"):
-        candidates_for(0, d)
+class Paced:
+    """A distance function that takes 1 ms and 10 us a candidate, on a clock of its own."""
+
+    backend = "paced"
+
+    def __init__(self, contract):
+        self.contract, self.now_s, self.largest = contract, 0.0, 0
+
+    def __call__(self, depth, actions):
+        assert depth.shape == (64, 64) and actions.shape[1] == 3
+        self.now_s += 1e-3 + 1e-5 * len(actions)
+        self.largest = max(self.largest, len(actions))
+        return np.zeros(len(actions), np.float32)
+
+
+def test_candidates_that_fit_a_period(distance, monkeypatch):
+    paced = Paced(distance.contract)
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: paced.now_s)
+    assert candidates_for(1 / 30, paced) == 1024  # 11.2 ms of 16.7
+    assert paced.largest == 2048
+    assert candidates_for(1 / 30, paced, share=0.3) == 512
+    assert candidates_for(10.0, paced, maximum=64) == 64
+    with pytest.raises(DistanceError, match=r"1\.16 ms for 16 candidates.*0\.5 ms; lower the rate"):
+        candidates_for(1e-3, paced)
+    for bad in (0.0, -1.0, float("nan")):
+        with pytest.raises(DistanceError, match="period_s="):
+            candidates_for(bad, paced)
+
+
+def test_candidates_are_measured_on_a_real_one(model_file):
+    assert candidates_for(100.0, open_model(model_file), maximum=32, repeats=2) == 32

@@ -12,7 +12,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -20,7 +20,8 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from rt.distance.contract import Contract, ModelError, read_model
+from rt.distance.contract import Contract, DistanceError, read_model
+from rt.distance.engine import build_engine
 from rt.distance.graph import write_model
 from rt.hand import Hand
 from rt.view import View
@@ -47,6 +48,14 @@ class ExportOptions:
     """The file to write; default distance.onnx beside the checkpoint."""
     data: Path | None = None
     """Dataset whose test views are used in the comparison; default the one trained on, if still there."""
+    tensorrt: bool = False
+    """Also build a TensorRT engine of the file, into the cache that backend `tensorrt` opens."""
+    precision: Literal["fp32", "tf32", "fp16"] = "fp32"
+    """Arithmetic of the engine; rt.distance names them float32, tf32 and half."""
+    target: str | None = None
+    """With tensorrt_rtx on a machine without a GPU: the compute capability to build for, such as SM89."""
+    engines: Path | None = None
+    """Folder of the engine; default ~/.cache/grasp-servo, where backend `tensorrt` looks."""
     check_images: int = 16
     """Views of each kind, random and real, in the comparison."""
     seed: int = 0
@@ -155,6 +164,9 @@ def run(options: ExportOptions) -> int:
         beside.unlink(missing_ok=True)
     write_text(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB) and {out.with_suffix('.json')}")
+    if options.tensorrt:
+        engine = build_engine(out, options.engines, options.precision, target=options.target)
+        print(f"wrote {engine} ({engine.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 
@@ -190,8 +202,8 @@ def real_views(options: ExportOptions, saved: dict[str, Any]) -> NDArray[np.floa
 
 def main() -> None:
     try:
-        code = run(tyro.cli(ExportOptions, description=__doc__))
-    except (ExportError, FitError, DatasetError, ModelError) as error:
+        code = run(tyro.cli(ExportOptions, prog="python -m train.export", description=__doc__))
+    except (ExportError, FitError, DatasetError, DistanceError) as error:
         print(f"train.export: {error}", file=sys.stderr)
         code = 1
     sys.exit(code)

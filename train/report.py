@@ -135,7 +135,7 @@ def plot_fit(
         ax.plot(
             [p["step"] for p in checks], [1e3 * p[key] for p in checks], "o-", ms=3, label=label
         )
-    ax.set(xlabel="step", ylabel="mean absolute error, mm", yscale="log", title="Training")
+    ax.set(xlabel="step", ylabel="mean absolute error, mm", ylim=(0, None), title="Training")
     ax.grid(which="both", alpha=0.3)
     ax.legend()
     parts = (

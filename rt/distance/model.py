@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.distance.contract import Contract, DistanceError, Weights, read_model
+from rt.distance.engine import built_for
 from rt.distance.graph import check_weights
 from rt.native import native
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "distance.onnx"
 
-PRECISIONS = ("float32", "half")
-"""float32 is exact to rounding; half stores the big weight matrix in 16 bits and sums in float32."""
+PRECISIONS = ("float32", "tf32", "half")
+"""float32 is exact to rounding; tf32 rounds the factors of matrix products to 10 bits of mantissa; half
+stores the big weight matrix in 16 bits and sums in float32."""
 
 MAX_DEPTH_M = 10.0
 """A larger depth is taken for millimetres and refused."""
@@ -107,11 +109,11 @@ def open_model(
 ) -> Distance:
     """Open a model file, check its metadata, and choose what computes it.
 
-    path: None for the shipped model. backend: one of BACKENDS, or `auto`: the fastest that can be
-    had here (a TensorRT engine that was exported for this model, then native, then onnx), with one
-    line of log for whatever had to be passed over. threads: 0 for one per core (CPU backends).
-    precision: one of PRECISIONS, served by native and tensorrt. Raises ModelError for a missing or
-    altered file, DistanceError for a backend that is unknown or cannot run here.
+    path: None for the shipped model. backend: one of BACKENDS, or `auto`: tensorrt where an engine was
+    built for this model and GPU (train.export --tensorrt), else native, else onnx, with one line of
+    log for whatever had to be passed over. threads: 0 for one per core (CPU backends). precision: one
+    of PRECISIONS; `auto` takes it as a leave to be less exact. Raises ModelError for a missing or
+    altered file, DistanceError for a backend that is unknown, cannot run here or has no such precision.
     """
     path = SHIPPED_MODEL if path is None else Path(path)
     if backend != "auto" and backend not in BACKENDS:
@@ -121,18 +123,29 @@ def open_model(
         raise DistanceError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
     if threads < 0:
         raise DistanceError(f"threads = {threads} must be 0 (one per core) or more")
+    if backend != "auto" and precision not in _SERVES[backend]:
+        raise DistanceError(
+            f"backend {backend!r} has no precision {precision!r}, only {', '.join(_SERVES[backend])}"
+        )
     contract, weights = read_model(path)
     check_weights(contract, weights)
-    if backend != "auto":
-        compute = BACKENDS[backend](path, contract, weights, threads, precision)
-        return Distance(path, contract, backend, compute)
-    for name in _AUTO:
+    for name in [backend] if backend != "auto" else _automatic(contract):
+        served = precision if precision in _SERVES[name] else "float32"
         try:
-            compute = BACKENDS[name](path, contract, weights, threads, precision)
+            compute = BACKENDS[name](path, contract, weights, threads, served)
             return Distance(path, contract, name, compute)
         except DistanceError as error:
+            if backend != "auto":
+                raise
             _log.warning("%s", error)
     raise DistanceError("no backend can run here; install onnxruntime or build rt._native")
+
+
+def _automatic(contract: Contract) -> list[str]:
+    """What `auto` tries, in order. A GPU is used if somebody built an engine of this model."""
+    if not built_for(contract.weights_sha256):
+        return ["native", "onnx"]
+    return ["tensorrt", "native", "onnx"]
 
 
 def _check(depth: NDArray[np.float32], actions: NDArray[np.float32], size_px: int) -> None:
@@ -201,5 +214,11 @@ BACKENDS: dict[str, Opener] = {
     "reference": _opener("reference"),
     "onnx": _opener("onnx_runtime"),
     "native": _opener("native"),
+    "tensorrt": _opener("tensorrt_runtime"),
 }
-_AUTO = ("native", "onnx")
+_SERVES = {
+    "reference": ("float32",),
+    "onnx": ("float32",),
+    "native": ("float32", "half"),
+    "tensorrt": PRECISIONS,
+}

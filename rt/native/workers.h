@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <time.h>
 #ifdef __linux__
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -78,8 +79,8 @@ class Workers {
         }
         work(s, 0);
         for (int spins = 0; s.done.load(std::memory_order_acquire) < count; spins++)
-            if (spins < 20000) pause();
-            else sched_yield();
+            if (spins < 4000) pause();
+            else rest();  // sleeping lets even a thread of a lower class finish its task here
     }
 
   private:
@@ -106,6 +107,11 @@ class Workers {
 #elif defined(__aarch64__)
         __asm__ volatile("yield");
 #endif
+    }
+
+    static void rest() {
+        timespec brief{0, 20000};
+        nanosleep(&brief, nullptr);
     }
 
     static void work(State &s, int thread) {

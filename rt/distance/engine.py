@@ -1,0 +1,255 @@
+"""TensorRT engines of a model file: built here, cached under a key, rebuilt when stale or foreign.
+
+`tensorrt` and `tensorrt_rtx` have the same API; this file is the only one that imports either. An
+engine belongs to one model, one library version, one GPU and one precision. TensorRT needs the GPU
+to build for it; TensorRT-RTX also builds on a machine without one, for a named target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from rt.distance.contract import DistanceError, read_model
+from rt.distance.graph import factored_graph
+
+PRECISIONS = ("fp32", "tf32", "fp16")
+"""tf32 rounds the factors of the matrix products to 10 bits of mantissa, fp16 also the storage of the
+largest one (fc1); sums are float32 in all three."""
+
+BUCKETS = (16, 64, 256, 1024, 4096)
+"""Numbers of candidates that a CUDA graph is captured for; N is padded to the next."""
+MAX_CANDIDATES = BUCKETS[-1]
+
+
+def import_library() -> Any:
+    """The module tensorrt, or tensorrt_rtx. Raises DistanceError if neither can be imported."""
+    reasons = []
+    for name in ("tensorrt", "tensorrt_rtx"):
+        try:
+            return importlib.import_module(name)
+        except Exception as error:  # a half-installed library raises anything
+            reasons.append(f"{name}: {error}")
+    raise DistanceError(
+        f"backend 'tensorrt' needs TensorRT ({'; '.join(reasons)}); install the extra "
+        "grasp-servo[tensorrt], or grasp-servo[tensorrt-rtx]"
+    )
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """What an engine is good for; any difference makes it another engine."""
+
+    weights_sha256: str
+    library: str
+    """Name and version, such as `tensorrt_rtx 1.7.1.116`."""
+    gpu: str
+    """Name and compute capability, such as `NVIDIA L4 SM89`; without a GPU only the target `SM89`."""
+    precision: str
+    max_candidates: int = MAX_CANDIDATES
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits that name the engine's file."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Where engines are kept: $XDG_CACHE_HOME/grasp-servo, by default ~/.cache/grasp-servo."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "grasp-servo"
+
+
+def engine_path(key: EngineKey, folder: Path | None = None) -> Path:
+    return (folder or cache_folder()) / f"{key.digest}.engine"
+
+
+def library_name(trt: Any) -> str:
+    return f"{trt.__name__} {trt.__version__}"
+
+
+def built_for(weights_sha256: str, folder: Path | None = None) -> bool:
+    """Whether any engine of this model was built: the sign that a GPU is meant to be used."""
+    for record in (folder or cache_folder()).glob("*.json"):
+        try:
+            if json.loads(record.read_text())["key"]["weights_sha256"] == weights_sha256:
+                return True
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return False
+
+
+def read_engine(key: EngineKey, folder: Path | None = None) -> bytes | None:
+    """The cached engine, or None if there is none, or it is damaged or of another key."""
+    path = engine_path(key, folder)
+    try:
+        record = json.loads(path.with_suffix(".json").read_text())
+        plan = path.read_bytes()
+    except (OSError, ValueError):
+        return None
+    if record.get("key") != asdict(key) or record.get("sha256") != hashlib.sha256(plan).hexdigest():
+        return None
+    return plan
+
+
+def write_engine(key: EngineKey, plan: bytes, folder: Path | None = None) -> Path:
+    """Store an engine and its record, each beside and renamed; a reader trusts only both together."""
+    path = engine_path(key, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {"key": asdict(key), "sha256": hashlib.sha256(plan).hexdigest()}
+    for target, data in (
+        (path, plan),
+        (path.with_suffix(".json"), json.dumps(record, indent=1).encode() + b"\n"),
+    ):
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        beside.write_bytes(data)
+        os.replace(beside, target)
+    return path
+
+
+def build_engine(
+    onnx_path: str | Path,
+    out: str | Path | None = None,
+    precision: str = "fp32",
+    max_candidates: int = MAX_CANDIDATES,
+    target: str | None = None,
+) -> Path:
+    """Build an engine from a model file and return where it lies.
+
+    out: folder of the cache, default cache_folder(). target: with tensorrt_rtx, a compute capability
+    to build for where there is no GPU (`SM89`); by default the GPU that is here. The number of
+    candidates stays free from 1 to max_candidates. Raises DistanceError, with the parser's or the
+    builder's words, and ModelError for a damaged model.
+    """
+    if precision not in PRECISIONS:
+        raise DistanceError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if not 1 <= max_candidates <= 1_000_000:
+        raise DistanceError(f"max_candidates = {max_candidates} must be from 1 to 1000000")
+    contract, _ = read_model(onnx_path)
+    trt = import_library()
+    gpu = target or gpu_name()
+    key = EngineKey(contract.weights_sha256, library_name(trt), gpu, precision, max_candidates)
+    plan = build_plan(onnx_path, trt, precision, max_candidates, target)
+    return write_engine(key, plan, None if out is None else Path(out))
+
+
+def build_plan(
+    onnx_path: str | Path,
+    trt: Any,
+    precision: str,
+    max_candidates: int,
+    target: str | None = None,
+) -> bytes:
+    """The serialised engine of a model file."""
+    contract, weights = read_model(onnx_path)
+    graph = factored_graph(contract, weights)
+    if precision == "fp16":
+        largest = float(np.abs(weights["fc1.weight"]).max())
+        if largest > float(np.finfo(np.float16).max):
+            raise DistanceError(f"fc1.weight reaches {largest:g}, too large for half precision")
+        graph = with_half_fc1(graph)
+    messages = _Messages(trt)
+    builder = trt.Builder(messages.logger)
+    if builder is None:
+        raise DistanceError(f"TensorRT did not start: {messages.last}")
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, messages.logger)
+    if not parser.parse(graph.SerializeToString()):
+        errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise DistanceError(f"TensorRT cannot read {onnx_path}: {errors}")
+    profile = builder.create_optimization_profile()
+    profile.set_shape("actions", (1, 3), (min(1024, max_candidates), 3), (max_candidates, 3))
+    config = builder.create_builder_config()
+    config.add_optimization_profile(profile)
+    if precision == "fp32":
+        config.clear_flag(trt.BuilderFlag.TF32)
+    else:
+        config.set_flag(trt.BuilderFlag.TF32)
+    if target is not None:
+        _aim(trt, config, target)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise DistanceError(f"TensorRT built no engine from {onnx_path}: {messages.last}")
+    return bytes(plan)
+
+
+def _aim(trt: Any, config: Any, target: str) -> None:
+    known = getattr(trt, "ComputeCapability", None)
+    if known is None:
+        raise DistanceError(
+            f"target {target!r}: only tensorrt_rtx builds for a GPU that is not here; leave it out"
+        )
+    names = [n for n in known.__members__ if n.startswith("SM")]
+    if target not in names:
+        raise DistanceError(f"target {target!r} is not one of {', '.join(names)}")
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(known.__members__[target], 0)
+
+
+def with_half_fc1(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with fc1, nearly all of its arithmetic, in float16: explicit casts around it."""
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    graph = half.graph
+    for initializer in graph.initializer:
+        if initializer.name == "fc1.weight":
+            array = onnx.numpy_helper.to_array(initializer).astype(np.float16)
+            initializer.CopyFrom(onnx.numpy_helper.from_array(array, "fc1.weight"))
+    index, fc1 = next((i, n) for i, n in enumerate(graph.node) if n.name == "fc1")
+    bias = fc1.input[2]
+    graph.node.remove(fc1)
+    cast, node = onnx.TensorProto, onnx.helper.make_node
+    for replacement in reversed(
+        [
+            node("Cast", ["flat"], ["flat_half"], name="flat_half", to=cast.FLOAT16),
+            node("Gemm", ["flat_half", "fc1.weight"], ["fc1_half"], name="fc1_half", transB=1),
+            node("Cast", ["fc1_half"], ["fc1_sum"], name="fc1_sum", to=cast.FLOAT),
+            node("Add", ["fc1_sum", bias], ["fc1"], name="fc1"),
+        ]
+    ):
+        graph.node.insert(index, replacement)
+    return half
+
+
+def gpu_name() -> str:
+    """Name and compute capability of the first GPU. Raises DistanceError if there is none."""
+    try:
+        import pycuda.driver as cuda
+    except Exception as error:
+        raise DistanceError(
+            f"backend 'tensorrt' needs pycuda and a CUDA driver ({error}); install grasp-servo[tensorrt] "
+            "on a machine with a CUDA GPU"
+        ) from error
+    try:
+        cuda.init()
+        device = cuda.Device(0)
+    except Exception as error:
+        raise DistanceError(f"backend 'tensorrt' finds no CUDA GPU ({error})") from error
+    major, minor = device.compute_capability()
+    return f"{device.name()} SM{major}{minor}"
+
+
+class _Messages:
+    """TensorRT's log, of which the last warning or error is kept for our own message."""
+
+    def __init__(self, trt: Any) -> None:
+        self.last = "no message"
+        outer = self
+
+        class Logger(trt.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity <= trt.ILogger.Severity.ERROR:
+                    outer.last = message.strip()
+
+        self.logger = Logger()
