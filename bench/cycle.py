@@ -19,7 +19,10 @@ from rt.distance import Distance
 from rt.robot import open_cell
 
 _BURN = """
+import os
 import numpy as np
+if hasattr(os, "sched_setscheduler"):  # whatever class this program was started in
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 a = np.ones(8_000_000, np.float32)  # 32 MB: takes cache and memory, not only a core
 while True:
     a *= 1.0000001

@@ -173,22 +173,20 @@ def time_backends(
 
     At each number of candidates the backends take turns, one call each, until each has had `seconds`
     of its own (at least 5 calls): a disturbance meets them all. One whose call is expected to take over
-    `longest_s`, from its last smaller number of candidates, is left out.
+    `longest_s` is left out.
     """
     opened = list(open_backends(path, names, threads))
     contract, weights = read_model(path or SHIPPED_MODEL)
     oracle = _chunked(ReferenceDistance(contract, weights), CHUNK)
     depth = view(rng)
     results, left_out = [], []
-    last: dict[tuple[str, int], tuple[int, float]] = {}
     for count in sorted(candidates):
         actions = some_actions(count, rng)
         checked = np.unique(np.linspace(0, count - 1, min(count, CHUNK)).astype(int))
         wanted = oracle(depth, actions[checked])
         entries = []
         for name, thread_count, call, compute in opened:
-            before, took_s = last.get((name, thread_count), (count, 0.0))
-            if took_s * count / before > longest_s:
+            if _expected_s(call, depth, actions) > longest_s:
                 left_out.append(
                     f"{name}, {thread_count} threads, {count} candidates: over {longest_s:g} s a call"
                 )
@@ -204,5 +202,13 @@ def time_backends(
                 entry.measure(depth, actions)
         for entry in entries:
             results.append(entry.result())
-            last[(entry.backend, entry.threads)] = count, float(np.median(entry.times_s))
     return results, left_out
+
+
+def _expected_s(call: Call, depth: NDArray[np.float32], actions: NDArray[np.float32]) -> float:
+    """What a call should take, from one with a sixteenth of the candidates."""
+    if len(actions) < 256:
+        return 0.0
+    start = time.perf_counter()
+    call(depth, actions[: len(actions) // 16])
+    return 16 * (time.perf_counter() - start)

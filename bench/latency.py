@@ -155,7 +155,7 @@ def run(options: LatencyOptions) -> int:
     result["check"] = check(result, budgets)
     write_text(folder / "latency.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     draw(result, histograms, folder / "latency.png")
-    show(Console(width=None if sys.stdout.isatty() else 100), result)
+    show(Console(width=None if sys.stdout.isatty() else 110), result)
     print(f"wrote {folder}/latency.json, latency.png")
     return 0 if all(v["kept"] for v in result["check"]) else 1
 
@@ -203,12 +203,13 @@ def _inference_table(result: dict[str, Any]) -> Table:
     table = Table(
         title=f"d(I, a), ms a call: {result['machine']['processor']}",
         title_style="bold",
-        caption="x: median over that of native with as many threads; error: from the reference",
+        caption="M/s: million candidates a second; x: median over native's with as many threads; error: from the "
+        "reference",
         box=box.SIMPLE_HEAD,
     )
     for name in ("candidates", "backend", "threads", "p50", "p99", "p99.9", "max"):
         table.add_column(name, justify="left" if name == "backend" else "right")
-    for name in ("million/s", "x", "error m"):
+    for name in ("M/s", "x", "error m"):
         table.add_column(name, justify="right")
     native = {
         (e["candidates"], e["threads"]): e["p50_ms"]
