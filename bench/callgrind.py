@@ -17,12 +17,12 @@ from rt.distance.native import pack
 
 # Only NumPy and the compiled module: every import runs fifty times slower under valgrind.
 _SCRIPT = """
-import importlib.util, sys
+import importlib.util, pathlib, sys
 import numpy as np
 spec = importlib.util.spec_from_file_location("_native", sys.argv[1])
 native = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(native)
-arrays = dict(np.load(sys.argv[2]))
+arrays = {f.stem: np.load(f) for f in pathlib.Path(sys.argv[2]).glob("*.npy")}
 depth, actions = arrays.pop("depth"), arrays.pop("actions")
 scalars = {k: arrays.pop(k).item() for k in ("fc2_bias", "slope", "encoded")}
 engine = native.DistanceEngine(**arrays, **scalars, threads=1, isa="")
@@ -52,10 +52,11 @@ def count_instructions(
         raise CallgrindError("--callgrind counts the native backend, which is not built")
     contract, weights = read_model(path or SHIPPED_MODEL)
     with tempfile.TemporaryDirectory() as folder:
-        arrays = Path(folder) / "arrays.npz"
-        np.savez(arrays, depth=depth, actions=actions, **pack(contract, weights, precision))
-        few, isa = _run(str(native.__file__), arrays, 1)
-        more, _ = _run(str(native.__file__), arrays, 3)
+        arrays = pack(contract, weights, precision) | {"depth": depth, "actions": actions}
+        for name, array in arrays.items():
+            np.save(Path(folder) / name, array)
+        few, isa = _run(str(native.__file__), folder, 1)
+        more, _ = _run(str(native.__file__), folder, 3)
     return {
         "isa": isa,
         "precision": precision,
@@ -64,9 +65,9 @@ def count_instructions(
     }
 
 
-def _run(module: str, arrays: Path, calls: int) -> tuple[int, str]:
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={arrays.parent}/out"]
-    command += [sys.executable, "-S", "-c", _PATHS + _SCRIPT, module, str(arrays), str(calls)]
+def _run(module: str, folder: str, calls: int) -> tuple[int, str]:
+    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
+    command += [sys.executable, "-S", "-c", _PATHS + _SCRIPT, module, folder, str(calls)]
     done = subprocess.run(
         command, capture_output=True, text=True, env={"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
     )

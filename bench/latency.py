@@ -203,8 +203,7 @@ def _inference_table(result: dict[str, Any]) -> Table:
     table = Table(
         title=f"d(I, a), ms a call: {result['machine']['processor']}",
         title_style="bold",
-        caption="M/s: million candidates a second; x: median over native's with as many threads; error: from the "
-        "reference",
+        caption="M/s: million candidates a second; x: median over native's with as many threads",
         box=box.SIMPLE_HEAD,
     )
     for name in ("candidates", "backend", "threads", "p50", "p99", "p99.9", "max"):
