@@ -51,6 +51,7 @@ def draw(result: dict[str, Any], histograms: dict[int, dict[str, Histogram]], pa
         _draw_histogram(right, drawn["bare"], CYCLE_COLOURS["bare"], "bare loop beside it")
         right.set_title(f"How late the system woke it, {load}", fontsize=9)
         for axes in (left, right):
+            _plain_ticks(axes)
             axes.set_xlabel("ms")
             axes.set_ylabel("cycles")
             axes.legend(fontsize=8)
@@ -81,6 +82,16 @@ def _draw_inference(axes: Axes, result: dict[str, Any]) -> None:
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(fontsize=8, ncols=2)
     axes.set_title(f"d(I, a) on {result['machine']['processor']}", fontsize=10)
+
+
+def _plain_ticks(axes: Axes) -> None:
+    """1, 2, 5 of every decade in sight, or only 1 if there are many."""
+    low, high = axes.get_xlim()
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    steps = (1, 2, 5) if len(decades) <= 4 else (1,)
+    ticks = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks], fontsize=8)
+    axes.set_xticks([], minor=True)
 
 
 def _draw_histogram(axes: Axes, histogram: Histogram, colour: str, label: str) -> None:
