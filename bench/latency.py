@@ -60,11 +60,11 @@ class LatencyOptions:
     cycle_candidates: int = 0
     """Candidates of each cycle; 0 for as many as fit half the period here, at most 1024."""
     load: tuple[int, ...] = (0,)
-    """Busy background processes: the cycle is timed with each of these, e.g. --load 0 2."""
+    """Busy background processes: the cycle is timed with each of these. Alone: none, and one per core."""
     callgrind: bool = False
     """Also count the native backend's instructions under valgrind (a minute or two)."""
     check: Path | None = None
-    """Budget file (bench/budgets.toml); exit code 1 if a budget is broken or was not measured."""
+    """Budget file; budgets.toml is the one that ships. Exit code 1 if one is broken or was not measured."""
     quick: bool = False
     """A tenth of the time and few sizes, to see that everything runs; its figures mean little."""
     seed: int = 0
@@ -91,6 +91,10 @@ def prepared(options: LatencyOptions) -> LatencyOptions:
     values["backends"] = options.backends or known
     if unknown := [b for b in values["backends"] if b not in known]:
         raise LatencyError(f"backends {', '.join(unknown)}: only {', '.join(known)} run here")
+    values["load"] = options.load or (0, inference.all_threads())
+    shipped = Path(__file__).with_name("budgets.toml")
+    if options.check == Path(shipped.name) and not options.check.exists():
+        values["check"] = shipped
     values["threads"] = options.threads or tuple(sorted({1, inference.all_threads()}))
     if options.quick:
         values["candidates"] = tuple(n for n in options.candidates if n <= 1024)[:3] or (1,)

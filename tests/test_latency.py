@@ -16,6 +16,7 @@ import pytest
 from bench import callgrind, inference
 from bench.check import BudgetError, check, read_budgets
 from bench.cycle import background_load, bare_loop
+from bench.latency import LatencyOptions, prepared
 from rt.distance.contract import read_model
 from rt.distance.native import pack
 from rt.native import native
@@ -76,6 +77,14 @@ def test_what_cannot_be_is_refused_in_one_line(arguments, says, tmp_path):
     assert done.returncode == 1 and says in done.stderr
     assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_defaults_of_this_machine():
+    prepare = LatencyOptions(load=(), check=Path("budgets.toml"), quick=True)
+    options = prepared(prepare)
+    cores = len(os.sched_getaffinity(0))
+    assert options.load == (0, cores) and options.threads == tuple(sorted({1, cores}))
+    assert options.check == BUDGETS and options.cycles == 20 and len(options.candidates) == 3
 
 
 def measured() -> dict:
