@@ -136,12 +136,15 @@ def _aprilgrid(target: Target, image: NDArray[np.uint8]) -> Detection | None:
     seen: dict[int, Array] = {}
     for detector in _tag_detectors(target):
         # a Kalibr board's corner squares touch its tags: growing the white sets them apart
-        for grow in (0, 3, 5):
-            grown = cv2.dilate(image, np.ones((grow, grow), np.uint8)) if grow else image
+        for zoom, grow in ((1, 0), (1, 3), (2, 3), (2, 5)):
+            if zoom * max(image.shape) > 3000:
+                continue
+            grown = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
+            grown = cv2.dilate(grown, np.ones((grow, grow), np.uint8)) if grow else grown
             corners, ids, _ = detector.detectMarkers(grown)
             for i, quad in zip(() if ids is None else ids.ravel(), corners, strict=False):
                 if i < target.columns * target.rows:
-                    seen[int(i)] = quad[0].astype(np.float64)
+                    seen[int(i)] = (quad[0].astype(np.float64) + 0.5) / zoom - 0.5
             if len(seen) == target.columns * target.rows:
                 break
         if len(seen) >= 2:

@@ -91,7 +91,9 @@ def open_cell(robot: str, camera: str, **options: Any) -> CalibrationCell:
             found = importlib.util.find_spec(module)
         except ModuleNotFoundError:
             found = None
-        opener = getattr(importlib.import_module(module), "open_calibration", None) if found else None
+        opener = (
+            getattr(importlib.import_module(module), "open_calibration", None) if found else None
+        )
         if opener is None:
             raise CalibrationError(
                 f"there is no {kind} driver {name!r} for calibration in this version ({module} has no "

@@ -143,9 +143,7 @@ def judge(views: Views, start: Consensus, free: Free, fit_free: Free | None = No
     return Judged(fit, keep, p, z, states)
 
 
-def _surprise(
-    views: Views, fit: Fit, keep: NDArray[np.bool_]
-) -> tuple[Array, Array, list[State]]:
+def _surprise(views: Views, fit: Fit, keep: NDArray[np.bool_]) -> tuple[Array, Array, list[State]]:
     """(p values (N,), studentised residuals (N,), states without each view)."""
     n = len(views)
     states_in, errors_in, covs_in = left_out(fit)
@@ -158,9 +156,7 @@ def _surprise(
         level = reduce(Problem(views.take(out), fit.free).linearise(fit.state), body)
         C = np.linalg.pinv(information(fit.level, fit.noise).sum(axis=0), hermitian=True)
         error[out] = level.error
-        cov[out] = (
-            covariance(level, fit.noise) + level.gain @ C @ np.swapaxes(level.gain, 1, 2)
-        )
+        cov[out] = covariance(level, fit.noise) + level.gain @ C @ np.swapaxes(level.gain, 1, 2)
     d2 = np.einsum("ni,ni->n", error, np.linalg.solve(cov, error[..., None])[..., 0])
     behind = target_in_camera(views, fit.state)[:, 2, 3] <= 0
     d2[behind | ~np.isfinite(d2)] = 1e12

@@ -112,7 +112,9 @@ def refine(views: Views, state: State, free: Free | None = None, noise: Noise | 
         level = reduce(lin, body)
         before, noise = noise, estimate_noise(level, body, len(free.intrinsics), noise)
         if not views.pixels_are_real:
-            noise = replace(noise, pixel_px=1e-3)  # they only carry poses; the robot's part has it all
+            noise = replace(
+                noise, pixel_px=1e-3
+            )  # they only carry poses; the robot's part has it all
         change = np.log([noise.pixel_px, noise.robot_m, noise.robot_rad]) - np.log(
             [before.pixel_px, before.robot_m, before.robot_rad]
         )

@@ -54,19 +54,28 @@ class Rig:
     """Hand poses (4, 4) that an operator would guide the arm through, resting at each."""
     _pose: Array = field(init=False)
     _goal: Array | None = field(init=False, default=None)
-    _error: Array = field(init=False)
+    _guided: bool = field(init=False)
     _rest_until_ns: int = field(init=False, default=0)
     _frames: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         middle = middle_of(self.target.points())
-        start = Viewpoint(20.0, 12.0, 0.0, 0.42)
-        self._pose = hand_pose(self.truth, start.pose(middle), True)
-        self._error = self._new_error()
+        self._pose = hand_pose(self.truth, Viewpoint(20.0, 12.0, 0.0, 0.42).pose(middle), True)
+        self._guided = bool(self.route)
         self._texture, self._to_texture = self.target.raster(4000, 0.02)
         self._texture = cv2.GaussianBlur(self._texture, (0, 0), 0.6)
         self._rays = _rays(self.truth.camera, 2)
         self._rays_depth = _rays(self.truth.camera, 1)
+        k = 64
+        self._frequency = self.rng.normal(size=(k, 12)) / np.repeat([0.05, 0.2], [3, 9])
+        self._phase = self.rng.uniform(0, 2 * np.pi, k)
+        self._amplitude = self.rng.normal(size=(6, k)) * np.sqrt(2 / k)
+
+    def _error(self, T_base_hand: Array) -> Array:
+        """What the arm is wrong by at a pose: a smooth random field, as of joints and links a bit off."""
+        v = np.concatenate([T_base_hand[:3, 3], T_base_hand[:3, :3].ravel()])
+        field_ = self._amplitude @ np.cos(self._frequency @ v + self._phase)
+        return from_vector(field_ * np.sqrt(self.noise.robot_variance))
 
     # the arm
 
@@ -74,7 +83,7 @@ class Rig:
         return self.time_ns
 
     def state(self) -> SimulatedState:
-        return SimulatedState(self.time_ns, self._pose @ self._error)
+        return SimulatedState(self.time_ns, self._pose @ self._error(self._pose))
 
     def move(self, T_base_hand: Array) -> None:
         self._goal = np.array(T_base_hand, dtype=np.float64)
@@ -89,25 +98,15 @@ class Rig:
             self._goal = self.route.pop(0)
         if self._goal is None:
             return
-        reported = self._pose @ self._error
-        step = to_vector(inverse(reported) @ self._goal)
-        part = max(
-            np.linalg.norm(step[3:]) / SPEED_M_S, np.linalg.norm(step[:3]) / TURN_RAD_S
-        ) / max(period_ns * 1e-9, 1e-9)
-        if part > 1e-6:
-            # the arm goes where it believes the goal is, with the error of the place it arrives at
-            if part <= 1:
-                self._error = self._new_error()
-                self._pose = self._goal @ inverse(self._error)
-                self._rest_until_ns = self.time_ns + 1_500_000_000
-            else:
-                self._pose = self._pose @ from_vector(step / part)
-        if part <= 1 and self.route is not None:
-            self._goal = None if self.route or self._rest_until_ns else self._goal
-
-    def _new_error(self) -> Array:
-        sd = np.sqrt(self.noise.robot_variance)
-        return from_vector(self.rng.normal(size=6) * sd)
+        there = self._goal @ inverse(self._error(self._goal))
+        step = to_vector(inverse(self._pose) @ there)
+        speed = np.array(
+            [np.linalg.norm(step[3:]) / SPEED_M_S, np.linalg.norm(step[:3]) / TURN_RAD_S]
+        )
+        late = float(speed.max()) / (period_ns * 1e-9)
+        self._pose = self._pose @ from_vector(step / late) if late > 1 else there
+        if late <= 1 and self._guided:
+            self._goal, self._rest_until_ns = None, self.time_ns + 1_500_000_000
 
     # the camera
 
@@ -133,7 +132,12 @@ class Rig:
         at[..., :2] /= np.where(at[..., 2:] > 1e-6, at[..., 2:], np.nan)
         uv = np.nan_to_num(at[..., :2], nan=-1e4)
         image = cv2.remap(
-            self._texture, uv, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=150
+            self._texture,
+            uv,
+            None,
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=150,
         )
         image = cv2.resize(
             image, (camera.width, camera.height), interpolation=cv2.INTER_AREA
@@ -185,7 +189,9 @@ def _rays(camera: Camera, over: int) -> NDArray[np.float32]:
     return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1).astype(np.float32)
 
 
-def random_truth(rng: np.random.Generator, camera: Camera = LENS, target: Target | None = None) -> State:
+def random_truth(
+    rng: np.random.Generator, camera: Camera = LENS, target: Target | None = None
+) -> State:
     """A camera on a bracket beside the hand, looking along it; a target flat on the table."""
     turn = Rotation.from_euler("zyx", rng.normal([90, 0, 0], [8, 5, 5]), degrees=True)
     X = transform(turn.as_matrix(), rng.normal([0.0, 0.065, -0.09], 0.01))

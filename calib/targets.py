@@ -46,7 +46,9 @@ class Target:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise CalibrationError(f"target {self.kind!r} is not one of {', '.join(get_args(Kind))}")
+            raise CalibrationError(
+                f"target {self.kind!r} is not one of {', '.join(get_args(Kind))}"
+            )
         least = 1 if self.kind == "aprilgrid" else 2 if self.kind != "charuco" else 3
         if min(self.columns, self.rows) < least or max(self.columns, self.rows) > 60:
             raise CalibrationError(
@@ -172,7 +174,9 @@ class Target:
             ]
         return shapes
 
-    def _marker(self, marker: int, at: tuple[float, float], side: float) -> list[tuple[bool, Array]]:
+    def _marker(
+        self, marker: int, at: tuple[float, float], side: float
+    ) -> list[tuple[bool, Array]]:
         dictionary = self.aruco()
         if marker >= len(dictionary.bytesList):
             raise CalibrationError(
@@ -209,7 +213,9 @@ class Target:
             cv2.fillPoly(image, [fixed], 0 if black else 255, lineType=cv2.LINE_8, shift=8)
         image = cv2.resize(image, (int(width), int(height)), interpolation=cv2.INTER_AREA)
         shift = -origin * pixels_per_m - 0.5
-        return image, np.array([[pixels_per_m, 0, shift[0]], [0, pixels_per_m, shift[1]], [0, 0, 1]])
+        return image, np.array(
+            [[pixels_per_m, 0, shift[0]], [0, pixels_per_m, shift[1]], [0, 0, 1]]
+        )
 
 
 def _square(x: float, y: float, side: float) -> Array:
