@@ -106,8 +106,6 @@ class Collector:
             for k in range(1, ticks + 1):
                 robot.move(here @ from_vector(step * k / ticks))
                 self.cell.wait(TICK_NS)
-                state = robot.state()
-                self.path.append((state.stamp_ns, state.T_base_hand.copy()))
         except BaseException:
             robot.stop()
             raise
@@ -341,4 +339,4 @@ def _preview(path: Path, image: NDArray[np.uint8], found: Detection | None, labe
     cv2.putText(
         picture, text, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 160, 255), 1, cv2.LINE_AA
     )
-    cv2.imwrite(str(path), picture)
+    cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])

@@ -147,7 +147,7 @@ class Writer:
 
 def _write_png(path: Path, image: NDArray[Any]) -> None:
     beside = path.with_name(f".{path.name}")
-    ok, data = cv2.imencode(".png", image)
+    ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not ok:
         raise CalibrationError(f"{path} cannot be encoded as PNG")
     beside.write_bytes(data.tobytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -84,3 +85,16 @@ def _reach(pixels: list[Array], size: tuple[int, int]) -> float:
         np.quantile(np.linalg.norm(np.concatenate(pixels) - half, axis=1), 0.99)
         / np.linalg.norm(half)
     )
+
+
+def camera_from_dict(values: dict[str, Any]) -> Camera:
+    """A camera from the table of a cell file."""
+    try:
+        return Camera(
+            int(values["width"]),
+            int(values["height"]),
+            *(float(values[k]) for k in ("fx", "fy", "cx", "cy")),
+            tuple(float(x) for x in values["dist"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CalibrationError(f"the camera of the cell file is damaged: {error!r}") from error

@@ -63,9 +63,9 @@ class Rig:
         self._pose = hand_pose(self.truth, Viewpoint(20.0, 12.0, 0.0, 0.42).pose(middle), True)
         self._guided = bool(self.route)
         self._texture, self._to_texture = self.target.raster(4000, 0.02)
-        self._texture = cv2.GaussianBlur(self._texture, (0, 0), 0.6)
-        self._rays = _rays(self.truth.camera, 2)
-        self._rays_depth = _rays(self.truth.camera, 1)
+        self._blurred: dict[int, NDArray[np.uint8]] = {}
+        self._rays = _rays(self.truth.camera)
+        self._reported: tuple[Array, Array] | None = None
         k = 64
         self._frequency = self.rng.normal(size=(k, 12)) / np.repeat([0.05, 0.2], [3, 9])
         self._phase = self.rng.uniform(0, 2 * np.pi, k)
@@ -83,7 +83,9 @@ class Rig:
         return self.time_ns
 
     def state(self) -> SimulatedState:
-        return SimulatedState(self.time_ns, self._pose @ self._error(self._pose))
+        if self._reported is None or self._reported[0] is not self._pose:
+            self._reported = self._pose, self._pose @ self._error(self._pose)
+        return SimulatedState(self.time_ns, self._reported[1])
 
     def move(self, T_base_hand: Array) -> None:
         self._goal = np.array(T_base_hand, dtype=np.float64)
@@ -100,6 +102,8 @@ class Rig:
             return
         there = self._goal @ inverse(self._error(self._goal))
         step = to_vector(inverse(self._pose) @ there)
+        if np.abs(step).max() < 1e-9:
+            return
         speed = np.array(
             [np.linalg.norm(step[3:]) / SPEED_M_S, np.linalg.norm(step[:3]) / TURN_RAD_S]
         )
@@ -123,51 +127,72 @@ class Rig:
 
     def picture(self, T_base_camera: Array) -> NDArray[np.uint8]:
         """What the camera sees (H, W): the target on a grey table under uneven light."""
-        camera, over = self.truth.camera, 2
+        camera = self.truth.camera
         T = inverse(T_base_camera) @ self.truth.T_fixed_target
         scale = np.diag([self.truth.scale, self.truth.scale, 1.0])
         plane = np.stack([T[:3, 0], T[:3, 1], T[:3, 3]], axis=1) @ scale
-        H = (self._to_texture @ np.linalg.inv(plane)).astype(np.float32)
-        at = self._rays @ H.T
-        at[..., :2] /= np.where(at[..., 2:] > 1e-6, at[..., 2:], np.nan)
-        uv = np.nan_to_num(at[..., :2], nan=-1e4)
+        H = self._to_texture @ np.linalg.inv(plane)
+        x, y, w = np.moveaxis(self._rays @ H.T.astype(np.float32), -1, 0)
+        # behind the camera nothing is drawn
+        w = np.where(w > 1e-6, w, np.float32(np.nan))
+        u, v = np.nan_to_num(x / w, nan=-1e4), np.nan_to_num(y / w, nan=-1e4)
+        # optics and pixels blur by about half a pixel: so many texels, as far away as the target is
+        texels = 0.6 * float(np.linalg.norm(T[:3, 3])) / camera.fx * self._to_texture[0, 0]
         image = cv2.remap(
-            self._texture,
-            uv,
-            None,
+            self._texture_blurred(texels),
+            u,
+            v,
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=150,
-        )
-        image = cv2.resize(
-            image, (camera.width, camera.height), interpolation=cv2.INTER_AREA
         ).astype(np.float32)
-        image = cv2.GaussianBlur(image, (0, 0), 0.3 * over)
-        v, u = np.ogrid[-1 : 1 : camera.height * 1j, -1 : 1 : camera.width * 1j]
-        light = 0.8 + 0.12 * u - 0.08 * v - 0.12 * (u**2 + v**2)
+        down, right = np.ogrid[-1 : 1 : camera.height * 1j, -1 : 1 : camera.width * 1j]
+        light = 0.8 + 0.12 * right - 0.08 * down - 0.12 * (right**2 + down**2)
         image = 20 + image * light.astype(np.float32) * 0.85
         image += self.rng.standard_normal(image.shape, dtype=np.float32) * self.grey_noise
         return np.asarray(np.clip(np.round(image), 0, 255), dtype=np.uint8)
 
+    def _texture_blurred(self, texels: float) -> NDArray[np.uint8]:
+        step = max(1, round(2 * texels))
+        if step not in self._blurred:
+            self._blurred[step] = cv2.GaussianBlur(self._texture, (0, 0), step / 2)
+        return self._blurred[step]
+
     def depth(self, T_base_camera: Array) -> NDArray[np.float32]:
         """Depth (H, W) of table and box [m]; the table is the target's plane."""
-        rays = self._rays_depth.astype(np.float64)
+        rays = self._rays
         table = inverse(T_base_camera) @ self.truth.T_fixed_target
-        normal = table[:3, 2]
+        normal = table[:3, 2].astype(np.float32)
         with np.errstate(divide="ignore"):
-            z = (normal @ table[:3, 3]) / (rays @ normal)
-        z[~(z > 0)] = np.inf
+            z = np.float32(table[:3, 2] @ table[:3, 3]) / (rays @ normal)
+        z[~((z > 0) & (z < 3))] = 0
         if self.box is not None:
-            T = inverse(self.box.T_base_box) @ T_base_camera
-            half = np.array(self.box.size_m) / 2
-            origin, direction = T[:3, 3], rays @ T[:3, :3].T
-            with np.errstate(divide="ignore", invalid="ignore"):
-                a, b = (-half - origin) / direction, (half - origin) / direction
-            near = np.minimum(a, b).max(axis=-1)
-            far = np.maximum(a, b).min(axis=-1)
-            z = np.where((near < far) & (near > 0) & (near < z), near, z)
-        z = z + self.rng.standard_normal(z.shape) * self.depth_noise * z**2
-        return np.where(np.isfinite(z) & (z < 3), z, 0).astype(np.float32)
+            self._add_box(z, inverse(self.box.T_base_box) @ T_base_camera, self.box)
+        sd = np.float32(self.depth_noise) * z**2
+        z += self.rng.standard_normal(z.shape, dtype=np.float32) * sd
+        return np.asarray(z, dtype=np.float32)
+
+    def _add_box(self, z: NDArray[np.float32], T_box_camera: Array, box: Box) -> None:
+        half = np.array(box.size_m) / 2
+        corners = np.array([[x, y, h] for x in (-1, 1) for y in (-1, 1) for h in (-1, 1)]) * half
+        T = inverse(T_box_camera)
+        p = corners @ T[:3, :3].T + T[:3, 3]
+        if np.any(p[:, 2] < 0.05):
+            return
+        uv, _ = project(self.truth.camera, p)
+        (u0, v0), (u1, v1) = np.floor(uv.min(axis=0)) - 1, np.ceil(uv.max(axis=0)) + 2
+        rows = slice(max(0, int(v0)), max(0, int(v1)))
+        columns = slice(max(0, int(u0)), max(0, int(u1)))
+        direction = self._rays[rows, columns] @ T_box_camera[:3, :3].T
+        if direction.size == 0:
+            return
+        with np.errstate(divide="ignore", invalid="ignore"):
+            a, b = (s * half - T_box_camera[:3, 3] for s in (-1, 1))
+            a, b = a / direction, b / direction
+        near, far = np.minimum(a, b).max(axis=-1), np.maximum(a, b).min(axis=-1)
+        part = z[rows, columns]
+        hit = (near < far) & (near > 0) & ((near < part) | (part == 0))
+        part[hit] = near[hit]
 
 
 @dataclass(frozen=True)
@@ -176,10 +201,9 @@ class SimulatedState:
     T_base_hand: Array
 
 
-def _rays(camera: Camera, over: int) -> NDArray[np.float32]:
-    """(over H, over W, 3): directions through subpixels, z = 1."""
-    u = (np.arange(camera.width * over) + 0.5) / over - 0.5
-    v = (np.arange(camera.height * over) + 0.5) / over - 0.5
+def _rays(camera: Camera) -> NDArray[np.float32]:
+    """(H, W, 3): directions through the pixels, z = 1."""
+    u, v = np.arange(camera.width, dtype=np.float64), np.arange(camera.height, dtype=np.float64)
     grid = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 1, 2)
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 1e-9)
     xy = cv2.undistortPointsIter(
@@ -217,7 +241,7 @@ def make_rig(
     middle = truth.T_fixed_target @ np.append(middle_of(target.points()), 1)
     spot = transform(
         Rotation.from_euler("z", rng.uniform(-80, 80), degrees=True).as_matrix(),
-        np.array([middle[0] + 0.02, middle[1] + 0.2, 0.02]),
+        np.array([middle[0] + 0.02, middle[1] + 0.15, 0.02]),
     )
     return Rig(
         truth,
@@ -266,3 +290,14 @@ def simulated_views(
         truth.camera,
         eye_in_hand,
     )
+
+
+def guided_route(rig: Rig, count: int) -> None:
+    """Give the rig a person who guides the arm through `count` poses and some more."""
+    points = rig.target.points()
+    middle = middle_of(points)
+    while len(rig.route) < count + 3:
+        v = random_viewpoints(rig.rng, 1, (0.3, 0.48))[0]
+        if seen_fraction(rig.truth.camera, points, inverse(v.pose(middle))) > 0.99:
+            rig.route.append(hand_pose(rig.truth, v.pose(middle), True))
+    rig._guided = True

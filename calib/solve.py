@@ -100,6 +100,11 @@ class Result:
     def fit(self) -> Fit:
         return self.judged.fit
 
+    def studentised_text(self, i: int) -> str:
+        """How far a view is out, in words."""
+        z = float(self.judged.studentised[i])
+        return f"{z:.0f} standard deviations" if z < 1e4 else "beyond measure"
+
     @property
     def keep(self) -> NDArray[np.bool_]:
         return self.judged.keep
