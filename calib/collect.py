@@ -325,7 +325,7 @@ def draw_detection(image: NDArray[np.uint8], found: Detection | None) -> NDArray
     """The image in colour (H, W, 3) BGR with the points found."""
     picture = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     if found is not None:
-        radius = max(2, round(image.shape[1] / 200))
+        radius = max(3, round(image.shape[1] / 160))
         for k, (u, v) in enumerate(found.pixels):
             colour = (0, 0, 255) if k == 0 else (80, 200, 0)
             centre = (round(u * 16), round(v * 16))

@@ -26,7 +26,7 @@ from scipy.spatial.transform import Rotation
 
 from calib.errors import CalibrationError, Finding
 from calib.model import Camera, Trajectory
-from calib.poses import PoseFormat
+from calib.poses import PoseError, PoseFormat
 from calib.se3 import transform
 from calib.targets import Target, parse
 from rt.pose import Array
@@ -67,6 +67,16 @@ class Recording:
     eye_in_hand: bool | None = None
     trajectory: Trajectory | None = None
     findings: list[Finding] = field(default_factory=list)
+
+    def read_poses(self, form: PoseFormat) -> Array:
+        """T_base_hand (N, 4, 4); raises CalibrationError that names the file and the image."""
+        try:
+            return form.read(self.rows)
+        except PoseError as error:
+            name = self.entries[error.row].name
+            raise CalibrationError(f"{self.pose_files}, pose of {name}: {error.what}") from error
+        except CalibrationError as error:
+            raise CalibrationError(f"{self.pose_files}: {error}") from error
 
     def digest(self) -> str:
         """SHA-256 of the poses and every image: names the data a result came from."""

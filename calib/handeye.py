@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 # Small matrices: threads of the linear algebra only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# What OpenCV's methods complain about is reported in our own words.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import numpy as np
 import tyro
@@ -253,24 +255,22 @@ def simulate(options: Simulate, screen: Screen) -> int:
     )
     result = calibrate(done.recording, settings)
     truth = simulation.compare(result, done.rig.truth)
-    code = _finish(result, out, out / "cell.toml", False, screen, truth, done.rig.truth)
     if options.moving:
         screen.say(
             f"time offset {result.fit.state.dt_s * 1e3:.2f} +- {2 * result.fit.dt_sd_s * 1e3:.2f} ms, "
             f"true {options.time_offset_ms:.2f} ms"
         )
-        return code
-    folder = out / "verify"
-    collector = Collector(done.cell, target, folder, simulation.QUICK, lines.append)
-    automatic(collector, 6, np.random.default_rng([options.seed, 2]))
-    again = read(folder)
-    camera = result.fit.state.camera
-    X = result.fit.state.T_mount_camera
-    checks = [check_target(again, look(again, target), target, camera, X, True, result.fit.state.T_fixed_target)]  # fmt: skip
-    checks += check_depth(again, camera, X)
-    _print_checks(checks, screen)
-    screen.say(f"report: {out / 'handeye.html'}")
-    return code
+    else:
+        folder = out / "verify"
+        collector = Collector(done.cell, target, folder, simulation.QUICK, lines.append)
+        automatic(collector, 6, np.random.default_rng([options.seed, 2]))
+        again = read(folder)
+        camera, X = result.fit.state.camera, result.fit.state.T_mount_camera
+        Z = result.fit.state.T_fixed_target
+        checks = [check_target(again, look(again, target), target, camera, X, True, Z)]
+        checks += check_depth(again, camera, X)
+        _print_checks(checks, screen)
+    return _finish(result, out, out / "cell.toml", False, screen, truth, done.rig.truth)
 
 
 def _finish(
@@ -295,9 +295,11 @@ def _finish(
     usable = s["verdict"] != NO
     if usable or force:
         write_handeye(cell, s)
+    screen.say(
+        f"report: {out / 'handeye.html'}; "
+        + (f"[handeye] written to {cell}" if usable or force else f"{cell} not written (see --force)")
+    )
     print_result(screen.console, s, truth)
-    if not (usable or force):
-        screen.say(f"{cell} was not written (--force writes it)")
     return 0 if usable or truth is not None else 1
 
 
@@ -327,9 +329,7 @@ def solve(options: Solve, screen: Screen) -> int:
     )
     with _bar(screen) as progress:
         result = calibrate(recording, settings, progress)
-    code = _finish(result, out, options.cell or out / "cell.toml", options.force, screen)
-    screen.say(f"report: {out / 'handeye.html'}")
-    return code
+    return _finish(result, out, options.cell or out / "cell.toml", options.force, screen)
 
 
 class _bar:

@@ -63,7 +63,10 @@ def reduce(lin: Linearised, unknowns: int) -> PoseLevel:
     rest, rest_sq = np.empty_like(lin.residual_px), np.empty(n)
     for i, (a, b) in enumerate(zip(lin.start[:-1], lin.start[1:], strict=True)):
         D, r = lin.D[a:b], lin.residual_px[a:b]
-        cov[i] = np.linalg.inv(D.T @ D)
+        # a pose that puts the target absurdly far away leaves next to nothing to invert
+        size = np.linalg.norm(D, axis=0) + 1e-12
+        cov[i] = np.linalg.inv(D.T @ D / np.outer(size, size) + 1e-13 * np.eye(6))
+        cov[i] /= np.outer(size, size)
         fit = cov[i] @ D.T
         error[i] = -fit @ r
         gain[i] = fit @ lin.J[a:b, :unknowns]

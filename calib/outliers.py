@@ -207,6 +207,17 @@ def explain(views: Views, judged: Judged) -> dict[int, str]:
                 break
         else:
             others = [j for j in range(len(views)) if j != i]
+            same = [
+                j
+                for j in others
+                if np.allclose(views.T_base_hand[i], views.T_base_hand[j], atol=1e-6)
+            ]
+            if same:
+                reasons[i] = (
+                    f"it has the pose of {views.names[same[0]]} but another image: the pose was not "
+                    "read anew, or belongs to the other image"
+                )
+                continue
             fitting = [
                 j for j in others if _fits(view.with_poses(views.T_base_hand[[j]]), fit, gate)
             ]
@@ -239,7 +250,8 @@ def _fits(view: Views, fit: Fit, gate: float) -> bool:
     """Whether one view with a changed pose agrees with the fit."""
     if not np.all(np.isfinite(view.T_base_hand)):
         return False
-    if target_in_camera(view, fit.state)[0, 2, 3] <= 0.01:
+    T_camera_target = target_in_camera(view, fit.state)[0]
+    if T_camera_target[2, 3] <= 0.01 or np.linalg.norm(T_camera_target[:3, 3]) > 20:
         return False
     level = reduce(Problem(view, fit.free).linearise(fit.state), fit.level.gain.shape[2])
     C = np.linalg.pinv(information(fit.level, fit.noise).sum(axis=0), hermitian=True)

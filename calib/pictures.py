@@ -42,14 +42,13 @@ def detections(result: Result, path: Path, most: int = 24) -> bool:
         image = by_name.get(result.views.names[i])
         if image is None:
             return False
-        found = Detection(np.arange(len(result.views.pixels[i])), result.views.pixels[i])
-        picture = draw_detection(read_image(str(image)), found)
+        picture = read_image(str(image))
         width = 320
-        picture = cv2.resize(
-            picture,
-            (width, round(picture.shape[0] * width / picture.shape[1])),
-            interpolation=cv2.INTER_AREA,
-        )
+        zoom = width / picture.shape[1]
+        size = (width, round(picture.shape[0] * zoom))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        pixels = (result.views.pixels[i] + 0.5) * zoom - 0.5
+        picture = draw_detection(picture, Detection(np.arange(len(pixels)), pixels))
         kept = bool(result.keep[i])
         bar = np.full((26, width, 3), 245, np.uint8)
         text = f"{result.views.names[i][-22:]}  {result.left_out_m[i] * 1e3:.2f} mm" + (
@@ -65,7 +64,7 @@ def detections(result: Result, path: Path, most: int = 24) -> bool:
     while len(tiles) % columns:
         tiles.append(np.full_like(tiles[0], 255))
     rows = [np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)]
-    cv2.imwrite(str(path), np.vstack(rows))
+    cv2.imwrite(str(path), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 6])
     return True
 
 

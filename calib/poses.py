@@ -21,6 +21,15 @@ GRAMMAR = (
     "are, and :inverse if the poses are T_hand_base; for instance euler_xyz:deg:mm"
 )
 
+
+class PoseError(CalibrationError):
+    """A row that is no pose; `row` counts from 0, `what` says what is wrong with it."""
+
+    def __init__(self, row: int, what: str) -> None:
+        super().__init__(f"pose {row}: {what}")
+        self.row, self.what = row, what
+
+
 _PROPER = ["".join(p) for p in permutations("XYZ")] + [
     a + b + a for a in "XYZ" for b in "XYZ" if a != b
 ]
@@ -70,10 +79,8 @@ class PoseFormat:
             t, q = rows[:, :3], rows[:, 3:]
             norm = np.linalg.norm(q, axis=1)
             if np.any(np.abs(norm - 1) > 0.02):
-                raise CalibrationError(
-                    f"pose {int(np.argmax(np.abs(norm - 1)))}: a quaternion of length "
-                    f"{norm[np.argmax(np.abs(norm - 1))]:.3f}, not 1"
-                )
+                k = int(np.argmax(np.abs(norm - 1)))
+                raise PoseError(k, f"a quaternion of length {norm[k]:.3f}, not 1")
             q = q if self.rotation == "quat_xyzw" else q[:, [1, 2, 3, 0]]
             R = Rotation.from_quat(q).as_matrix()
         elif self.rotation == "rotvec":
@@ -106,15 +113,16 @@ def orthonormal(R: Array) -> Array:
     off = np.abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max(axis=(-2, -1))
     if np.any(off > 0.02):
         k = int(np.argmax(off))
-        raise CalibrationError(
-            f"pose {k}: its 3x3 part is no rotation (R R^T differs from 1 by {off[k]:.3g}); "
-            "check the order of the numbers (row by row)"
+        raise PoseError(
+            k,
+            f"its 3x3 part is no rotation (R R^T differs from 1 by {off[k]:.3g}); check the order of "
+            "the numbers (row by row)",
         )
     if np.any(np.linalg.det(R) < 0):
         k = int(np.argmin(np.linalg.det(R)))
-        raise CalibrationError(
-            f"pose {k}: its 3x3 part mirrors (determinant -1); one axis is flipped: use a "
-            "right-handed frame"
+        raise PoseError(
+            k,
+            "its 3x3 part mirrors (determinant -1); one axis is flipped: use a right-handed frame",
         )
     U, _, Vt = np.linalg.svd(R)
     return np.asarray(U @ Vt)

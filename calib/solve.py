@@ -94,6 +94,8 @@ class Result:
     """How far the point at the working distance moves if the size is freed."""
     depth_ratio: float | None
     """Measured depth at the corners over the depth that the target's stated size implies."""
+    belongs: bool = True
+    """False if images and poses as a whole do not belong together; nothing finer means anything then."""
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -244,12 +246,13 @@ def calibrate(recording: Recording, settings: Settings, progress: Progress = sil
     _check_motion(views)
     C = target_poses(views)
     start = consensus(views.fixed_mount(), C, corners(views), camera, rng)
-    _check_pairing(recording, seen, T_base_hand, form, eye_in_hand, start, timed, rng)
+    belongs = _check_pairing(recording, seen, T_base_hand, form, eye_in_hand, start, timed, rng)
     if start is None:
         raise CalibrationError("no subset of the views gives a transform; take more, varied poses")
     free = Free(settings.free_scale, timed, refined_lens)
     judged = judge(views, start, Free(False, timed), free)
-    return _examine(recording, settings, target, views, judged, lens, bool(refined_lens), rng)
+    result = _examine(recording, settings, target, views, judged, lens, bool(refined_lens), rng)
+    return replace(result, belongs=belongs)
 
 
 def _drop_invalid(recording: Recording) -> None:
@@ -373,11 +376,11 @@ def _read_poses(
     form = settings.format or recording.format
     in_hand = settings.eye_in_hand if settings.eye_in_hand is not None else recording.eye_in_hand
     if form is not None and in_hand is not None:
-        return form.read(recording.rows), form, in_hand
+        return recording.read_poses(form), form, in_hand
     if form is None:
         readings = format_readings(recording.rows, seen, in_hand)
     else:
-        T = form.read(recording.rows)
+        T = recording.read_poses(form)
         readings = []
         for one in (True, False) if in_hand is None else (in_hand,):
             A = (T if one else inverse(T))[seen.index]
@@ -392,7 +395,7 @@ def _read_poses(
             )
     if not readings:
         form = PoseFormat("matrix" if recording.rows.shape[1] == 16 else "quat_xyzw")
-        form.read(recording.rows)  # says what is wrong with the numbers
+        recording.read_poses(form)  # says what is wrong with the numbers
         raise CalibrationError(f"{recording.pose_files}: the poses fit no known format")
     ranked = rank(readings, seen, rng)
     best = ranked[0]
@@ -416,7 +419,7 @@ def _read_poses(
                 f"which fits best ({said})",
             )
         )
-    return form.read(recording.rows), form, one
+    return recording.read_poses(form), form, one
 
 
 def _turn_points(
@@ -464,13 +467,13 @@ def _check_pairing(
     start: Consensus | None,
     timed: bool,
     rng: np.random.Generator,
-) -> None:
-    """Where images and poses disagree grossly, look for another reading and say so."""
+) -> bool:
+    """Where images and poses disagree grossly, look for another reading and say so; False then."""
     spread = start.scale_m if start else np.inf
     limit = SEEN_ENOUGH_M * (3 if timed else 1)
     A = (T_base_hand if eye_in_hand else inverse(T_base_hand))[seen.index]
     if spread < limit:
-        return
+        return True
     recording.findings.append(
         Finding(
             "error",
@@ -578,7 +581,7 @@ def _examine(
         scale_sd,
         shift,
         depth_ratio(recording, views, scaled, seen),
-        list(recording.findings),
+        findings=list(recording.findings),
     )
 
 

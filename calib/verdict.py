@@ -65,6 +65,9 @@ def disagreement(result: Result) -> dict[str, tuple[float, float]]:
 def judge_result(result: Result) -> tuple[str, str, list[Finding]]:
     """(verdict, its reason, all findings)."""
     findings = list(result.findings)
+    if not result.belongs:
+        reason = [f for f in findings if f.level == "error"][-1]
+        return NO, reason.text, findings
     tolerance = result.settings.tolerance_m * 1e3
     c, kept = claim(result), result.keep
     held_out = float(np.sqrt(np.mean(result.left_out_m[kept] ** 2)) * 1e3)
@@ -96,6 +99,15 @@ def judge_result(result: Result) -> tuple[str, str, list[Finding]]:
                 f"the camera's stamps are {abs(dt):.1f} +- {2 * sd:.1f} ms "
                 f"{'early' if dt > 0 else 'late'} against the robot's; the result accounts for it",
                 f"add {dt:.1f} ms to the camera's stamps" if level == "warning" else "",
+            )
+        )
+    pixel = result.fit.noise.pixel_px
+    if result.views.pixels_are_real and pixel > 0.7:
+        findings.append(
+            Finding(
+                "warning",
+                f"corners lie {pixel:.2f} px from where a rigid flat target would have them",
+                "check the kind and flatness of the target, the focus and the lens model",
             )
         )
     n = int(np.sum(kept))

@@ -64,7 +64,7 @@ def fixed_mount(recording: Recording, eye_in_hand: bool) -> Array:
         raise CalibrationError(
             f"{recording.pose_files} does not say how its poses are written; give --pose-format"
         )
-    T = form.read(recording.rows)
+    T = recording.read_poses(form)
     return T if eye_in_hand else inverse(T)
 
 
