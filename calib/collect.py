@@ -330,7 +330,7 @@ def draw_detection(image: NDArray[np.uint8], found: Detection | None) -> NDArray
             colour = (0, 0, 255) if k == 0 else (80, 200, 0)
             centre = (round(u * 16), round(v * 16))
             cv2.circle(picture, centre, radius * 16, colour, 1, cv2.LINE_AA, shift=4)
-    return picture
+    return np.asarray(picture)
 
 
 def _preview(path: Path, image: NDArray[np.uint8], found: Detection | None, label: str) -> None:

@@ -171,7 +171,7 @@ def read_depth(path: Path) -> NDArray[np.float32]:
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint16 or image.ndim != 2:
         raise CalibrationError(f"{path} is no 16-bit depth image")
-    return image.astype(np.float32) * np.float32(DEPTH_UNIT_M)
+    return np.asarray(image.astype(np.float32) * np.float32(DEPTH_UNIT_M))
 
 
 def is_dataset(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ class Detection:
     """(m, 2); the centre of the first pixel is (0, 0)."""
 
 
-def gray(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+def gray(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Any image (colour, 16 bit, float) as 8-bit grey; 16-bit infrared is stretched to its range."""
     if image.ndim == 3:
         image = cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)

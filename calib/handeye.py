@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 # Small matrices: threads of the linear algebra only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -25,170 +25,18 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from calib.errors import CalibrationError, require_opencv
-
-DEFAULT_TARGET = "charuco:7x5:30:22:DICT_5X5_1000"
-
-
-@dataclass(frozen=True)
-class Simulate:
-    """Calibrate a simulated rig and compare the claimed error with the true one."""
-
-    seed: int = 0
-    """Chooses rig, noise and poses."""
-    poses: int = 15
-    """Image-pose pairs to take."""
-    target: str = DEFAULT_TARGET
-    """KIND:COLUMNSxROWS:SIZE_MM[:SECOND_MM][:DICTIONARY]."""
-    robot_noise_mm: float = 0.2
-    """Standard deviation of the arm's position per axis, mm."""
-    robot_noise_deg: float = 0.02
-    """Standard deviation of the arm's rotation per axis, deg."""
-    true_size: float = 1.0
-    """True size of the target over the stated one: 1.02 is a board measured 2 % too small."""
-    time_offset_ms: float = 0.0
-    """Robot time minus the stamp of an image, ms; needs --moving to matter."""
-    moving: bool = False
-    """Take the images while the arm moves, and estimate the time offset."""
-    working_mm: float = 300.0
-    """Distance from the camera at which the error matters, mm."""
-    tolerance_mm: float = 1.0
-    """Error of a point at the working distance that still is good, mm."""
-    out: Path | None = None
-    """Results: data/, cell.toml, handeye.json, handeye.html and PNGs. Default runs/handeye/TIME."""
+from calib.options import Collect, Command, PrintTarget, Simulate, Solve, Verify
 
 
-@dataclass(frozen=True)
-class Solve:
-    """Compute the transform from a folder of images and poses, and judge it."""
-
-    data: tyro.conf.Positional[Path]
-    """Folder of `collect`, folder of images with a pose file, or a file of samples of
-    moveit_calibration or easy_handeye."""
-    target: str | None = None
-    """KIND:COLUMNSxROWS:SIZE_MM[:SECOND_MM][:DICTIONARY]; KIND is charuco, aprilgrid, chessboard,
-    circles or acircles. Needed unless the data say."""
-    poses: Path | None = None
-    """File or folder of robot poses, where it is not found by itself."""
-    pose_format: str | None = None
-    """matrix, quat_xyzw, quat_wxyz, rotvec, euler_XYZ (moving axes) or euler_xyz (fixed axes), then
-    :deg, :mm, :cm, :in, :inverse as needed. Default: as the file says, else whichever fits."""
-    camera_is: Literal["auto", "in-hand", "fixed"] = "auto"
-    """Where the camera is mounted; fixed: the hand holds the target."""
-    camera: Path | None = None
-    """Intrinsics: JSON, YAML (ROS, OpenCV), XML (ViSP). Default: a file in the folder."""
-    intrinsics: Literal["auto", "given", "estimate"] = "auto"
-    """auto: given ones if they fit the images, else estimated from them."""
-    free_scale: bool = False
-    """Estimate the target's size too; the robot is then the ruler."""
-    working_mm: float = 300.0
-    """Distance from the camera at which the error matters, mm."""
-    tolerance_mm: float = 1.0
-    """Error of a point at the working distance that still is good, mm."""
-    cell: Path | None = None
-    """Cell file whose [handeye] section is written. Default: cell.toml in --out. A result that must
-    not be used is not written unless --force."""
-    force: bool = False
-    """Write the cell file whatever the verdict."""
-    seed: int = 0
-    """Of the random subsets."""
-    out: Path | None = None
-    """Results. Default runs/handeye/TIME."""
-
-
-@dataclass(frozen=True)
-class Collect:
-    """Move the arm (or wait while it is guided) and store images with poses."""
-
-    robot: str = "sim"
-    """Driver of the arm: sim, or a module of rt.robot."""
-    camera: str = "sim"
-    """Driver of the camera: sim, or a module of rt.camera."""
-    address: str = ""
-    """Network address of the arm."""
-    stream: Literal["infrared", "colour"] = "infrared"
-    """Infrared: the left imager, in whose frame depth is given. Colour: calibrates that imager."""
-    target: str = DEFAULT_TARGET
-    """KIND:COLUMNSxROWS:SIZE_MM[:SECOND_MM][:DICTIONARY]."""
-    poses: int = 15
-    """Image-pose pairs to take."""
-    free_drive: bool = False
-    """Do not move the arm: store a pair whenever the guided arm rests at a new pose."""
-    moving: bool = False
-    """Take the images on the way, with the arm's path, to find the time offset too."""
-    travel_mm: float = 350.0
-    """The hand stays this near to where it starts, mm."""
-    down_mm: float = 100.0
-    """The hand goes at most this far below where it starts, mm."""
-    speed_mm_s: float = 80.0
-    """Speed of the hand, mm/s."""
-    turn_deg_s: float = 20.0
-    """Turning speed of the hand, deg/s."""
-    yes: bool = False
-    """Move without asking first."""
-    seed: int = 0
-    """Of the choice of poses, and of the simulated rig."""
-    out: Path | None = None
-    """A new folder for the data. Default runs/handeye/TIME/data."""
-
-
-@dataclass(frozen=True)
-class Verify:
-    """Look again from new poses: does the target (or table and box, by depth) stay in one place?"""
-
-    data: tyro.conf.Positional[Path | None] = None
-    """Folder with images and poses taken after calibrating. Default: collect them now."""
-    cell: Path = Path("cell.toml")
-    """Cell file with the calibration."""
-    depth_only: bool = False
-    """Compare the table's plane and a box in the depth images; no target is needed."""
-    target: str | None = None
-    """Default: the one calibrated with."""
-    pose_format: str | None = None
-    """As for solve."""
-    robot: str = "sim"
-    """Driver of the arm, if new data are collected."""
-    camera: str = "sim"
-    """Driver of the camera, if new data are collected."""
-    address: str = ""
-    """Network address of the arm."""
-    poses: int = 6
-    """New poses to look from."""
-    yes: bool = False
-    """Move without asking first."""
-    tolerance_mm: float = 2.0
-    """Root mean square error in the robot's frame beyond which the check fails (exit code 1), mm."""
-    seed: int = 0
-    """Of the choice of poses, and of the simulated rig."""
-    out: Path | None = None
-    """Results. Default runs/handeye/TIME."""
-
-
-@dataclass(frozen=True)
-class PrintTarget:
-    """Write a target as a PDF in true size."""
-
-    target: tyro.conf.Positional[str] = DEFAULT_TARGET
-    """KIND:COLUMNSxROWS:SIZE_MM[:SECOND_MM][:DICTIONARY]."""
-    out: Path | None = None
-    """PDF to write. Default: a name after the target, here."""
-    paper: Literal["A4", "Letter", "A3", "A2", "A1", "A0"] | None = None
-    """Default: the smallest that holds it."""
-
-
-Command = (
-    Annotated[Simulate, tyro.conf.subcommand("simulate")]
-    | Annotated[Collect, tyro.conf.subcommand("collect")]
-    | Annotated[Solve, tyro.conf.subcommand("solve")]
-    | Annotated[Verify, tyro.conf.subcommand("verify")]
-    | Annotated[PrintTarget, tyro.conf.subcommand("print-target")]
-)
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
 @dataclass
 class Screen:
     """Where results are printed; progress only where someone watches."""
 
-    console: Console = field(default_factory=lambda: Console(width=None if sys.stdout.isatty() else 120, highlight=False))  # fmt: skip
+    console: Console = field(default_factory=lambda: _console())
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)
@@ -220,8 +68,9 @@ def simulate(options: Simulate, screen: Screen) -> int:
     from calib import simulate as simulation
     from calib.collect import Collector, automatic
     from calib.noise import Noise
+    from calib.observe import look
     from calib.readers import read
-    from calib.solve import Settings, calibrate, look
+    from calib.solve import Settings, calibrate
     from calib.targets import parse
     from calib.verify import check_depth, check_target
 
@@ -297,7 +146,11 @@ def _finish(
         write_handeye(cell, s)
     screen.say(
         f"report: {out / 'handeye.html'}; "
-        + (f"[handeye] written to {cell}" if usable or force else f"{cell} not written (see --force)")
+        + (
+            f"[handeye] written to {cell}"
+            if usable or force
+            else f"{cell} not written (see --force)"
+        )
     )
     print_result(screen.console, s, truth)
     return 0 if usable or truth is not None else 1
@@ -403,10 +256,10 @@ def verify(options: Verify, screen: Screen) -> int:
     from calib.cell import read_handeye
     from calib.collect import Limits, automatic
     from calib.intrinsics import camera_from_dict
+    from calib.observe import look
     from calib.poses import parse_format
     from calib.readers import read
     from calib.report import write_json
-    from calib.solve import look
     from calib.targets import parse
     from calib.verify import check_depth, check_target
 
@@ -484,7 +337,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = ("simulate", "collect", "solve", "verify", "print-target")
     if not any(a in (*names, "-h", "--help") for a in arguments[:1]):
         arguments = ["simulate", *arguments]
-    options = tyro.cli(Command, args=arguments, prog="python -m calib.handeye", description=__doc__)  # type: ignore[call-overload]
+    options = tyro.cli(Command, args=arguments, prog="python -m calib.handeye", description=__doc__)
     screen = Screen()
     try:
         require_opencv()

@@ -13,8 +13,10 @@ import yaml
 from calib.errors import CalibrationError
 from calib.model import Camera
 
+_SUFFIXES = (".json", ".yaml", ".yml", ".xml", ".txt", ".csv")
 
-class _AnyTag(yaml.SafeLoader):
+
+class _AnyTag(yaml.SafeLoader):  # type: ignore[misc]
     """YAML whose unknown tags (!!opencv-matrix) are read as what they hold."""
 
 
@@ -49,7 +51,7 @@ def load_yaml(text: str) -> Any:
 def find_camera(folder: Path) -> Camera | None:
     """The intrinsics in a folder, by any file that holds some."""
     names = ("intrin", "camera", "calib", "cam", "k")
-    files = [p for p in folder.rglob("*") if p.suffix.lower() in (".json", ".yaml", ".yml", ".xml", ".txt", ".csv")]  # fmt: skip
+    files = [p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES]
     for name in names:
         for file in sorted(files):
             stem = file.stem.lower()

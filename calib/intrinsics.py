@@ -93,7 +93,10 @@ def camera_from_dict(values: dict[str, Any]) -> Camera:
         return Camera(
             int(values["width"]),
             int(values["height"]),
-            *(float(values[k]) for k in ("fx", "fy", "cx", "cy")),
+            float(values["fx"]),
+            float(values["fy"]),
+            float(values["cx"]),
+            float(values["cy"]),
             tuple(float(x) for x in values["dist"]),
         )
     except (KeyError, TypeError, ValueError) as error:

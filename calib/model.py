@@ -11,6 +11,7 @@ where T_mount_camera and T_fixed_target are sought and T_fixed_mount comes from 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -96,7 +97,7 @@ class Views:
     def __len__(self) -> int:
         return len(self.names)
 
-    def take(self, which: Array | list[int]) -> Views:
+    def take(self, which: NDArray[Any] | list[int]) -> Views:
         """The views of an index or mask array."""
         index = np.arange(len(self))[which]
         return replace(

@@ -192,8 +192,8 @@ def _transposed(T: Array) -> Array:
 
 def explain(views: Views, judged: Judged) -> dict[int, str]:
     """For every view left out, the likeliest reason in words."""
-    fit, out = judged.fit, np.flatnonzero(~judged.keep)
-    if not len(out):
+    fit, out = judged.fit, np.flatnonzero(~judged.keep).tolist()
+    if not out:
         return {}
     kept = np.flatnonzero(judged.keep)
     gate = max(3 * float(np.median(judged.studentised[kept])), 4.0)

@@ -123,7 +123,8 @@ def scene(result: Result, path: Path) -> None:
     everything = []
     points = result.target.points() * fit.state.scale
     lo, hi = points.min(axis=0), points.max(axis=0)
-    box = np.array([[x, y, 0, 1] for x, y in ((lo[0], lo[1]), (hi[0], lo[1]), (hi[0], hi[1]), (lo[0], hi[1]), (lo[0], lo[1]))])  # fmt: skip
+    ring = ((lo[0], lo[1]), (hi[0], lo[1]), (hi[0], hi[1]), (lo[0], hi[1]), (lo[0], lo[1]))
+    box = np.array([[x, y, 0, 1] for x, y in ring])
     board = (box @ fit.state.T_fixed_target.T)[:, :3]
     axes.plot_trisurf(*board[:4].T, triangles=[[0, 1, 2], [0, 2, 3]], color="#bbbbbb", alpha=0.9)
     axes.plot(*board.T, color=INK, lw=1)

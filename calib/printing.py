@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from calib.errors import CalibrationError
 from calib.targets import Target
 
@@ -54,7 +56,7 @@ def print_target(target: Target, path: Path, paper: str | None = None) -> str:
     shapes = target.shapes()
     axes.add_collection(
         PolyCollection(
-            [(p + (left, top)) * 1e3 for _, p in shapes],
+            [(p + np.array([left, top])) * 1e3 for _, p in shapes],
             facecolors=["black" if black else "white" for black, _ in shapes],
             edgecolors="none",
             antialiaseds=False,

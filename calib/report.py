@@ -156,19 +156,20 @@ def write_html(
         + (f"<br><span class=dim>→ {e(f['remedy'])}</span>" if f["remedy"] else "")
         for f in s["findings"]
     )
-    n = s["noise"]
+    n, far, ratio, camera = s["noise"], s["held_out_rms"], s["depth_ratio"], s["camera"]
+    lens = ", ".join(f"{k} {camera[k]:.2f}" for k in ("fx", "fy", "cx", "cy")) + " px"
     lines = [
         ("data", s["data"]),
         ("SHA-256", s["data_sha256"]),
         ("target", s["target"]),
         ("camera", "in the hand" if s["eye_in_hand"] else "fixed"),
         ("poses", f"{sum(p['kept'] for p in s['poses'])} of {len(s['poses'])} used"),
-        ("held-out error, rms", f"{s['held_out_rms']['mm']:.3f} mm, {s['held_out_rms']['deg']:.4f} deg, {s['held_out_rms']['px']:.2f} px"),
+        ("held-out error, rms", f"{far['mm']:.3f} mm, {far['deg']:.4f} deg, {far['px']:.2f} px"),
         ("corner noise", "no images" if n["pixel_px"] is None else f"{n['pixel_px']:.3f} px"),
         ("robot noise per axis", f"{n['robot_mm']:.3f} mm, {n['robot_deg']:.4f} deg"),
         ("size by robot motion", f"{s['scale']['value']:.5f} ± {2 * s['scale']['sd']:.5f} of that stated"),
-        ("size by depth images", "no depth" if s["depth_ratio"] is None else f"{s['depth_ratio']:.4f} of that stated"),
-        ("intrinsics", ("estimated" if s["camera"]["estimated"] else "given") + f": fx {s['camera']['fx']:.2f}, fy {s['camera']['fy']:.2f}, cx {s['camera']['cx']:.2f}, cy {s['camera']['cy']:.2f} px"),
+        ("size by depth images", "no depth" if ratio is None else f"{ratio:.4f} of that stated"),
+        ("intrinsics", ("estimated: " if camera["estimated"] else "given: ") + lens),
     ]  # fmt: skip
     if s["time_offset_ms"] is not None:
         lines.append(
@@ -206,7 +207,8 @@ def _parameters(s: dict[str, Any], truth: dict[str, Any] | None) -> str:
         rows += f"<tr><td>{name}<td>{value[k]:.{digits}f}<td>± {half[k]:.{digits}f}<td>{unit}"
         rows += f"<td>{'-' if np.isnan(score) else f'{score:.0%}'}"
         rows += f"<td>{truth['error'][k]:+.{digits}f}" if truth else ""
-    rows += f"<tr><td>point at {s['working_distance_m'] * 1e3:.0f} mm<td><td>{s['point_radius95_mm']:.3f}<td>mm"
+    at = s["working_distance_m"] * 1e3
+    rows += f"<tr><td>point at {at:.0f} mm<td><td>{s['point_radius95_mm']:.3f}<td>mm"
     rows += f"<td>{s['motion']['overall']:.0%}" + (
         f"<td>{truth['point_error_mm']:.3f}" if truth else ""
     )

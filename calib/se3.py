@@ -60,10 +60,10 @@ def right_jacobian(w: ArrayLike) -> Array:
     w = np.asarray(w, dtype=np.float64)
     angle, S = float(np.linalg.norm(w)), skew(w)
     if angle < 1e-6:
-        return np.eye(3) - S / 2
+        return np.asarray(np.eye(3) - S / 2)
     a = (1 - np.cos(angle)) / angle**2
     b = (angle - np.sin(angle)) / angle**3
-    return np.eye(3) - a * S + b * S @ S
+    return np.asarray(np.eye(3) - a * S + b * S @ S)
 
 
 def angle_deg(T: ArrayLike) -> Array:

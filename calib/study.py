@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,7 @@ def time_offset(o: Options, dt_s: float = 0.03, images: int = 25) -> dict[str, A
         truth = random_truth(rng)
         noise = Noise(o.pixel_px, o.robot_mm * 1e-3, float(np.radians(o.robot_deg)))
         way = simulated_views(rng, truth, points, 9, Noise(0.0, 0.0, 0.0)).T_base_hand
-        legs = [to_vector(inverse(a) @ b) for a, b in zip(way[:-1], way[1:], strict=True)]
+        legs = [to_vector(inverse(a) @ b) for a, b in pairwise(way)]
         took = [max(np.linalg.norm(s[3:]) / 0.1, np.linalg.norm(s[:3]) / 0.4) for s in legs]
         true_path = Trajectory(np.concatenate([[0], np.cumsum(took)]), way)
         stamps = np.arange(0, true_path.stamp_s[-1], 0.008)

@@ -105,7 +105,7 @@ class Target:
             first = int(self.kind == "charuco")
             y, x = np.mgrid[first:r, first:c]
             xy = np.stack([x, y], axis=-1).reshape(-1, 2) * self.size_m
-        return np.c_[xy, np.zeros(len(xy))]
+        return np.asarray(np.c_[xy, np.zeros(len(xy))])
 
     def symmetries(self) -> list[Array]:
         """Motions S (4, 4) of the target onto itself that no image can tell apart, identity first."""

@@ -11,8 +11,9 @@ from scipy.stats import t as student
 
 from calib.errors import Finding
 from calib.motions import PARAMETERS
+from calib.observe import listed
 from calib.se3 import angle_deg
-from calib.solve import Result, listed
+from calib.solve import Result
 from rt.pose import Array
 
 GOOD, USABLE, NO = "good", "usable", "do not use"
@@ -74,7 +75,7 @@ def judge_result(result: Result) -> tuple[str, str, list[Finding]]:
     findings += _scale_findings(result, tolerance)
     if (~kept).any():
         share = float(np.mean(~kept))
-        for i in np.flatnonzero(~kept):
+        for i in np.flatnonzero(~kept).tolist():
             findings.append(
                 Finding(
                     "warning" if share <= 0.2 else "error",

@@ -14,8 +14,8 @@ from calib.dataset import Recording, read_depth
 from calib.errors import CalibrationError
 from calib.model import Camera
 from calib.motions import middle_of
+from calib.observe import Sight
 from calib.se3 import angle_deg, inverse, mean_transform
-from calib.solve import Sight
 from calib.targets import Target
 from rt.pose import Array
 
