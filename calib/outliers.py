@@ -107,17 +107,24 @@ class Judged:
     """(N,) states fitted without each view."""
 
 
-def judge(views: Views, start: Consensus, free: Free, fit_free: Free | None = None) -> Judged:
+def judge(
+    views: Views,
+    start: Consensus,
+    free: Free,
+    fit_free: Free | None = None,
+    prune: bool = True,
+) -> Judged:
     """Refine on the views that agree; drop the worst while a fit without it rejects it; admit again.
 
-    A view is judged only by fits, and noise, that it had no part in, so it cannot hide itself.
+    A view is judged only by fits, and noise, that it had no part in, so it cannot hide itself. Without
+    `prune` all views are kept: where nothing belongs together, there is no one to blame.
     """
     n = len(views)
-    keep = start.agreeing.copy()
+    keep = start.agreeing.copy() if prune else np.ones(n, dtype=bool)
     level = FALSE_ALARM / n
     least = max(3, int(np.ceil(0.5 * n)))
     fit = refine(views.take(keep), start.state, free)
-    for _ in range(n):
+    for _ in range(n if prune else 0):
         p, *_ = _surprise(views, fit, keep)
         inside = np.flatnonzero(keep)
         worst = inside[np.argmin(p[inside])]

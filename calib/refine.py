@@ -93,7 +93,7 @@ def minimise(problem: Problem, state: State, noise: Noise) -> tuple[State, Linea
         ftol=1e-7,
         xtol=1e-9,
         gtol=1e-9,
-        max_nfev=60,
+        max_nfev=30,
     )
     best = moved(state, result.x, free)
     lin = problem.linearise(best)

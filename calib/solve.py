@@ -154,7 +154,7 @@ def calibrate(recording: Recording, settings: Settings, progress: Progress = sil
     if start is None:
         raise CalibrationError("no subset of the views gives a transform; take more, varied poses")
     free = Free(settings.free_scale, timed, refined_lens)
-    judged = judge(views, start, Free(False, timed), free)
+    judged = judge(views, start, Free(False, timed), free if belongs else None, belongs)
     result = _examine(recording, settings, target, views, judged, lens, bool(refined_lens), rng)
     return replace(result, belongs=belongs)
 

@@ -93,13 +93,13 @@ def judge_result(result: Result) -> tuple[str, str, list[Finding]]:
             )
     if result.fit.free.dt:
         dt, sd = result.fit.state.dt_s * 1e3, result.fit.dt_sd_s * 1e3
-        level = "warning" if abs(dt) > max(3 * sd, 2.0) else "note"
+        far = abs(dt) > max(3 * sd, 2.0)
         findings.append(
             Finding(
-                level,
+                "warning" if far else "note",
                 f"the camera's stamps are {abs(dt):.1f} +- {2 * sd:.1f} ms "
                 f"{'early' if dt > 0 else 'late'} against the robot's; the result accounts for it",
-                f"add {dt:.1f} ms to the camera's stamps" if level == "warning" else "",
+                f"add {dt:.1f} ms to the camera's stamps" if far else "",
             )
         )
     pixel = result.fit.noise.pixel_px

@@ -20,7 +20,9 @@ POINTS = Target().points()
 NOISE = Noise(0.1, 2e-4, float(np.radians(0.02)))
 
 
-def views_of(seed: int, count: int = 12, noise: Noise = NOISE, eye_in_hand: bool = True, scale: float = 1.0):
+def views_of(
+    seed: int, count: int = 12, noise: Noise = NOISE, eye_in_hand: bool = True, scale: float = 1.0
+):
     rng = np.random.default_rng(seed)
     truth = random_truth(rng)
     truth = State(truth.T_mount_camera, truth.T_fixed_target, truth.camera, scale)
@@ -73,7 +75,9 @@ def test_hand_derivative_matches_differences(eye_in_hand):
         step = np.zeros(6)
         step[k] = 1e-6
         ahead, behind = (
-            Problem(views.with_poses(views.T_base_hand @ from_vector(s * step)), Free()).residual(truth)
+            Problem(views.with_poses(views.T_base_hand @ from_vector(s * step)), Free()).residual(
+                truth
+            )
             for s in (1, -1)
         )
         number = (ahead - behind) / 2e-6
@@ -152,7 +156,9 @@ def test_time_offset_of_moving_images_is_recovered():
     stamps = np.arange(0, 40.0, 0.02)
     path = Trajectory(np.linspace(0, 40.0, 9), still.T_base_hand)
     rng = np.random.default_rng(9)
-    T = path.at(stamps) @ from_vector(rng.normal(size=(len(stamps), 6)) * np.sqrt(NOISE.robot_variance))
+    T = path.at(stamps) @ from_vector(
+        rng.normal(size=(len(stamps), 6)) * np.sqrt(NOISE.robot_variance)
+    )
     t = np.sort(rng.uniform(1, 39, 25))
     pixels, poses = [], path.at(t)
     for A in poses:
@@ -181,10 +187,15 @@ def test_advised_pose_beats_random_ones():
         from calib.motions import invert, pose_information, working_matrix
         from calib.noise import information
 
-        H, M = information(fit.level, fit.noise).sum(axis=0), working_matrix(truth.T_mount_camera, 0.3)
+        H, M = (
+            information(fit.level, fit.noise).sum(axis=0),
+            working_matrix(truth.T_mount_camera, 0.3),
+        )
 
         def error(T, H=H, M=M, fit=fit):
-            return np.trace(M @ invert(H + pose_information(fit.state, fit.noise, T, POINTS, True)[0])[:6, :6])
+            return np.trace(
+                M @ invert(H + pose_information(fit.state, fit.noise, T, POINTS, True)[0])[:6, :6]
+            )
 
         better += error(advice.next_T_base_hand[None]) < error(more)
     assert better >= 5
@@ -201,7 +212,10 @@ def test_viewpoints_look_at_the_target():
         # the target's z points into the paper, so the camera looks along it
         tilt = float(np.degrees(np.arccos(C[2, 2])))
         assert tilt == pytest.approx(v.tilt_deg)
-    assert seen_fraction(LENS, POINTS, inverse(random_viewpoints(rng, 1, (0.4, 0.4))[0].pose(middle))) > 0
+    assert (
+        seen_fraction(LENS, POINTS, inverse(random_viewpoints(rng, 1, (0.4, 0.4))[0].pose(middle)))
+        > 0
+    )
 
 
 def test_small_angles_are_measured_exactly():

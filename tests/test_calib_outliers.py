@@ -25,7 +25,9 @@ def rig(seed, count=15):
 
 
 def judged(views, rng):
-    start = consensus(views.fixed_mount(), target_poses(views), corners(views), views.camera, rng, 60)
+    start = consensus(
+        views.fixed_mount(), target_poses(views), corners(views), views.camera, rng, 60
+    )
     return judge(views, start, Free())
 
 
@@ -92,7 +94,9 @@ def rows_as(T, form: PoseFormat):
     R = Rotation.from_matrix(T[:, :3, :3])
     t = T[:, :3, 3] / {"m": 1, "mm": 1e-3}[form.unit]
     if form.rotation == "matrix":
-        return np.concatenate([T[:, :3], np.tile([0, 0, 0, 1.0], (len(T), 1, 1))], axis=1).reshape(-1, 16)
+        return np.concatenate([T[:, :3], np.tile([0, 0, 0, 1.0], (len(T), 1, 1))], axis=1).reshape(
+            -1, 16
+        )
     if form.rotation == "quat_xyzw":
         return np.c_[t, R.as_quat()]
     if form.rotation == "quat_wxyz":
@@ -106,7 +110,11 @@ def rows_as(T, form: PoseFormat):
 def seen_of(views, target=None):
     target = target or Target()
     return Seen(
-        np.arange(len(views)), target_poses(views), target.symmetries(), corners(views), views.camera
+        np.arange(len(views)),
+        target_poses(views),
+        target.symmetries(),
+        corners(views),
+        views.camera,
     )
 
 

@@ -17,7 +17,9 @@ from calib.se3 import inverse, transform
 N = 11
 RNG = np.random.default_rng(0)
 T = transform(Rotation.random(N, random_state=1).as_matrix(), RNG.uniform(-0.6, 0.6, (N, 3)))
-C = transform(Rotation.random(N, random_state=2).as_matrix(), [0, 0, 0.4] + RNG.uniform(-0.1, 0.1, (N, 3)))
+C = transform(
+    Rotation.random(N, random_state=2).as_matrix(), [0, 0, 0.4] + RNG.uniform(-0.1, 0.1, (N, 3))
+)
 QUAT = Rotation.from_matrix(T[:, :3, :3]).as_quat()
 VECTOR = Rotation.from_matrix(T[:, :3, :3]).as_rotvec()
 
@@ -56,7 +58,9 @@ def test_matrices_of_three_rows_and_stacked_blocks(tmp_path):
 def test_csv_with_header_and_names_in_any_order(tmp_path):
     lines = ["image,x_mm,y_mm,z_mm,qx,qy,qz,qw"]
     for k in reversed(range(N)):
-        lines.append(f"image{k}.png," + ",".join(f"{v:.12g}" for v in [*T[k][:3, 3] * 1e3, *QUAT[k]]))
+        lines.append(
+            f"image{k}.png," + ",".join(f"{v:.12g}" for v in [*T[k][:3, 3] * 1e3, *QUAT[k]])
+        )
     (images(tmp_path) / "robot.csv").write_text("\n".join(lines))
     recording = read(tmp_path)
     assert recording.format == PoseFormat("quat_xyzw", unit="mm")
@@ -65,7 +69,9 @@ def test_csv_with_header_and_names_in_any_order(tmp_path):
 
 def test_csv_header_that_names_a_rotation_vector_in_degrees(tmp_path):
     lines = ["x,y,z,rotvec_x_deg,rotvec_y_deg,rotvec_z_deg"]
-    lines += [",".join(f"{v:.12g}" for v in [*T[k][:3, 3], *np.degrees(VECTOR[k])]) for k in range(N)]
+    lines += [
+        ",".join(f"{v:.12g}" for v in [*T[k][:3, 3], *np.degrees(VECTOR[k])]) for k in range(N)
+    ]
     (images(tmp_path) / "robot.csv").write_text("\n".join(lines))
     recording = read(tmp_path)
     assert recording.format == PoseFormat("rotvec", True)
@@ -83,7 +89,9 @@ def test_angles_without_a_convention_stay_open(tmp_path):
 def test_json_lists_and_mappings(tmp_path):
     images(tmp_path)
     (tmp_path / "poses.json").write_text(
-        json.dumps([{"file": f"image{k}.png", "T_base_hand": T[k].tolist()} for k in reversed(range(N))])
+        json.dumps(
+            [{"file": f"image{k}.png", "T_base_hand": T[k].tolist()} for k in reversed(range(N))]
+        )
     )
     check(read(tmp_path))
     (tmp_path / "poses.json").write_text(json.dumps({f"image{k}": T[k].tolist() for k in range(N)}))
@@ -122,7 +130,9 @@ def test_opencv_yaml(tmp_path):
     text = "%YAML:1.0\n---\n"
     for k in range(N):
         data = ", ".join(f"{x:.12g}" for x in T[k].ravel())
-        text += f"image{k}: !!opencv-matrix\n   rows: 4\n   cols: 4\n   dt: d\n   data: [ {data} ]\n"
+        text += (
+            f"image{k}: !!opencv-matrix\n   rows: 4\n   cols: 4\n   dt: d\n   data: [ {data} ]\n"
+        )
     (tmp_path / "poses.yaml").write_text(text)
     check(read(tmp_path))
 
@@ -156,14 +166,16 @@ def test_moveit_calibration_samples(tmp_path, nested):
     def block(M):
         if nested:
             return "".join(
-                "    -" + "".join(f"{'     ' if c else ''} - {x:.12g}\n" for c, x in enumerate(r)) for r in M
+                "    -" + "".join(f"{'     ' if c else ''} - {x:.12g}\n" for c, x in enumerate(r))
+                for r in M
             )
         return "".join(f"    - {x:.12g}\n" for x in M.ravel())
 
     path = tmp_path / "samples.yaml"
     path.write_text(
         "".join(
-            f"- effector_wrt_world:\n{block(T[k])}  object_wrt_sensor:\n{block(C[k])}" for k in range(N)
+            f"- effector_wrt_world:\n{block(T[k])}  object_wrt_sensor:\n{block(C[k])}"
+            for k in range(N)
         )
     )
     recording = read(path)

@@ -48,7 +48,9 @@ def raster(spec: str):
     return image, A
 
 
-@pytest.mark.parametrize("spec", ["charuco:7x5:30:22:DICT_5X5_100", "chessboard:9x6:22", "acircles:4x11:15"])
+@pytest.mark.parametrize(
+    "spec", ["charuco:7x5:30:22:DICT_5X5_100", "chessboard:9x6:22", "acircles:4x11:15"]
+)
 @pytest.mark.parametrize("quarter", range(4))
 def test_turned_images_keep_the_numbering(spec, quarter):
     target = parse(spec)
@@ -117,9 +119,13 @@ def test_printed_squares_have_true_size(spec, tmp_path):
     box = [float(x) for x in re.search(rb"/MediaBox \[([^\]]*)\]", data)[1].split()]
     np.testing.assert_allclose(np.array(box[2:]) * 25.4 / 72, [width, height], atol=0.1)
     text = b"".join(
-        zlib.decompress(m) for m in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", data, re.S) if m[:1] == b"x"
+        zlib.decompress(m)
+        for m in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", data, re.S)
+        if m[:1] == b"x"
     )
-    xy = np.array([[float(a), float(b)] for a, b in re.findall(rb"([-\d.]+) ([-\d.]+) [ml]\b", text)])
+    xy = np.array(
+        [[float(a), float(b)] for a, b in re.findall(rb"([-\d.]+) ([-\d.]+) [ml]\b", text)]
+    )
     x0, y0, x1, y1 = (v * 1e3 for v in target.extent())
     drawn = np.ptp(xy[xy[:, 1] > 20 / 25.4 * 72], axis=0) * 25.4 / 72
     # the page's own frame is among the paths of some targets; the target's extent must be too
