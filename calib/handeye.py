@@ -106,7 +106,7 @@ def simulate(options: Simulate, screen: Screen) -> int:
     truth = simulation.compare(result, done.rig.truth)
     if options.moving:
         screen.say(
-            f"time offset {result.fit.state.dt_s * 1e3:.2f} +- {2 * result.fit.dt_sd_s * 1e3:.2f} ms, "
+            f"time offset {result.fit.state.dt_s * 1e3:.2f} ± {2 * result.fit.dt_sd_s * 1e3:.2f} ms, "
             f"true {options.time_offset_ms:.2f} ms"
         )
     else:

@@ -92,7 +92,11 @@ def look(recording: Recording, target: Target, progress: Progress = silent) -> l
             twins.update(group[1:])
     size = next(iter(sizes))
     if recording.camera is not None:
-        recording.camera = of_size(recording.camera, size)
+        try:
+            recording.camera = of_size(recording.camera, size)
+        except CalibrationError as error:
+            recording.findings.append(Finding("warning", f"{error}; they are not used"))
+            recording.camera = None
     return [s for s in sights if s.index not in twins]
 
 
@@ -102,7 +106,7 @@ def of_size(camera: Camera, size: tuple[int, int]) -> Camera:
     if (camera.width, camera.height) != size:
         raise CalibrationError(
             f"the intrinsics are for {camera.width}x{camera.height} images, these are "
-            f"{size[0]}x{size[1]}; give those of this stream, or --intrinsics estimate"
+            f"{size[0]}x{size[1]}"
         )
     return camera
 

@@ -141,7 +141,7 @@ th{background:#f5f5f5;font-weight:600} td:first-child,th:first-child{text-align:
 td.text{text-align:left} tr.out td{color:#b3261e;font-weight:600}
 .error{color:#b3261e;font-weight:600}.warning{color:#9a6700;font-weight:600}.note{color:#777}
 li{margin:.3em 0} img{max-width:100%} pre{background:#f5f5f5;padding:.8em;overflow:auto}
-.cols{display:flex;gap:3em;flex-wrap:wrap} .dim{color:#777}
+.cols{display:flex;gap:1.2em;flex-wrap:wrap} .dim{color:#777}
 """
 
 

@@ -101,6 +101,8 @@ def calibrate(recording: Recording, settings: Settings, progress: Progress = sil
     target = settings.target or recording.target
     if settings.camera is not None:
         recording.camera = settings.camera
+    if settings.intrinsics == "estimate":
+        recording.camera = None
     _drop_invalid(recording)
     pairs = [e.T_camera_target for e in recording.entries]
     if all(T is not None for T in pairs) and pairs:

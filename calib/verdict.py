@@ -93,13 +93,13 @@ def judge_result(result: Result) -> tuple[str, str, list[Finding]]:
             )
     if result.fit.free.dt:
         dt, sd = result.fit.state.dt_s * 1e3, result.fit.dt_sd_s * 1e3
-        far = abs(dt) > max(3 * sd, 2.0)
+        large = abs(dt) > max(3 * sd, 2.0)
         findings.append(
             Finding(
-                "warning" if far else "note",
-                f"the camera's stamps are {abs(dt):.1f} +- {2 * sd:.1f} ms "
+                "warning" if large else "note",
+                f"the camera's stamps are {abs(dt):.1f} ± {2 * sd:.1f} ms "
                 f"{'early' if dt > 0 else 'late'} against the robot's; the result accounts for it",
-                f"add {dt:.1f} ms to the camera's stamps" if far else "",
+                f"add {dt:.1f} ms to the camera's stamps" if large else "",
             )
         )
     pixel = result.fit.noise.pixel_px
@@ -169,7 +169,7 @@ def _scale_findings(result: Result, tolerance_mm: float) -> list[Finding]:
         found.append(
             Finding(
                 "note",
-                f"the target's size is estimated: {size * result.scale:.3f} +- "
+                f"the target's size is estimated: {size * result.scale:.3f} ± "
                 f"{2 * result.scale_sd * size:.3f} mm where {size:g} mm was stated",
             )
         )
@@ -182,7 +182,7 @@ def _scale_findings(result: Result, tolerance_mm: float) -> list[Finding]:
         found.append(
             Finding(
                 level,  # type: ignore[arg-type]
-                f"the target's fields measure {size * result.scale:.2f} +- "
+                f"the target's fields measure {size * result.scale:.2f} ± "
                 f"{2 * result.scale_sd * size:.2f} mm by the robot's motion, not the stated {size:g} mm"
                 f"{depth_says}: the result is off by about {shift:.1f} mm at the working distance",
                 "measure the printed target with a calliper and state its true size, or give "

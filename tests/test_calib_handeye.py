@@ -8,11 +8,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-
-cv2 = pytest.importorskip("cv2")
 
 from calib.cell import read_handeye, write_handeye
 from calib.collect import Collector, Limits, free_drive
@@ -86,7 +85,8 @@ def test_cell_file_keeps_what_else_is_in_it(simulated, tmp_path):
     _, out = simulated
     s = json.loads((out / "handeye.json").read_text())
     path = tmp_path / "cell.toml"
-    before = '# the cell at the window\n[robot]\naddress = "10.0.0.2" # fixed\n\n[handeye]\nold = 1\n\n[limits]\nspeed = 0.2\n'
+    before = '# the cell at the window\n[robot]\naddress = "10.0.0.2" # fixed\n\n'
+    before += "[handeye]\nold = 1\n\n[limits]\nspeed = 0.2\n"
     path.write_text(before)
     write_handeye(path, s)
     text = path.read_text()
@@ -142,7 +142,8 @@ def test_a_wrong_board_size_is_caught_and_not_written(simulated, tmp_path):
     _, out = simulated
     cell = tmp_path / "cell.toml"
     done = command(
-        "solve", out / "data", "--target", "charuco:7x5:31:22.7333:DICT_5X5_1000", "--out", tmp_path / "o", "--cell", cell
+        "solve", out / "data", "--target", "charuco:7x5:31:22.7333:DICT_5X5_1000",
+        "--out", tmp_path / "o", "--cell", cell,
     )  # fmt: skip
     assert done.returncode == 1
     last = done.stdout.strip().splitlines()[-1]
@@ -215,11 +216,17 @@ def test_inverted_poses_are_explained_and_refused(simulated, tmp_path):
     assert summary(free)["transform"] == "T_base_camera"
 
 
+def unturned(T):
+    T = T.copy()
+    T[:, :3, :3] = T[0, :3, :3]
+    return T
+
+
 BAD = {
     "two poses": (lambda T: T[:2], "at least 3"),
-    "pure translation": (lambda T: np.concatenate([np.tile(T[:1, :, :3], (len(T), 1, 1)), T[:, :, 3:]], axis=2), "pure translation"),
+    "pure translation": (unturned, "pure translation"),
     "left-handed": (lambda T: T * np.array([1, -1, 1, 1.0]), "mirrors"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", BAD)

@@ -5,12 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("cv2")
-
 from calib.closed_form import METHODS, closed_form, target_poses, with_target
 from calib.model import Camera, Free, Problem, State, Trajectory, Views, moved, project
-from calib.motions import advise, middle_of, random_viewpoints, seen_fraction
-from calib.noise import Noise, covariance, reduce
+from calib.motions import (
+    advise,
+    invert,
+    middle_of,
+    pose_information,
+    random_viewpoints,
+    seen_fraction,
+    working_matrix,
+)
+from calib.noise import Noise, covariance, information, reduce
 from calib.refine import refine
 from calib.rig import LENS, random_truth, simulated_views
 from calib.se3 import adjoint, angle_deg, from_vector, inverse, to_vector
@@ -184,9 +190,6 @@ def test_advised_pose_beats_random_ones():
         assert advice.gain < 1
         assert np.all((advice.score > 0) & (advice.score <= 1))
         more = simulated_views(rng, truth, POINTS, 1, NOISE).T_base_hand
-        from calib.motions import invert, pose_information, working_matrix
-        from calib.noise import information
-
         H, M = (
             information(fit.level, fit.noise).sum(axis=0),
             working_matrix(truth.T_mount_camera, 0.3),

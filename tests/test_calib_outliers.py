@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("cv2")
-
 from calib.closed_form import target_poses
 from calib.diagnose import Seen, format_readings, misreadings, rank, resolve_symmetry
 from calib.model import Free

@@ -115,14 +115,11 @@ def test_printed_squares_have_true_size(spec, tmp_path):
     path = tmp_path / "target.pdf"
     print_target(target, path)
     data = path.read_bytes()
-    name, width, height = page(target)
+    _, width, height = page(target)
     box = [float(x) for x in re.search(rb"/MediaBox \[([^\]]*)\]", data)[1].split()]
     np.testing.assert_allclose(np.array(box[2:]) * 25.4 / 72, [width, height], atol=0.1)
-    text = b"".join(
-        zlib.decompress(m)
-        for m in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", data, re.S)
-        if m[:1] == b"x"
-    )
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", data, re.S)
+    text = b"".join(zlib.decompress(m) for m in streams if m[:1] == b"x")
     xy = np.array(
         [[float(a), float(b)] for a, b in re.findall(rb"([-\d.]+) ([-\d.]+) [ml]\b", text)]
     )
