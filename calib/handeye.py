@@ -212,7 +212,9 @@ def _collector(
     from calib.devices import open_cell
 
     simulated = options.robot == "sim"
-    extra = {"seed": options.seed, "target": target} if simulated else {"address": options.address}
+    extra: dict[str, Any] = {"seed": options.seed, "target": target}
+    if not simulated:
+        extra = {"address": options.address, "stream": getattr(options, "stream", "infrared")}
     cell = open_cell(options.robot, options.camera, **extra)
     asks = not (options.yes or simulated)
     confirm = screen.confirm if asks else (lambda question: True)

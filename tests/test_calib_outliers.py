@@ -1,5 +1,7 @@
 """Corrupted pairs are found and named; clean ones are left alone; misread poses are recognised."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from calib.diagnose import Seen, format_readings, misreadings, rank, resolve_sym
 from calib.model import Free
 from calib.noise import Noise
 from calib.outliers import consensus, corners, explain, judge
+from calib.pairing import _mirrored
 from calib.poses import PoseFormat
 from calib.rig import random_truth, simulated_views
 from calib.se3 import from_vector, inverse
@@ -181,3 +184,19 @@ def test_symmetric_targets_are_turned_to_one_side(spec):
     # all the same way round, whichever it is
     off = inverse(C) @ straight
     np.testing.assert_allclose(off, np.tile(off[0], (len(off), 1, 1)), atol=1e-9)
+
+
+def test_mirrored_images_of_a_symmetric_board_are_recognised():
+    target = parse("chessboard:9x6:25")
+    rng = np.random.default_rng(24)
+    views = simulated_views(rng, random_truth(rng, target=target), target.points(), 10, NOISE)
+    seen = seen_of(views, target)
+    F = np.diag([-1.0, 1, 1, 1])
+    G = F.copy()
+    G[0, 3] = seen.corners[:, 0].max()
+    # what a camera in mirror mode shows of a chessboard, which is its own mirror image
+    mirrored = replace(seen, T_camera_target=F @ seen.T_camera_target @ G)
+    A = views.fixed_mount()
+    plain = consensus(A, mirrored.T_camera_target, seen.corners, seen.camera, rng, 60)
+    assert plain is None or plain.scale_m > 0.02
+    assert _mirrored(mirrored, A, rng) < 0.002
