@@ -332,3 +332,21 @@ def test_data_are_never_overwritten(tmp_path):
 def test_simulated_arm_and_camera_go_together():
     with pytest.raises(CalibrationError, match="go together"):
         open_cell("sim", "realsense")
+
+
+def test_study_compares_claims_with_truth(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-m", "calib.study", "--rigs", "2", "--advised", "2", "--timed", "1"]
+        + ["--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    s = json.loads((tmp_path / "study.json").read_text())
+    assert s["accuracy"]["median"]["joint"][0] < 0.5
+    assert all(c["found"] == 1 for c in s["corruption"].values())
+    assert s["next_pose"]["error_ratio_advised"] < s["next_pose"]["error_ratio_random"]
+    assert s["time_offset"]["worst_error_ms"] < 3
