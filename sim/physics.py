@@ -47,7 +47,7 @@ class Lift:
     """How a lift ended."""
 
     success: bool
-    """An object is between the fingers, clear of the table, and at rest there."""
+    """After HOLD_S up there an object is between the fingers, touched by both, and clear of the table."""
     reason: str
     """"held", or why not: "collided" (met something on the way down), "missed" (closed on nothing, or on
     one side only), "slipped" (touched by both fingers, lost on the way up), "dragged" (between the fingers
