@@ -337,8 +337,13 @@ def test_simulated_arm_and_camera_go_together():
 def test_study_compares_claims_with_truth(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(
-        [sys.executable, "-m", "calib.study", "--rigs", "2", "--advised", "2", "--timed", "1"]
-        + ["--out", str(tmp_path)],
+        [
+            sys.executable,
+            "-m",
+            "calib.study",
+            *["--rigs", "2", "--advised", "2", "--timed", "1", "--out"],
+            tmp_path,
+        ],
         capture_output=True,
         text=True,
         env=env,
