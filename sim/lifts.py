@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -190,8 +191,18 @@ def run(config: Config) -> list[Record]:
     workers = min(config.workers or os.cpu_count() or 1, len(numbers))
     if workers == 1:
         return _collect(lambda n: _scene_lifts(config, objects, n), numbers, None)
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        return _collect(_Call(config, objects), numbers, pool)
+    # Ctrl-C is this process's to answer: workers end the scene they are at.
+    with ProcessPoolExecutor(
+        workers,
+        get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    ) as pool:
+        try:
+            return _collect(_Call(config, objects), numbers, pool)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from solids import box
 
 from sim.grasps import Grasps
@@ -59,9 +60,6 @@ def test_a_grasp_holds_only_if_it_lifts_its_own_object(tmp_path, monkeypatch):
 def test_the_command_writes_what_it_prints(tmp_path):
     pytest.importorskip("mujoco", reason="lifts need the extra `physics`")
     pytest.importorskip("coacd", reason="lifts need the extra `physics`")
-    # The user's own cache, if any: decompositions take seconds.
-    import trimesh
-
     meshes = tmp_path / "meshes"
     meshes.mkdir()
     trimesh.creation.box((0.04, 0.06, 0.05)).export(meshes / "block.stl")
