@@ -52,6 +52,8 @@ class Setup:
     camera: Literal["ideal", "wrist"] = "ideal"
     disturbance: Disturbance = field(default_factory=Disturbance)
     lift: bool = False
+    noisy: tuple[bool, ...] = (False, True)
+    """Without kinematic noise, with it, or both."""
 
 
 def objects_of(setup: Setup) -> ObjectSet:
@@ -167,7 +169,8 @@ def run_trial(
     final: dict[str, Any] = {"INIT": _ended(world, fate.to_objects(world.start, setup.iterations))}
 
     def scenario(name: str, go: Callable[[bool], tuple[Hand4, float | None]]) -> None:
-        for key, noisy in ((name, False), (f"{name}_noise", True)):
+        for noisy in setup.noisy:
+            key = f"{name}_noise" if noisy else name
             hand, predicted = go(noisy)
             final[key] = _ended(world, hand)
             if predicted is not None:
@@ -200,11 +203,11 @@ def run_trial(
     }
 
 
-def scenario_names(controllers: tuple[str, ...]) -> list[str]:
+def scenario_names(setup: Setup) -> list[str]:
     """Keys of a trial's `final`, in the order of the table."""
-    ctr = ["CTR", *(f"CTR_{name}" for name in controllers[1:])]
-    pairs = [*ctr, "GPD", "MAP", "TRUE"]
-    return ["INIT", *(key for name in pairs for key in (name, f"{name}_noise"))]
+    ctr = ["CTR", *(f"CTR_{name}" for name in setup.controllers[1:])]
+    names = [*ctr, "GPD", "MAP", "TRUE"]
+    return ["INIT", *(f"{n}_noise" if noisy else n for n in names for noisy in setup.noisy)]
 
 
 def _ended(world: World, hand: Hand4) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def draw_histogram(report: dict[str, Any], path: Path) -> None:
     right.margins(x=0.12)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_worst(report: dict[str, Any], setup: Setup, path: Path) -> None:
@@ -91,7 +91,7 @@ def draw_worst(report: dict[str, Any], setup: Setup, path: Path) -> None:
         color=INK,
         fontsize=10,
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_trial(axes: Axes, world: World, trial: dict[str, Any], hand: Hand) -> None:
@@ -131,7 +131,8 @@ def _hands(
     axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, alpha=alpha))
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write beside, then rename."""
     beside = path.with_name(f".{path.stem}.{os.getpid()}.png")
     figure.savefig(beside, dpi=110)
     plt.close(figure)

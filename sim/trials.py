@@ -220,7 +220,7 @@ def _require_physics() -> None:
 
 def results(config: Config, model: dict[str, Any], trials: list[dict[str, Any]]) -> dict[str, Any]:
     """trials.json but for the time taken: the same for the same seed."""
-    names = scenario_names(config.setup().controllers)
+    names = scenario_names(config.setup())
     pairs = [("CTR_noise", "CTR"), ("GPD", "CTR"), ("GPD_noise", "CTR_noise"), ("GPD_noise", "GPD")]
     pairs += [("MAP", "CTR"), ("MAP_noise", "CTR_noise"), ("TRUE_noise", "CTR_noise")]
     for other in config.setup().controllers[1:]:
