@@ -1,0 +1,272 @@
+"""Lift true grasps of numbered scenes: `python -m sim.lifts --scenes 20 --grasps 5`.
+
+What share of the grasps that geometry calls good holds when the hand closes and lifts in MuJoCo, per
+category and with its interval. `lift_grasps` is the same for callers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+from tqdm import tqdm
+
+from rt.hand import Hand, HandError, load_hand
+from sim.convex import PhysicsError
+from sim.grasps import FRICTION, Grasps, numbered_scene
+from sim.objects import ObjectError, ObjectSet, object_set
+from sim.render import Renderer
+from sim.scene import Scene, SceneError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Lift a sample of the true grasps of numbered scenes, and count those that hold.
+
+    Example: python -m sim.lifts --scenes 20 --split test
+    """
+
+    scenes: int = 20
+    """Number of scenes."""
+    first: int = 0
+    """Number of the first of them."""
+    split: Literal["train", "test"] = "test"
+    """Whose objects."""
+    grasps: int = 5
+    """Grasps lifted on each object that has any (all of them if there are fewer)."""
+    height: Literal["label", "approach"] = "label"
+    """Fingertip height: the label's own, or the one that the final approach finds for its x, y, yaw."""
+    friction: float = FRICTION
+    """Coulomb friction coefficient of the pads in the lifts; labels are made for 0.5."""
+    force: float = 40.0
+    """Grip force of each finger [N]."""
+    time_step: float = 2.0
+    """Of the simulation [ms]."""
+    hand: str = "robotiq_2f85"
+    """Hand: a name in rt/hands/ or a TOML file."""
+    seed: int = 0
+    """Seed of the set that the scenes belong to, and of the sample."""
+    workers: int = 0
+    """Processes. 0: one for each core."""
+    meshes: Path | None = None
+    """Folder of your own meshes to add."""
+    only_meshes: bool = False
+    """Use the meshes alone."""
+    out: Path | None = None
+    """Folder for lifts.json. Default: runs/lifts/<time>/."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One grasp that was lifted."""
+
+    scene: int
+    object: str
+    category: str
+    pose: tuple[float, float, float, float, float]
+    """Fingertip x, y, z [m], yaw [rad], width held [m]."""
+    success: bool
+    reason: str
+    height_m: float
+    wall_s: float
+
+
+def lift_grasps(
+    scene: Scene,
+    grasps: Grasps,
+    rng: np.random.Generator,
+    k: int,
+    hand: Hand | None = None,
+    *,
+    number: int = 0,
+    at_approach_height: bool = False,
+    **options: float,
+) -> list[Record]:
+    """Lift k grasps of each object of a scene, drawn without repetition; all if there are fewer.
+
+    options go to sim.physics.lift. A grasp holds only if the object lifted is its own.
+    """
+    from sim.physics import approach_height, lift
+
+    hand, renderer = hand or load_hand(), Renderer(scene)
+    records = []
+    for thing, placed in enumerate(scene.placed):
+        own = np.flatnonzero(grasps.object == thing)
+        for index in rng.choice(own, min(k, len(own)), replace=False):
+            x, y, z, yaw, width = (float(v) for v in grasps.poses[index])
+            if at_approach_height:
+                z = approach_height(scene, renderer, x, y, yaw, hand)
+            begun = time.perf_counter()
+            done = lift(scene, (x, y, z, yaw), hand, **options)
+            other = done.success and done.object != thing
+            records.append(
+                Record(
+                    scene=number,
+                    object=placed.name,
+                    category=placed.category,
+                    pose=(x, y, z, yaw, width),
+                    success=done.success and not other,
+                    reason="another object" if other else done.reason,
+                    height_m=done.height_m,
+                    wall_s=time.perf_counter() - begun,
+                )
+            )
+    return records
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927); (0, 1) for no trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def rates(records: list[Record]) -> dict[str, dict[str, Any]]:
+    """Success per category and over "all": n, held, rate, ci95, and how many failed for which reason."""
+    result = {}
+    for name in [*sorted({r.category for r in records}), "all"]:
+        some = [r for r in records if name in ("all", r.category)]
+        held = sum(r.success for r in some)
+        result[name] = {
+            "n": len(some),
+            "held": held,
+            "rate": held / len(some) if some else None,
+            "ci95": wilson(held, len(some)),
+            "failed": dict(Counter(r.reason for r in some if not r.success).most_common()),
+        }
+    return result
+
+
+def _scene_lifts(config: Config, objects: ObjectSet, number: int) -> list[Record]:
+    """The records of one numbered scene; depends on the arguments alone."""
+    hand = load_hand(config.hand)
+    scene, grasps, _ = numbered_scene(objects, config.seed, config.split, number, hand)
+    rng = np.random.default_rng((config.seed, number))
+    return lift_grasps(
+        scene,
+        grasps,
+        rng,
+        config.grasps,
+        hand,
+        number=number,
+        at_approach_height=config.height == "approach",
+        friction=config.friction,
+        force_N=config.force,
+        time_step_s=config.time_step * 1e-3,
+    )
+
+
+def run(config: Config) -> list[Record]:
+    """All records, in the order of the scenes. Raises PhysicsError and what scenes raise."""
+    try:
+        import sim.physics  # noqa: F401
+    except ImportError as error:
+        raise PhysicsError(str(error)) from error
+    for name, value, least in (("scenes", config.scenes, 1), ("grasps", config.grasps, 1)):
+        if value < least:
+            raise PhysicsError(f"--{name} {value} must be at least {least}")
+    objects = object_set(config.split, config.meshes, config.only_meshes)
+    for name, reason in objects.skipped:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    load_hand(config.hand)
+    numbers = range(config.first, config.first + config.scenes)
+    workers = min(config.workers or os.cpu_count() or 1, len(numbers))
+    if workers == 1:
+        return _collect(lambda n: _scene_lifts(config, objects, n), numbers, None)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        return _collect(_Call(config, objects), numbers, pool)
+
+
+@dataclass(frozen=True)
+class _Call:
+    config: Config
+    objects: ObjectSet
+
+    def __call__(self, number: int) -> list[Record]:
+        return _scene_lifts(self.config, self.objects, number)
+
+
+def _collect(
+    work: Callable[[int], list[Record]], numbers: range, pool: Executor | None
+) -> list[Record]:
+    live, records, told = sys.stderr.isatty(), [], time.monotonic()
+    found = map(work, numbers) if pool is None else pool.map(work, numbers)
+    for done, some in enumerate(
+        tqdm(found, total=len(numbers), unit="scene", desc="lifts", disable=not live), 1
+    ):
+        records += some
+        if not live and time.monotonic() - told > 10:
+            told = time.monotonic()
+            print(f"{done} of {len(numbers)} scenes, {len(records)} lifts", file=sys.stderr)
+    return records
+
+
+def _table(found: dict[str, dict[str, Any]]) -> Table:
+    table = Table(title="grasps that held when lifted")
+    for name in ("category", "lifts", "held", "95 % interval", "failed"):
+        table.add_column(name, justify="left" if name in ("category", "failed") else "right")
+    for name, r in found.items():
+        if name == "all":
+            table.add_section()
+        low, high = r["ci95"]
+        failed = ", ".join(f"{n} {reason}" for reason, n in r["failed"].items())
+        rate = "-" if r["rate"] is None else f"{r['rate']:.1%}"
+        table.add_row(name, str(r["n"]), rate, f"{low:.1%} to {high:.1%}", failed)
+    return table
+
+
+def _write(config: Config, found: dict[str, Any], records: list[Record]) -> Path:
+    folder = config.out or Path("runs/lifts") / time.strftime("%Y-%m-%d_%H-%M-%S")
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    content = {
+        "command": "sim.lifts",
+        "config": settings,
+        "categories": found,
+        "lifts": [asdict(r) for r in records],
+    }
+    path = folder / "lifts.json"
+    beside = folder / f".lifts.json.{os.getpid()}"
+    beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    os.replace(beside, path)
+    return path
+
+
+def main() -> int:
+    config = tyro.cli(Config, prog="python -m sim.lifts")
+    begun = time.monotonic()
+    try:
+        records = run(config)
+        found = rates(records)
+        path = _write(config, found, records)
+    except (PhysicsError, ObjectError, SceneError, HandError, OSError) as error:
+        print(f"sim.lifts: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sim.lifts: interrupted; nothing written", file=sys.stderr)
+        return 130
+    Console().print(_table(found))
+    walls: NDArray[np.float64] = np.array([r.wall_s for r in records])
+    median = f", {np.median(walls):.2f} s the median lift" if len(walls) else ""
+    print(f"{len(records)} lifts in {time.monotonic() - begun:.0f} s{median}: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
