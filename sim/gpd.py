@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -94,7 +95,7 @@ def cloud_of(
     """The objects' points of a depth image (H, W) with rays (H, W, 3); None if there are too few."""
     R, eye = T_world_camera[:3, :3].astype(np.float32), T_world_camera[:3, 3].astype(np.float32)
     seen = depth > 0
-    p = (depth[seen][:, None] * rays[seen]) @ R.T + eye
+    p = ((depth[seen][:, None] * rays[seen]) @ R.T + eye).astype(np.float32)
     # From the table up; all of it makes the height map, what stands on it is sampled.
     high = p[p[:, 2] > _TABLE_M]
     if len(high) < 4 * _NORMAL_POINTS:
@@ -273,9 +274,10 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
         for key, want in ((f"{name}.weight", shape), (f"{name}.bias", shape[:1])):
             if key not in weights or weights[key].shape != want:
                 raise GpdError(f"{path}: {key} is missing or not {want}")
-    nodes, at = [], "image"
+    nodes: list[onnx.NodeProto] = []
+    at = "image"
 
-    def add(kind: str, inputs: list[str], **options: object) -> str:
+    def add(kind: str, inputs: list[str], **options: Any) -> str:
         nodes.append(helper.make_node(kind, inputs, [f"t{len(nodes)}"], **options))
         return f"t{len(nodes) - 1}"
 

@@ -99,7 +99,7 @@ def antipodal(
         reach = hand.opening_m / 2 + hand.finger_thickness_m
         near = (np.abs(points[:, 0] - x) < reach + 0.02) & (np.abs(points[:, 1] - y) < reach + 0.02)
         near &= points[:, 2] > z
-        d, n = points[near] - np.float32([x, y, z]), normals[near]
+        d, n = points[near] - np.array([x, y, z], np.float32), normals[near]
         c, s = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
         across, along = c * d[:, 0] + s * d[:, 1], s * d[:, 0] - c * d[:, 1]
         strip = np.abs(along) < hand.finger_width_m / 2
@@ -235,7 +235,7 @@ def train(config: Config) -> float:
         print(
             f"loss {total / len(labels):.4f}, accuracy on test objects {accuracy:.3f}, {took:.0f} s"
         )
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, layer in zip(LAYERS, (net[0], net[2], net[5], net[7]), strict=True):
         for part in ("weight", "bias"):
             value = getattr(layer, part).detach().numpy()

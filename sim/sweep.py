@@ -109,7 +109,8 @@ class SweepConfig:
     def at(self, value: float) -> tuple[Config, Setup]:
         """The trials at one strength."""
         strength = int(value) if self.over == "latency" else float(value)
-        disturbance = replace(self.disturbance, **{self.over: strength})
+        change: dict[str, Any] = {self.over: strength}
+        disturbance = replace(self.disturbance, **change)
         own = asdict(self)
         shared = {
             name: own[name]

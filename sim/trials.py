@@ -213,9 +213,12 @@ def check(config: Config) -> dict[str, Any]:
 
 def _require_physics() -> None:
     try:
+        import coacd  # noqa: F401
         import mujoco  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"--lift needs MuJoCo ({error}): pip install -e '.[lift]'") from error
+        raise ValueError(
+            f"--lift needs MuJoCo and CoACD ({error}): pip install -e '.[physics]'"
+        ) from error
 
 
 def results(config: Config, model: dict[str, Any], trials: list[dict[str, Any]]) -> dict[str, Any]:
