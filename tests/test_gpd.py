@@ -59,8 +59,9 @@ def test_hands_go_down_beside_what_was_seen_and_are_centred_on_it() -> None:
     assert len(hands) > 20
     x, y, z, yaw = hands.T
     assert (z > 0.002).all() and (z <= 0.031).all()
-    # Across, the bar fits; a hand along it would have its fingers in it, but at its ends.
-    across = np.abs(np.cos(yaw)) > 0.8
+    # Turned by t the bar is 50 / cos t + 22 tan t mm wide between the fingers: 85 mm at 40 degrees. A
+    # hand along it would have its fingers in it, but at its ends.
+    across = np.abs(wrap_theta(yaw)) < np.radians(42)
     middle = np.abs(y) < 0.05
     assert across[middle].all() and (np.abs(x[across & middle]) < 0.006).all()
 
