@@ -134,10 +134,44 @@ class Paper:
         """view (64, 64) as seen from the hand `seen_from` (4,); the hand is now told to be at
         `commanded` (4,). The goal is a place in base, so an old frame is only old news."""
         actions = candidates(self.rng, self.n)
-        distances = distance(view, actions)
+        distances = self.weigh(distance, view, actions)
         best = select(actions, distances)
         goal = place(seen_from, actions[best])
         return Told(actions, distances, best, goal, step(commanded, goal, self.ratio))
+
+    def weigh(
+        self,
+        distance: DistanceFunction,
+        view: NDArray[np.float32],
+        actions: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """The distance (N,) of every candidate."""
+        return distance(view, actions)
+
+
+class Symmetric(Paper):
+    """Algorithm 1 on the mean of four looks at the same view: as it is, turned by half a turn, and both
+    in the mirror.
+
+    A parallel hand is its own half turn and its own mirror image, so the true distance is the same in
+    all four. The network's errors are not, and a mean of four is nearer to the truth than one.
+    Takes four calls; half of the candidates keep that below four times the paper's cost.
+    """
+
+    def __init__(self, ratio: float, n: int, rng: np.random.Generator) -> None:
+        super().__init__(ratio, max(n // 2, 2), rng)
+
+    def weigh(
+        self,
+        distance: DistanceFunction,
+        view: NDArray[np.float32],
+        actions: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        total = np.zeros(len(actions), np.float32)
+        for x, y in ((1, 1), (-1, -1), (-1, 1), (1, -1)):
+            seen = np.ascontiguousarray(view[::y, ::x])
+            total += distance(seen, actions * np.array([x, y, x * y], np.float32))
+        return total / np.float32(4)
 
 
 def place(hand: NDArray[np.float64], action: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -145,5 +179,5 @@ def place(hand: NDArray[np.float64], action: NDArray[np.floating]) -> NDArray[np
     return np.array(from_top_down(top_down(*hand) @ planar(action)))
 
 
-CONTROLLERS: dict[str, type[Paper]] = {"paper": Paper}
+CONTROLLERS: dict[str, type[Paper]] = {"paper": Paper, "symmetric": Symmetric}
 """By the name that the user gives."""
