@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint sanitize clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard rt/native/*.c
 	touch $@
 
 $(VENV)/.installed-dev: $(STAMP)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -e '.[train,physics,dev]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -e '.[train,calib,physics,tensorrt-rtx,dev]'
 	touch $@
 
 demo: $(STAMP) ## Set up .venv and watch the simulated arm find a grasp
@@ -31,6 +31,10 @@ lint: $(VENV)/.installed-dev ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+sanitize: ## Run every path of the native kernels under ASan and UBSan, then TSan (needs g++)
+	tests/sanitize/run.sh address,undefined
+	tests/sanitize/run.sh thread
 
 clean: ## Remove what this file made
 	rm -rf $(VENV) build

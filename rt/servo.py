@@ -9,11 +9,9 @@ from __future__ import annotations
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -30,7 +28,8 @@ from rt.hand import HandError, load_hand
 from rt.pose import METRES_PER_DEGREE, from_top_down, planar, top_down
 from rt.report import Look, Report, Status, output_folder, write
 from rt.robot import Cell, PoseHistory, RobotError, open_cell
-from rt.view import VIEW, Reprojector, ViewError
+from rt.signals import signals_caught
+from rt.view import START_HEIGHT_M, VIEW, Reprojector, ViewError
 
 STAGES = ("world", "camera", "view", "distance", "control", "command", "whole")
 """world: a simulated world's own time, no part of the whole. distance: candidates and their distances."""
@@ -63,7 +62,7 @@ class Config:
     hand: str = "robotiq_2f85"
     """Gripper: a name of rt/hands/ or a TOML file."""
     iterations: int = controller.ITERATIONS
-    """Cycles from the start height to the end height."""
+    """Cycles from the start height to the end height (at least: the guard's speed limit may take more)."""
     ratio: float = controller.RATIO
     """Fraction of the way to the goal in one cycle."""
     candidates: int | Literal["auto"] = "auto"
@@ -285,27 +284,41 @@ def look_once_more(loop: Loop) -> None:
                 return
 
 
+def cycle_or_hold(loop: Loop) -> str:
+    """One cycle; where the guard holds it, the last target again, and the reason is returned."""
+    try:
+        cycle(loop)
+    except Hold as hold:
+        loop.robot.move(top_down(*loop.commanded))
+        loop.held, loop.held_in_a_row = loop.held + 1, loop.held_in_a_row + 1
+        return str(hold)
+    loop.done, loop.held_in_a_row = loop.done + 1, 0
+    return ""
+
+
+def halt(loop: Loop) -> None:
+    """Stop the arm; one that is lost cannot be told to (its own watchdog stops it)."""
+    with suppress(RobotError):
+        loop.robot.stop()
+
+
 def servo(loop: Loop, signals: list[int], status: Status) -> str:
     """Cycles until the end height; returns why it ended: `arrived`, or what stopped it."""
     why = ""
     while not loop.arrived:
         if signals:
-            loop.robot.stop()
+            halt(loop)
             return f"interrupted by {signal.Signals(signals[0]).name}"
-        tick(loop)
         try:
-            cycle(loop)
-            loop.done, loop.held_in_a_row = loop.done + 1, 0
-        except Hold as hold:
-            loop.held, loop.held_in_a_row = loop.held + 1, loop.held_in_a_row + 1
-            status.note = why = f"holding: {hold}"
-            loop.robot.move(top_down(*loop.commanded))
+            tick(loop)
+            held = cycle_or_hold(loop)
         except (Stop, RobotError, CameraError, DistanceError, ClockError) as error:
-            loop.robot.stop()
+            halt(loop)
             return f"stopped: {error}" + (f" ({why})" if loop.held_in_a_row else "")
-        if not loop.trace:
-            continue
-        status.show(loop.done, loop.config.iterations, loop.trace[-1], loop.clock)
+        if held:
+            status.note = why = f"holding: {held}"
+        else:
+            status.show(loop.done, loop.config.iterations, loop.trace[-1], loop.clock)
     return "arrived"
 
 
@@ -358,26 +371,6 @@ def run(config: Config, cell: Cell, distance: DistanceFunction, candidates: int)
         )
 
 
-@contextmanager
-def signals_caught() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are noted while inside; a second one is not caught."""
-    caught: list[int] = []
-    before: dict[int, Any] = {}
-
-    def note(number: int, _: FrameType | None) -> None:
-        caught.append(number)
-        signal.signal(number, before[number])
-
-    try:
-        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-            before[number] = signal.getsignal(number)
-            signal.signal(number, note)
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def how_many(config: Config, distance: Distance) -> int:
     """Candidates for each cycle. Where even the fewest do not fit, they are tried all the same: the
     guard ends a run that misses too many deadlines in a row."""
@@ -401,6 +394,9 @@ def main() -> int:
             hand=load_hand(config.hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE
         )
         n = how_many(config, distance)
+        # The first call of a network is the slowest; it shall not be a cycle's.
+        blank = np.full((VIEW.size_px, VIEW.size_px), START_HEIGHT_M, np.float32)
+        distance(blank, controller.candidates(np.random.default_rng(0), n))
         cell = open_cell(config.robot, seed=config.seed, scene=config.scene, mount=config.mount)
         folder = output_folder(config.out)
         report = run(config, cell, distance, n)

@@ -27,6 +27,7 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from rt.hand import Hand, HandError, load_hand
+from sim.approach import approach_height
 from sim.convex import PhysicsError
 from sim.grasps import FRICTION, Grasps, numbered_scene
 from sim.objects import ObjectError, ObjectSet, object_set
@@ -68,7 +69,7 @@ class Config:
     only_meshes: bool = False
     """Use the meshes alone."""
     out: Path | None = None
-    """Folder for lifts.json. Default: runs/lifts/<time>/."""
+    """Folder for lifts.json and lifts.png. Default: runs/lifts/<time>/."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def lift_grasps(
 
     options go to sim.physics.lift. A grasp holds only if the object lifted is its own.
     """
-    from sim.physics import approach_height, lift
+    from sim.physics import lift
 
     hand, renderer = hand or load_hand(), Renderer(scene)
     records = []
@@ -231,6 +232,35 @@ def _table(found: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
+def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
+    """Success of each category, and of all, with its interval."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = [name for name in reversed(found) if found[name]["n"]]
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.36 * len(names)), layout="constrained")
+    for row, name in enumerate(names):
+        (low, high), rate = found[name]["ci95"], found[name]["rate"]
+        colour = "#22262b" if name == "all" else "#2667c9"
+        axes.plot([low, high], [row, row], color=colour, lw=2.4, alpha=0.5, solid_capstyle="butt")
+        axes.plot(rate, row, "o", color=colour, ms=6, clip_on=False)
+    labels = [f"{name} ({found[name]['n']})" for name in names]
+    axes.set(xlim=(0, 1.0), ylim=(-0.6, len(names) - 0.4), yticks=range(len(names)))
+    axes.set_yticklabels(labels)
+    axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+    axes.set_title(
+        "true grasps held when lifted (lifts), with 95 % intervals", loc="left", fontsize=11
+    )
+    axes.grid(axis="x", color="#e3e6ea")
+    axes.spines[["top", "right"]].set_visible(False)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.png")
+    figure.savefig(beside, dpi=110)
+    plt.close(figure)
+    os.replace(beside, path)
+
+
 def _write(config: Config, found: dict[str, Any], records: list[Record]) -> Path:
     folder = config.out or Path("runs/lifts") / time.strftime("%Y-%m-%d_%H-%M-%S")
     folder.mkdir(parents=True, exist_ok=True)
@@ -245,7 +275,8 @@ def _write(config: Config, found: dict[str, Any], records: list[Record]) -> Path
     beside = folder / f".lifts.json.{os.getpid()}"
     beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     os.replace(beside, path)
-    return path
+    draw(found, folder / "lifts.png")
+    return folder
 
 
 def main() -> int:
@@ -254,7 +285,7 @@ def main() -> int:
     try:
         records = run(config)
         found = rates(records)
-        path = _write(config, found, records)
+        folder = _write(config, found, records)
     except (PhysicsError, ObjectError, SceneError, HandError, OSError) as error:
         print(f"sim.lifts: {error}", file=sys.stderr)
         return 2
@@ -264,7 +295,9 @@ def main() -> int:
     Console().print(_table(found))
     walls: NDArray[np.float64] = np.array([r.wall_s for r in records])
     median = f", {np.median(walls):.2f} s the median lift" if len(walls) else ""
-    print(f"{len(records)} lifts in {time.monotonic() - begun:.0f} s{median}: {path}")
+    print(
+        f"{len(records)} lifts in {time.monotonic() - begun:.0f} s{median}: {folder}/lifts.json, lifts.png"
+    )
     return 0
 
 

@@ -16,9 +16,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rt.distance.contract import Contract, DistanceError, read_model
+from rt.distance.model import SHIPPED_MODEL
 from rt.distance.native import ISA_VARIABLE, NativeDistance, available_isas
 from rt.distance.reference import ReferenceDistance
 from rt.native import native
+from rt.robot import open_cell
+from rt.view import Reprojector
 from tests.conftest import random_weights, write_random_model
 
 pytestmark = pytest.mark.skipif(native is None, reason="rt._native is not built")
@@ -97,6 +100,53 @@ def test_equals_the_reference(pairs, encoding, kind, n, spread, wrap, twins, see
             found = d(depth, actions)
             np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance, err_msg=isa)
             np.testing.assert_allclose(d.gradient(depth, actions)[0], found, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def ray_traced():
+    """Views (64, 64) m of three test scenes, as the loop gets them from the twin's camera."""
+    views = []
+    for scene in range(3):
+        cell = open_cell("twin", seed=scene, scene=scene, mount="ideal")
+        cell.advance(int(0.2e9))
+        frame = cell.camera.read_latest(1.0)
+        views.append(Reprojector(cell.camera.intrinsics, cell.camera.T_hand_camera)(frame.depth))
+    return views
+
+
+def models(model_file):
+    """The random model, and the shipped one where there is one."""
+    return [model_file, *([SHIPPED_MODEL] if SHIPPED_MODEL.is_file() else [])]
+
+
+@pytest.mark.parametrize("isa", available_isas())
+def test_equals_the_reference_on_ray_traced_views(model_file, ray_traced, isa):
+    rng = np.random.default_rng(3)
+    for path in models(model_file):
+        contract, weights = read_model(path)
+        reference = ReferenceDistance(contract, weights)
+        exact = NativeDistance(contract, weights, 2, "float32", isa)
+        half = NativeDistance(contract, weights, 2, "half", isa)
+        for view in ray_traced:
+            view = np.ascontiguousarray(view, np.float32)
+            assert np.ptp(view) > 0.02
+            actions = some_actions(60, 0.06, False, False, rng)
+            wanted = reference(view, actions)
+            np.testing.assert_allclose(exact(view, actions), wanted, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(half(view, actions), wanted, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("isa", available_isas())
+def test_turned_by_pi_is_the_same_grasp(pairs, isa, depth_view):
+    """Parallel jaws: with the double-angle encoding d repeats every pi, across the wrap too."""
+    _, d = pairs("double_angle", isa, "float32")
+    actions = np.zeros((181, 3), np.float32)
+    actions[:, 2] = np.linspace(-np.pi / 2, np.pi / 2, 181)
+    turned = actions + np.array([0, 0, np.pi], np.float32)
+    here = d(depth_view, actions)
+    assert np.ptp(here) > 0.001
+    np.testing.assert_allclose(d(depth_view, turned), here, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(here[0], here[-1], rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("isa", available_isas())

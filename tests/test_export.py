@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import shutil
@@ -129,3 +130,21 @@ def test_what_is_no_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
     torch.save(saved, tmp_path / "no-hand/checkpoint.pt")
     code, _, errors = export(tmp_path / "no-hand")
     assert code == 1 and "sim.generate" in errors
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
+)
+def test_an_engine_is_built_beside_the_file(run: Path, tmp_path: Path) -> None:
+    where = ("--out", tmp_path / "model.onnx", "--engines", tmp_path / "engines")
+    code, text, errors = export(
+        run, *where, "--tensorrt", "--precision", "fp16", "--target", "SM89"
+    )
+    assert code == 0, errors
+    (engine,) = (tmp_path / "engines").glob("*.engine")
+    assert str(engine) in text
+    record = json.loads(engine.with_suffix(".json").read_text())["key"]
+    contract, _ = read_model(tmp_path / "model.onnx")
+    assert record["weights_sha256"] == contract.weights_sha256 and record["precision"] == "fp16"
+    code, _, errors = export(run, *where, "--tensorrt", "--target", "SM10")
+    assert code == 1 and "'SM10' is not one of" in errors and errors.count("\n") == 1

@@ -51,7 +51,9 @@ def test_a_grasp_holds_only_if_it_lifts_its_own_object(tmp_path, monkeypatch):
     assert sorted(r.reason for r in records) == ["another object", "held", "held"]
     assert sum(r.success for r in records) == 2
     at_height = lift_grasps(scene, grasps[:2], np.random.default_rng(0), 1, at_approach_height=True)
-    assert all(r.success for r in at_height) and at_height[0].pose[2] == pytest.approx(0.003)
+    assert all(r.success for r in at_height) and at_height[0].pose[2] == pytest.approx(
+        0.003, abs=0.0011
+    )
 
 
 def test_the_command_writes_what_it_prints(tmp_path):
@@ -74,6 +76,7 @@ def test_the_command_writes_what_it_prints(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "lifts.png").stat().st_size > 5000
     found = json.loads((tmp_path / "out" / "lifts.json").read_text())
     everything = found["categories"]["all"]
     assert everything["n"] == len(found["lifts"]) >= 4

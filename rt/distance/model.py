@@ -52,7 +52,7 @@ class Distance:
 
     def __init__(self, path: Path, contract: Contract, backend: str, compute: Backend):
         self.path, self.contract, self.backend = path, contract, backend
-        self._compute = compute
+        self.compute = compute
 
     def __call__(
         self,
@@ -76,7 +76,7 @@ class Distance:
             raise DistanceError(
                 f"out is {out.shape} {out.dtype}; give a contiguous ({len(actions)},) float32 array"
             )
-        return self._compute(depth, actions, out)
+        return self.compute(depth, actions, out)
 
     def gradient(
         self, depth: NDArray[np.float32], actions: NDArray[np.float32]
@@ -90,14 +90,14 @@ class Distance:
                 f"backend {self.backend!r} has no gradient; open the model with 'native' or 'reference'"
             )
         _check(depth, actions, self.contract.view.size_px)
-        result: tuple[NDArray[np.float32], NDArray[np.float32]] = self._compute.gradient(  # type: ignore[attr-defined]
+        result: tuple[NDArray[np.float32], NDArray[np.float32]] = self.compute.gradient(  # type: ignore[attr-defined]
             depth, actions
         )
         return result
 
     @property
     def has_gradient(self) -> bool:
-        return hasattr(self._compute, "gradient")
+        return hasattr(self.compute, "gradient")
 
 
 def open_model(

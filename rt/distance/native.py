@@ -38,7 +38,11 @@ class NativeDistance:
         precision: str = "float32",
         isa: str = "",
     ):
-        """`threads` 0: one per core that this process may use. `isa` '': GRASP_SERVO_ISA, or the best."""
+        """`threads` 0: one per core that this process may use, as far as there is work for them.
+
+        `isa` '': GRASP_SERVO_ISA, or the best. Raises DistanceError if the kernels are not built or
+        this processor lacks the instruction set.
+        """
         if native is None:
             raise DistanceError(
                 "backend 'native' needs rt._native, which is not built (or GRASP_SERVO_NATIVE=0 is set); "
@@ -51,7 +55,7 @@ class NativeDistance:
             )
         self._engine: Any = native.DistanceEngine(
             **pack(contract, weights, precision),
-            threads=threads or len(os.sched_getaffinity(0)),
+            threads=threads or min(len(os.sched_getaffinity(0)), native.DISTANCE_BLOCKS),
             isa=isa,
         )
 

@@ -27,8 +27,10 @@ from rt.distance.engine import (
     read_engine,
     write_engine,
 )
+from rt.distance.reference import ReferenceDistance
 
 _PRECISION = {"float32": "fp32", "tf32": "tf32", "half": "fp16"}
+_TOLERANCE_M = {"float32": 1e-5, "tf32": 1e-3, "half": 1e-3}
 _log = logging.getLogger(__name__)
 
 
@@ -144,4 +146,21 @@ class TensorRTDistance:
 def open_backend(
     path: Path, contract: Contract, weights: Weights, threads: int, precision: str
 ) -> TensorRTDistance:
-    return TensorRTDistance(path, contract, precision)
+    """Opens, and compares one answer with the reference: drivers and engines can be wrong."""
+    try:
+        opened = TensorRTDistance(path, contract, precision)
+        depth = np.full((64, 64), 0.28, np.float32)
+        depth[20:40, 25:35] = 0.22
+        actions = np.linspace(-0.05, 0.05, 48, dtype=np.float32).reshape(16, 3)
+        wanted = ReferenceDistance(contract, weights)(depth, actions)
+        error_m = float(np.abs(opened(depth, actions) - wanted).max())
+    except DistanceError:
+        raise
+    except Exception as error:  # whatever a driver or a library raises, `auto` must go on
+        raise DistanceError(f"backend 'tensorrt' does not start: {error}") from error
+    if not error_m <= _TOLERANCE_M[precision]:
+        raise DistanceError(
+            f"backend 'tensorrt' is off by {error_m:.2g} m, more than {_TOLERANCE_M[precision]:g} m; "
+            "use another backend, and report this"
+        )
+    return opened

@@ -74,7 +74,12 @@ Memory::Memory(size_t bytes) : bytes_(bytes) {
     std::memset(data_, 0, rounded);  // touched here, not in the loop
 }
 
-Memory::~Memory() { std::free(data_); }
+Memory::~Memory() {
+#if defined(__SANITIZE_ADDRESS__)
+    ASAN_UNPOISON_MEMORY_REGION(data_, used_);
+#endif
+    std::free(data_);
+}
 
 std::vector<std::string> DistanceEngine::isas() {
     std::vector<std::string> names;

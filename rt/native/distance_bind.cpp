@@ -104,6 +104,7 @@ Weights checked(const Arrays &a, float fc2_bias, float slope, int encoded) {
 void bind_distance(nb::module_ &m) {
     m.attr("DISTANCE_BLOCK") = BLOCK;
     m.attr("DISTANCE_GROUP") = GROUP;
+    m.attr("DISTANCE_BLOCKS") = BLOCKS;
     m.def("distance_isas", &DistanceEngine::isas, "Instruction sets of this processor, best first.");
     m.def("extremes", &extremes, nb::arg("array"), nb::arg("columns"),
           "(low, high) of each of 1 to 3 interleaved columns of a float32 array, NaN if it has one.");

@@ -290,7 +290,7 @@ inline void build_table(const W *weight, const Channel &channel, Span span, floa
 template <bool FIRST, bool GRADIENT>
 inline void accumulate(const Weights &w, int channel, const float *table, Tile &t, float *sums,
                        const char *next, int next_bytes) {
-    constexpr int S = GRADIENT ? 4 : 1, CHUNK = 16;
+    constexpr int S = GRADIENT ? 4 : 1, CHUNK = 4;
     const uint16_t *piece = t.piece + (int64_t)channel * t.stride;
     const float *bias = t.bias + (int64_t)channel * t.stride;
     const float *bias_slope = t.bias_slope + (int64_t)channel * t.stride;
@@ -304,14 +304,14 @@ inline void accumulate(const Weights &w, int channel, const float *table, Tile &
             float *out = sums + (int64_t)n * (S * BLOCK);
             const float *row[CHANNELS_AT_ONCE];
             float b[CHANNELS_AT_ONCE];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int c = 0; c < CHANNELS_AT_ONCE; c++) {
                 row[c] = table + c * ROWS * 2 * BLOCK + piece[c * t.stride + n] * (2 * BLOCK);
                 b[c] = bias[c * t.stride + n];
             }
             float by[3][CHANNELS_AT_ONCE];
             if (GRADIENT)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
                 for (int c = 0; c < CHANNELS_AT_ONCE; c++) {
                     by[0][c] = map[c * (MAX_ENCODED + 1)];
                     by[1][c] = map[c * (MAX_ENCODED + 1) + 1];
@@ -323,7 +323,7 @@ inline void accumulate(const Weights &w, int channel, const float *table, Tile &
                 if (GRADIENT && !FIRST)
 #pragma GCC unroll 3
                     for (int j = 0; j < 3; j++) slope[j] = load(out + (j + 1) * BLOCK + v * LANES);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
                 for (int c = 0; c < CHANNELS_AT_ONCE; c++) {
                     vec gain = load(row[c] + BLOCK + v * LANES);
                     acc += load(row[c] + v * LANES);

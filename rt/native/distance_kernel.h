@@ -76,7 +76,7 @@ struct Scratch {
     float *sums;                   // (tile, [1 or 4], BLOCK)
 };
 
-constexpr int CHANNELS_AT_ONCE = 2;
+constexpr int CHANNELS_AT_ONCE = 5;
 
 struct Kernel {
     const char *name;

@@ -1,0 +1,34 @@
+"""What can be wrong with a calibration's input, and what the solver thinks of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+class CalibrationError(ValueError):
+    """Input that cannot be calibrated from: the message names the files, the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing the user should know about the data or the result."""
+
+    level: Literal["error", "warning", "note"]
+    """`error` forbids using the result, `warning` makes it at most usable, `note` only informs."""
+    text: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.text}" + (f". {self.remedy}" if self.remedy else "")
+
+
+def require_opencv() -> None:
+    """Raise CalibrationError unless an OpenCV with hand-eye calibration can be imported."""
+    remedy = "install it with: pip install 'grasp-servo[calib]'"
+    try:
+        import cv2
+    except ImportError as error:
+        raise CalibrationError(f"OpenCV is missing ({error}); {remedy}") from None
+    if not hasattr(cv2, "calibrateHandEye"):
+        raise CalibrationError(f"OpenCV {cv2.__version__} has no calibrateHandEye; {remedy}")

@@ -1,0 +1,363 @@
+"""Hand-eye calibration that says whether to trust it: collect, solve, verify, simulate, print-target.
+
+Without a command: simulate.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+# Small matrices: threads of the linear algebra only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# What OpenCV's methods complain about is reported in our own words.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from calib.errors import CalibrationError, require_opencv
+from calib.options import Collect, Command, PrintTarget, Simulate, Solve, Verify
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+@dataclass
+class Screen:
+    """Where results are printed; progress only where someone watches."""
+
+    console: Console = field(default_factory=lambda: _console())
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def confirm(self, question: str) -> bool:
+        self.say(question + " Enter: go; Ctrl-C: stop.")
+        try:
+            input()
+        except (EOFError, KeyboardInterrupt):
+            return False
+        return True
+
+
+def _out(given: Path | None) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    out = given if given is not None else Path("runs/handeye") / stamp
+    if out.exists() and not out.is_dir():
+        raise CalibrationError(f"{out} is a file; give a folder as --out")
+    return out
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not (np.isfinite(value) and value > 0):
+            raise CalibrationError(f"--{name.replace('_', '-')} = {value:g} must be above 0")
+
+
+def simulate(options: Simulate, screen: Screen) -> int:
+    from calib import simulate as simulation
+    from calib.collect import Collector, automatic
+    from calib.noise import Noise
+    from calib.observe import look
+    from calib.readers import read
+    from calib.solve import Settings, calibrate
+    from calib.targets import parse
+    from calib.verify import check_depth, check_target
+
+    _positive(
+        working_mm=options.working_mm,
+        tolerance_mm=options.tolerance_mm,
+        true_size=options.true_size,
+    )
+    _positive(robot_noise_mm=options.robot_noise_mm, robot_noise_deg=options.robot_noise_deg)
+    if options.poses < 6:
+        raise CalibrationError(f"--poses {options.poses} is too few to simulate; give 6 or more")
+    out, target = _out(options.out), parse(options.target)
+    noise = Noise(0.1, options.robot_noise_mm * 1e-3, float(np.radians(options.robot_noise_deg)))
+    lines: list[str] = []
+    done = simulation.record(
+        out / "data",
+        target,
+        noise,
+        options.seed,
+        options.poses,
+        lines.append,
+        options.true_size,
+        options.time_offset_ms * 1e-3,
+        options.moving,
+    )
+    screen.say(
+        f"simulated rig {options.seed}: {len(done.recording.entries)} pairs in {out / 'data'}"
+    )
+    settings = Settings(
+        working_m=options.working_mm * 1e-3, tolerance_m=options.tolerance_mm * 1e-3
+    )
+    result = calibrate(done.recording, settings)
+    truth = simulation.compare(result, done.rig.truth)
+    if options.moving:
+        screen.say(
+            f"time offset {result.fit.state.dt_s * 1e3:.2f} ± {2 * result.fit.dt_sd_s * 1e3:.2f} ms, "
+            f"true {options.time_offset_ms:.2f} ms"
+        )
+    else:
+        folder = out / "verify"
+        collector = Collector(done.cell, target, folder, simulation.QUICK, lines.append)
+        automatic(collector, 6, np.random.default_rng([options.seed, 2]))
+        again = read(folder)
+        camera, X = result.fit.state.camera, result.fit.state.T_mount_camera
+        Z = result.fit.state.T_fixed_target
+        checks = [check_target(again, look(again, target), target, camera, X, True, Z)]
+        checks += check_depth(again, camera, X)
+        _print_checks(checks, screen)
+    return _finish(result, out, out / "cell.toml", False, screen, truth, done.rig.truth)
+
+
+def _finish(
+    result: Any,
+    out: Path,
+    cell: Path,
+    force: bool,
+    screen: Screen,
+    truth: dict[str, Any] | None = None,
+    true_state: Any = None,
+) -> int:
+    """Print, draw and write a result; 0 unless it must not be used."""
+    from calib.cell import write_handeye
+    from calib.pictures import all_pictures
+    from calib.report import print_result, write_html, write_json
+    from calib.verdict import NO, summary
+
+    s = summary(result)
+    pictures = all_pictures(result, out, true_state)
+    write_json(out / "handeye.json", {**s, "truth": truth} if truth else s)
+    write_html(out / "handeye.html", s, pictures, truth)
+    usable = s["verdict"] != NO
+    if usable or force:
+        write_handeye(cell, s)
+    screen.say(
+        f"report: {out / 'handeye.html'}; "
+        + (
+            f"[handeye] written to {cell}"
+            if usable or force
+            else f"{cell} not written (see --force)"
+        )
+    )
+    print_result(screen.console, s, truth)
+    return 0 if usable or truth is not None else 1
+
+
+def solve(options: Solve, screen: Screen) -> int:
+    from calib.intrinsic_files import read_camera
+    from calib.poses import parse_format
+    from calib.readers import read
+    from calib.solve import Settings, calibrate
+    from calib.targets import parse
+
+    _positive(working_mm=options.working_mm, tolerance_mm=options.tolerance_mm)
+    out = _out(options.out)
+    settings = Settings(
+        parse(options.target) if options.target else None,
+        None if options.camera_is == "auto" else options.camera_is == "in-hand",
+        parse_format(options.pose_format) if options.pose_format else None,
+        read_camera(options.camera) if options.camera else None,
+        options.intrinsics,
+        options.free_scale,
+        options.working_mm * 1e-3,
+        options.tolerance_mm * 1e-3,
+        options.seed,
+    )
+    recording = read(options.data, options.poses)
+    screen.say(
+        f"{recording.kind}: {len(recording.entries)} pairs from {options.data} ({recording.pose_files})"
+    )
+    with _bar(screen) as progress:
+        result = calibrate(recording, settings, progress)
+    return _finish(result, out, options.cell or out / "cell.toml", options.force, screen)
+
+
+class _bar:
+    """A progress bar on a terminal, nothing elsewhere."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.bar = Bar(console=screen.console, transient=True, disable=not sys.stdout.isatty())
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self.bar.start()
+        return self.update
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def update(self, what: str, done: int, total: int) -> None:
+        if what not in self.tasks:
+            self.tasks[what] = self.bar.add_task(what, total=total)
+        self.bar.update(self.tasks[what], completed=done)
+
+
+def _collector(
+    options: Collect | Verify, target: Any, folder: Path, limits: Any, screen: Screen
+) -> Any:
+    from calib.collect import Collector
+    from calib.devices import open_cell
+
+    simulated = options.robot == "sim"
+    extra: dict[str, Any] = {"seed": options.seed, "target": target}
+    if not simulated:
+        extra = {"address": options.address, "stream": getattr(options, "stream", "infrared")}
+    cell = open_cell(options.robot, options.camera, **extra)
+    asks = not (options.yes or simulated)
+    confirm = screen.confirm if asks else (lambda question: True)
+    return Collector(cell, target, folder, limits, screen.say, confirm)
+
+
+def collect(options: Collect, screen: Screen) -> int:
+    from calib.collect import Limits, automatic, free_drive, moving
+    from calib.targets import parse
+
+    _positive(
+        travel_mm=options.travel_mm, speed_mm_s=options.speed_mm_s, turn_deg_s=options.turn_deg_s
+    )
+    if options.poses < 3:
+        raise CalibrationError(f"--poses {options.poses}: at least 3 are needed, 15 are good")
+    target = parse(options.target)
+    folder = options.out if options.out is not None else _out(None) / "data"
+    limits = Limits(
+        options.travel_mm * 1e-3,
+        options.down_mm * 1e-3,
+        speed_m_s=options.speed_mm_s * 1e-3,
+        turn_deg_s=options.turn_deg_s,
+    )
+    collector = _collector(options, target, folder, limits, screen)
+    rng = np.random.default_rng(options.seed)
+    if options.free_drive:
+        from calib.rig import Rig, guided_route
+
+        if isinstance(collector.cell.robot, Rig):
+            guided_route(collector.cell.robot, options.poses)
+        count = free_drive(collector, options.poses)
+    elif options.moving:
+        count = moving(collector, options.poses, rng)
+    else:
+        count = automatic(collector, options.poses, rng)
+    screen.say(f"{count} pairs in {folder}; next: python -m calib.handeye solve {folder}")
+    return 0 if count >= min(options.poses, 3) else 1
+
+
+def verify(options: Verify, screen: Screen) -> int:
+    from calib.cell import read_handeye
+    from calib.collect import Limits, automatic
+    from calib.intrinsics import camera_from_dict
+    from calib.observe import look
+    from calib.poses import parse_format
+    from calib.readers import read
+    from calib.report import write_json
+    from calib.targets import parse
+    from calib.verify import check_depth, check_target
+
+    _positive(tolerance_mm=options.tolerance_mm)
+    section = read_handeye(options.cell)
+    target = parse(options.target or section["target"])
+    hand = section["transform"] == "T_hand_camera"
+    out = _out(options.out)
+    folder = options.data
+    if folder is None:
+        if not hand:
+            raise CalibrationError(
+                "a fixed camera is verified from a folder of new images; give it"
+            )
+        folder = out / "data"
+        collector = _collector(options, target, folder, Limits(), screen)
+        automatic(collector, options.poses, np.random.default_rng([options.seed, 3]))
+    recording = read(folder)
+    if options.pose_format:
+        recording.format = parse_format(options.pose_format)
+    camera = camera_from_dict(section["camera"])
+    X = section["T_mount_camera"]
+    if options.depth_only:
+        if not hand:
+            raise CalibrationError("the check by depth needs the camera in the hand")
+        checks = check_depth(recording, camera, X)
+    else:
+        sights = look(recording, target)
+        checks = [
+            check_target(recording, sights, target, camera, X, hand, section["T_fixed_target"])
+        ]
+    _print_checks(checks, screen)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(
+        out / "verify.json", {"cell": str(options.cell), "checks": [c.as_dict() for c in checks]}
+    )
+    worst = max(c.rms_mm for c in checks)
+    ok = worst <= options.tolerance_mm
+    screen.say(
+        f"{'verified' if ok else 'NOT verified'}: views agree to {worst:.2f} mm rms in the robot's frame, "
+        f"the tolerance is {options.tolerance_mm:g} mm"
+    )
+    return 0 if ok else 1
+
+
+def _print_checks(checks: list[Any], screen: Screen) -> None:
+    table = Table(title="verification from new poses, in the robot's frame")
+    for heading in ("what", "rms mm", "worst mm", "rms deg", "from calibration mm"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for c in checks:
+        d = c.as_dict()
+        moved = "" if c.moved_mm is None else f"{c.moved_mm:.2f}"
+        table.add_row(c.what, f"{c.rms_mm:.2f}", f"{c.worst_mm:.2f}", f"{d['rms_deg']:.3f}", moved)
+    screen.console.print(table)
+
+
+def print_target_command(options: PrintTarget, screen: Screen) -> int:
+    from calib.printing import print_target
+    from calib.targets import parse
+
+    target = parse(options.target)
+    path = options.out or Path(target.spec.replace(":", "_") + ".pdf")
+    if path.is_dir() or path.suffix.lower() != ".pdf":
+        raise CalibrationError(f"--out {path} must be the name of a .pdf file")
+    paper = print_target(target, path, options.paper)
+    screen.say(
+        f"{path} ({paper}): print at 100 %, measure the ruler, then use --target {target.spec}"
+    )
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    names = ("simulate", "collect", "solve", "verify", "print-target")
+    if not any(a in (*names, "-h", "--help") for a in arguments[:1]):
+        arguments = ["simulate", *arguments]
+    options = tyro.cli(Command, args=arguments, prog="python -m calib.handeye", description=__doc__)
+    screen = Screen()
+    try:
+        require_opencv()
+        run: dict[type, Callable[[Any, Screen], int]] = {
+            Simulate: simulate,
+            Collect: collect,
+            Solve: solve,
+            Verify: verify,
+            PrintTarget: print_target_command,
+        }
+        return run[type(options)](options, screen)
+    except (CalibrationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
