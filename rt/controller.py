@@ -149,17 +149,18 @@ class Paper:
         return distance(view, actions)
 
 
+NEAR_M = 0.02
+"""Predicted distance below which `Symmetric` takes its four looks."""
+
+
 class Symmetric(Paper):
-    """Algorithm 1 on the mean of four looks at the same view: as it is, turned by half a turn, and both
-    in the mirror.
+    """Algorithm 1; near a grasp, on the mean of four looks at the same view: as it is, turned by half a
+    turn, and both in the mirror.
 
     A parallel hand is its own half turn and its own mirror image, so the true distance is the same in
-    all four. The network's errors are not, and a mean of four is nearer to the truth than one.
-    Takes four calls; half of the candidates keep that below four times the paper's cost.
+    all four. The network's errors are not, and a mean of four is nearer to the truth than one. Far
+    away that brings nothing (which object is taken matters more), so there it looks once.
     """
-
-    def __init__(self, ratio: float, n: int, rng: np.random.Generator) -> None:
-        super().__init__(ratio, max(n // 2, 2), rng)
 
     def weigh(
         self,
@@ -167,10 +168,12 @@ class Symmetric(Paper):
         view: NDArray[np.float32],
         actions: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        total = np.zeros(len(actions), np.float32)
-        for x, y in ((1, 1), (-1, -1), (-1, 1), (1, -1)):
+        total = distance(view, actions)
+        if total.min() > NEAR_M:
+            return total
+        for x, y in ((-1, -1), (-1, 1), (1, -1)):
             seen = np.ascontiguousarray(view[::y, ::x])
-            total += distance(seen, actions * np.array([x, y, x * y], np.float32))
+            total = total + distance(seen, actions * np.array([x, y, x * y], np.float32))
         return total / np.float32(4)
 
 

@@ -124,11 +124,13 @@ def test_four_looks_agree_on_the_truth_and_cancel_what_depends_on_the_side() -> 
     view = np.zeros((64, 64), np.float32)
     view[20, 50] = 0.3
     actions = controller.candidates(np.random.default_rng(0), 500)
-    four = controller.Symmetric(0.2, 1000, np.random.default_rng(0))
-    assert four.n == 500
+    four = controller.Symmetric(0.2, 500, np.random.default_rng(0))
     true = MirrorBlind(0.0)(view, actions)
     np.testing.assert_allclose(four.weigh(MirrorBlind(0.0), view, actions), true, atol=1e-6)
     np.testing.assert_allclose(four.weigh(MirrorBlind(0.01), view, actions), true, atol=1e-6)
+    far = actions + np.array([0.1, 0, 0], np.float32)  # nothing near: one look
+    once = MirrorBlind(0.01)(view, far)
+    np.testing.assert_array_equal(four.weigh(MirrorBlind(0.01), view, far), once)
 
 
 @pytest.mark.parametrize("name", list(controller.CONTROLLERS))
