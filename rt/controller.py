@@ -7,10 +7,13 @@ go a fraction of the way there (`step`), and `descend` by a constant amount.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.pose import METRES_PER_RADIAN, wrap_theta
+from rt.pose import METRES_PER_RADIAN, from_top_down, planar, top_down, wrap_theta
 
 RADIUS_M = 0.06
 """How far candidates reach. Local, so that the hand follows the gradient to the nearest object and
@@ -89,3 +92,95 @@ def disturb(
     delta = displacement * scale
     w = rng.standard_normal(3)
     return np.asarray((delta + factor * w * np.linalg.norm(delta)) / scale)
+
+
+class DistanceFunction(Protocol):
+    """d(I, a), as rt.distance makes it."""
+
+    def __call__(
+        self, depth: NDArray[np.float32], actions: NDArray[np.float32]
+    ) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a controller decided in one period."""
+
+    actions: NDArray[np.float32]
+    """(N, 3): all that was weighed, in the view."""
+    distances: NDArray[np.float32]
+    """(N,) of each [m]."""
+    best: int
+    """Index of the one chosen."""
+    goal: NDArray[np.float64]
+    """(4,) hand in base: where to go."""
+    move: NDArray[np.float64]
+    """(3,) of dx, dy [m], dyaw [rad] of the commanded hand: part of the way there."""
+
+
+class Paper:
+    """Algorithm 1, with no memory: candidates, the least, `ratio` of the way."""
+
+    def __init__(self, ratio: float, n: int, rng: np.random.Generator) -> None:
+        self.ratio, self.n, self.rng = ratio, n, rng
+
+    def __call__(
+        self,
+        distance: DistanceFunction,
+        view: NDArray[np.float32],
+        seen_from: NDArray[np.float64],
+        commanded: NDArray[np.float64],
+    ) -> Told:
+        """view (64, 64) as seen from the hand `seen_from` (4,); the hand is now told to be at
+        `commanded` (4,). The goal is a place in base, so an old frame is only old news."""
+        actions = candidates(self.rng, self.n)
+        distances = self.weigh(distance, view, actions)
+        best = select(actions, distances)
+        goal = place(seen_from, actions[best])
+        return Told(actions, distances, best, goal, step(commanded, goal, self.ratio))
+
+    def weigh(
+        self,
+        distance: DistanceFunction,
+        view: NDArray[np.float32],
+        actions: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """The distance (N,) of every candidate."""
+        return distance(view, actions)
+
+
+NEAR_M = 0.02
+"""Predicted distance below which `Symmetric` takes its four looks."""
+
+
+class Symmetric(Paper):
+    """Algorithm 1; near a grasp, on the mean of four looks at the same view: as it is, turned by half a
+    turn, and both in the mirror.
+
+    A parallel hand is its own half turn and its own mirror image, so the true distance is the same in
+    all four. The network's errors are not, and a mean of four is nearer to the truth than one. Far
+    away that brings nothing (which object is taken matters more), so there it looks once.
+    """
+
+    def weigh(
+        self,
+        distance: DistanceFunction,
+        view: NDArray[np.float32],
+        actions: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        total = distance(view, actions)
+        if total.min() > NEAR_M:
+            return total
+        for x, y in ((-1, -1), (-1, 1), (1, -1)):
+            seen = np.ascontiguousarray(view[::y, ::x])
+            total = total + distance(seen, actions * np.array([x, y, x * y], np.float32))
+        return total / np.float32(4)
+
+
+def place(hand: NDArray[np.float64], action: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The hand (4,) that an action (3,) in the view of a hand (4,) leads to."""
+    return np.array(from_top_down(top_down(*hand) @ planar(action)))
+
+
+CONTROLLERS: dict[str, type[Paper]] = {"paper": Paper, "symmetric": Symmetric}
+"""By the name that the user gives."""

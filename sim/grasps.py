@@ -108,15 +108,17 @@ def numbered_scene(
     *,
     friction: float = FRICTION,
     samples: int = SAMPLES,
+    count: int | None = None,
 ) -> tuple[Scene, Grasps, np.random.Generator]:
     """Scene `number` of a split, its true grasps (at least one), and a generator for its views.
 
-    Depends on the arguments alone: the same ones give the same bytes on any worker, in any order.
+    Of `count` objects, or of one to five. Depends on the arguments alone: the same ones give the same
+    bytes on any worker, in any order.
     """
     root = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
     while True:
         for_scene, for_grasps, for_views, root = root.spawn(4)
-        scene = make_scene(objects, np.random.default_rng(for_scene))
+        scene = make_scene(objects, np.random.default_rng(for_scene), count)
         grasps = true_grasps(
             scene, np.random.default_rng(for_grasps), hand, friction=friction, samples=samples
         )

@@ -104,3 +104,42 @@ def test_following_a_perfect_distance_finds_the_grasp(seed: int) -> None:
         goal = np.array([*at[best, :2], 0, at[best, 2]])
         hand[[0, 1, 3]] += controller.step(hand, goal)
     assert grasp_distance(hand[[0, 1, 3]], grasp[[0, 1, 3]]) < 0.002
+
+
+class MirrorBlind:
+    """A network that is right but for an error that depends on which side it looks from."""
+
+    def __init__(self, error_m: float) -> None:
+        self.error_m = error_m
+
+    def __call__(self, depth: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        grasp = np.argwhere(depth > 0)[0][::-1] - 31.5  # (u, v): x right, y down
+        miss = np.hypot(actions[:, 0] - 0.001 * grasp[0], actions[:, 1] - 0.001 * grasp[1])
+        turn = METRES_PER_RADIAN * (actions[:, 2] - np.sign(grasp[0] * grasp[1]) * 0.3)
+        error = self.error_m * np.sign(actions[:, 0] - 0.001 * grasp[0])
+        return np.asarray(np.hypot(miss, turn) + error, np.float32)
+
+
+def test_four_looks_agree_on_the_truth_and_cancel_what_depends_on_the_side() -> None:
+    view = np.zeros((64, 64), np.float32)
+    view[20, 50] = 0.3
+    actions = controller.candidates(np.random.default_rng(0), 500)
+    four = controller.Symmetric(0.2, 500, np.random.default_rng(0))
+    true = MirrorBlind(0.0)(view, actions)
+    np.testing.assert_allclose(four.weigh(MirrorBlind(0.0), view, actions), true, atol=1e-6)
+    np.testing.assert_allclose(four.weigh(MirrorBlind(0.01), view, actions), true, atol=1e-6)
+    far = actions + np.array([0.1, 0, 0], np.float32)  # nothing near: one look
+    once = MirrorBlind(0.01)(view, far)
+    np.testing.assert_array_equal(four.weigh(MirrorBlind(0.01), view, far), once)
+
+
+@pytest.mark.parametrize("name", list(controller.CONTROLLERS))
+def test_every_controller_goes_part_of_the_way_to_its_goal(name: str) -> None:
+    control = controller.CONTROLLERS[name](0.25, 64, np.random.default_rng(0))
+    view = np.zeros((64, 64), np.float32)
+    view[20, 50] = 0.3
+    seen_from, commanded = np.array([0.1, 0.2, 0.25, 2.0]), np.array([0.11, 0.19, 0.24, 2.1])
+    told = control(MirrorBlind(0.0), view, seen_from, commanded)
+    assert told.distances[told.best] == told.distances.min() and len(told.actions) == control.n
+    np.testing.assert_allclose(told.goal, controller.place(seen_from, told.actions[told.best]))
+    np.testing.assert_allclose(told.move, controller.step(commanded, told.goal, 0.25))
