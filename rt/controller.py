@@ -121,6 +121,9 @@ class Told:
 class Paper:
     """Algorithm 1, with no memory: candidates, the least, `ratio` of the way."""
 
+    looks = 1
+    """Calls of the network in one period, at most."""
+
     def __init__(self, ratio: float, n: int, rng: np.random.Generator) -> None:
         self.ratio, self.n, self.rng = ratio, n, rng
 
@@ -161,6 +164,8 @@ class Symmetric(Paper):
     all four. The network's errors are not, and a mean of four is nearer to the truth than one. Far
     away that brings nothing (which object is taken matters more), so there it looks once.
     """
+
+    looks = 4
 
     def weigh(
         self,

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from rt import controller
 from rt.camera import CameraError, Frame, StaleFrameError
 from rt.clock import Clock, ClockError, Stopwatch, real_time
+from rt.controller import CONTROLLERS, ITERATIONS, RATIO
 from rt.distance import Contract, Distance, DistanceError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
 from rt.guard import Guard, Hold, Limits, Situation, Stop
 from rt.hand import HandError, load_hand
-from rt.pose import METRES_PER_DEGREE, from_top_down, planar, top_down
+from rt.pose import METRES_PER_DEGREE, from_top_down, top_down
 from rt.report import Look, Report, Status, output_folder, write
 from rt.robot import Cell, PoseHistory, RobotError, open_cell
 from rt.signals import signals_caught
@@ -61,9 +62,11 @@ class Config:
     """What computes the network: auto, onnx, reference, ... (rt.distance)."""
     hand: str = "robotiq_2f85"
     """Gripper: a name of rt/hands/ or a TOML file."""
-    iterations: int = controller.ITERATIONS
+    controller: Literal["paper", "symmetric"] = "paper"
+    """paper: Algorithm 1; symmetric: near a grasp, on the mean of four looks at the same view."""
+    iterations: int = ITERATIONS
     """Cycles from the start height to the end height (at least: the guard's speed limit may take more)."""
-    ratio: float = controller.RATIO
+    ratio: float = RATIO
     """Fraction of the way to the goal in one cycle."""
     candidates: int | Literal["auto"] = "auto"
     """Displacements weighed each cycle; auto: as many as fit the period here, at most 1024 (256 with --fast).
@@ -100,15 +103,11 @@ class Config:
                 raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
 
 
-class DistanceFunction(Protocol):
-    """d(I, a), as rt.distance makes it."""
+class DistanceFunction(controller.DistanceFunction, Protocol):
+    """d(I, a), with what it was made for."""
 
     @property
     def contract(self) -> Contract: ...
-
-    def __call__(
-        self, depth: NDArray[np.float32], actions: NDArray[np.float32]
-    ) -> NDArray[np.float32]: ...
 
 
 class Loop:
@@ -122,6 +121,7 @@ class Loop:
         self.guard, self.history = Guard(config.limits), PoseHistory()
         self.clock, self.watch = Clock(config.rate, paced=not config.fast), Stopwatch(STAGES)
         self.rng, self.noise_rng = np.random.default_rng([config.seed, config.scene]).spawn(2)
+        self.controller = CONTROLLERS[config.controller](config.ratio, n, self.rng)
         self.commanded = measured(self.robot.state().T_base_hand)
         end_m = distance.contract.end_height_m
         self.end_m, self.descent_m = end_m, (self.commanded[2] - end_m) / config.iterations
@@ -167,19 +167,18 @@ def cycle(loop: Loop) -> None:
     guard.check("view", k, s)
     watch.lap("view")
 
-    # d(I, a) for candidate displacements a around the hand.
-    actions = controller.candidates(loop.rng, loop.n)
-    s.distances = loop.distance(view, actions)
-    loop.last = Look(view, actions, s.distances)
+    # d(I, a) for candidates a around the hand, the best of them, and part of the way there from where
+    # the arm is told to be. The goal is a place in base, so it does not matter that the arm has moved
+    # on since the exposure.
+    told = loop.controller(loop.distance, view, measured(T_base_hand), loop.commanded)
+    s.distances = told.distances
+    loop.last = Look(view, told.actions, told.distances)
     loop.first = loop.first or loop.last
     guard.check("answer", k, s)
     watch.lap("distance")
 
-    # Part of the way to the best, from where the arm is told to be; and one step down. The goal is
-    # a place in base, so it does not matter that the arm has moved on since the exposure.
-    best = controller.select(actions, s.distances)
-    goal = measured(T_base_hand @ planar(actions[best]))
-    move = controller.step(loop.commanded, goal, config.ratio)
+    # What the arm makes of the move, and one step down.
+    move = told.move
     if config.noise:
         move = controller.disturb(loop.noise_rng, move, config.noise)
     s.command = loop.commanded + np.array([move[0], move[1], 0, move[2]])
@@ -191,7 +190,7 @@ def cycle(loop: Loop) -> None:
     watch.lap("command")
     watch.whole("whole")
     loop.commanded = s.command
-    remember(loop, k, s, frame, actions[best], best, goal)
+    remember(loop, k, s, frame, told)
 
 
 def newest_frame(loop: Loop, s: Situation) -> Frame | None:
@@ -211,9 +210,7 @@ def remember(
     k: int,
     s: Situation,
     frame: Frame,
-    action: NDArray[np.float32],
-    best: int,
-    goal: NDArray[np.float64],
+    told: controller.Told,
 ) -> None:
     """One entry of the trace. Nothing in it comes from the wall clock, so a seed repeats it."""
     true = loop.cell.true_distance_m
@@ -224,11 +221,11 @@ def remember(
             "frame": frame.number,
             "frame_age_s": s.frame_age_s,
             "hand": s.hand.tolist(),
-            "goal": goal.tolist(),
+            "goal": told.goal.tolist(),
             "command": s.command.tolist(),
-            "action": action.tolist(),
+            "action": told.actions[told.best].tolist(),
             "predicted_m": float(s.distances[0]),
-            "predicted_best_m": float(s.distances[best]),
+            "predicted_best_m": float(s.distances[told.best]),
             "true_m": true() if true else None,
         }
     )
@@ -378,8 +375,9 @@ def how_many(config: Config, distance: Distance) -> int:
         return config.candidates
     if config.fast:
         return UNPACED_CANDIDATES
+    period_s = 1 / config.rate / CONTROLLERS[config.controller].looks
     try:
-        return candidates_for(1 / config.rate, distance, maximum=MOST_CANDIDATES)
+        return candidates_for(period_s, distance, maximum=MOST_CANDIDATES)
     except DistanceError as error:
         print(f"rt.servo: {error}; trying {MIN_CANDIDATES} candidates", file=sys.stderr)
         return MIN_CANDIDATES
