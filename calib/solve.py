@@ -253,15 +253,3 @@ def _rms_px(views: Views, state: State) -> Array:
         uv, _ = project(state.camera, state.scale * p @ T[i, :3, :3].T + T[i, :3, 3])
         result[i] = np.sqrt(np.mean(np.sum((uv - q) ** 2, axis=1)))
     return result
-
-
-def next_pose_name(T: Array) -> str:
-    """A hand pose as one line: position in mm and rotation vector in degrees."""
-    from calib.se3 import to_vector
-
-    v = to_vector(T)
-    turn = np.degrees(v[:3])
-    return (
-        f"({v[3] * 1e3:.0f}, {v[4] * 1e3:.0f}, {v[5] * 1e3:.0f}) mm, rotation vector "
-        f"({turn[0]:.0f}, {turn[1]:.0f}, {turn[2]:.0f}) deg"
-    )

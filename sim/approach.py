@@ -7,11 +7,9 @@ import math
 import numpy as np
 
 from rt.hand import Hand, load_hand
+from sim.grasps import COMPLIANCE_M, MARGIN_M, TABLE_GAP_M
 from sim.render import Renderer
 from sim.scene import Scene
-
-_FREE_M, _TABLE_GAP_M, _COMPLIANCE_M = 0.002, 0.003, 0.001
-"""As for true grasps (sim/grasps.py): free space on the way down, lowest fingertips, the pads' give."""
 
 
 def approach_height(
@@ -41,7 +39,7 @@ def approach_height(
     offset = (hand.opening_m + hand.finger_thickness_m) / 2
     under = max(highest(k * offset, hand.finger_thickness_m, hand.finger_width_m) for k in (-1, 1))
     palm = highest(0.0, hand.palm_length_m, hand.palm_width_m)
-    lowest = max(under + _FREE_M, palm + _FREE_M - hand.finger_length_m, _TABLE_GAP_M)
+    lowest = max(under + MARGIN_M, palm + MARGIN_M - hand.finger_length_m, TABLE_GAP_M)
 
     heights = np.arange(0.001, hand.finger_length_m, 0.001, dtype=np.float32)
     w = np.linspace(-0.5, 0.5, 5, dtype=np.float32) * np.float32(hand.finger_width_m)
@@ -54,7 +52,7 @@ def approach_height(
         t, _ = renderer.cast(origins, np.tile(along, (len(w), 1)))
         t[t > hand.opening_m] = np.inf
         reach = t.reshape(len(heights), -1).min(axis=1)
-        near.append(reach <= reach.min() + _COMPLIANCE_M if np.isfinite(reach).any() else None)
+        near.append(reach <= reach.min() + COMPLIANCE_M if np.isfinite(reach).any() else None)
     if near[0] is None or near[1] is None:
         return float(lowest)
     both = near[0] & near[1]

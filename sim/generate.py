@@ -289,8 +289,9 @@ def main() -> int:
         table = Table(
             "split", "scenes", "images", "grasps", "grasps a scene", title=str(config.out)
         )
+        params = dataset.read_manifest(config.out)["params"]
         for split in dataset.SPLITS:
-            if parameters(config)[f"{split}_scenes"]:
+            if params[f"{split}_scenes"]:
                 part = dataset.open_split(config.out, split)
                 counts = np.diff(part.grasp_start)
                 per_scene = f"{np.median(counts):.0f} (median), {counts.min()} to {counts.max()}"

@@ -34,11 +34,11 @@ _ROUND = 500
 """Surface points tried on each object before looking again which of them has enough."""
 
 _MAP_STEP_M = 0.002
-_MARGIN_M = 0.002
+MARGIN_M = 0.002
 """Free space asked for around fingers and palm on the way down: the height map's step."""
-_TABLE_GAP_M = 0.003
+TABLE_GAP_M = 0.003
 """Lowest fingertips above the table."""
-_COMPLIANCE_M = 0.001
+COMPLIANCE_M = 0.001
 """Depth by which a rubber pad gives way: what lies this close behind first contact is touched too."""
 _OFF_CENTRE_M = 0.001
 """Largest error of the hand's centring that is let through."""
@@ -188,7 +188,7 @@ def _antipodal_candidates(
     owner = scene.face_object[f]
     for width, hit in ((wall, face_wall), (far, face_back)):
         good = (hit >= 0) & (scene.face_object[hit] == owner) & (width > 5e-4)
-        good &= width < hand.opening_m - 2 * _MARGIN_M
+        good &= width < hand.opening_m - 2 * MARGIN_M
         if hit is face_back:  # once is enough where both pairs are the same
             good &= ~(np.abs(far - wall) <= 1e-3)
         centres.append(p[good] + 0.5 * width[good, None] * d[good])
@@ -197,7 +197,7 @@ def _antipodal_candidates(
         owners.append(owner[good])
     centre, yaw = np.concatenate(centres), np.concatenate(yaws)
     # The sampled line meets the pad's middle, or as near to it as the table lets the hand come.
-    tip = np.maximum(centre[:, 2] - hand.pad_height_m / 2, _TABLE_GAP_M)
+    tip = np.maximum(centre[:, 2] - hand.pad_height_m / 2, TABLE_GAP_M)
     width = np.concatenate(widths)
     poses = np.column_stack([centre[:, :2], tip, wrap_theta(yaw), width]).astype(np.float32)
     return Grasps(poses, np.concatenate(owners))
@@ -208,7 +208,7 @@ def _clear(
 ) -> NDArray[np.bool_]:
     """Which hands, fully open, descend to their pose without touching anything, (N,) bool."""
     x_finger = hand.opening_m / 2 + hand.finger_thickness_m / 2
-    tip = poses[:, 2] - _MARGIN_M
+    tip = poses[:, 2] - MARGIN_M
     free = np.ones(len(poses), bool)
     for sign in (-1, 1):
         free &= _highest(poses, height, sign * x_finger, hand.finger_thickness_m, hand) <= tip
@@ -312,7 +312,7 @@ def _closed(
         own = scene.face_object[face] == grasps.object[:, None, None]
         own &= face >= 0
         contact = t.min(axis=(1, 2), initial=np.inf)  # of the whole finger; it must be of the pad
-        touching = t[:, : len(pad)] <= contact[:, None, None] + _COMPLIANCE_M
+        touching = t[:, : len(pad)] <= contact[:, None, None] + COMPLIANCE_M
         toward = -sign * np.einsum("nzwk,nk->nzw", normals[face[:, : len(pad)]], x)
         nearest = t.reshape(len(t), z.size * w.size).argmin(axis=1)
         holds &= np.isfinite(contact) & touching.any(axis=(1, 2))
