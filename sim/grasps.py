@@ -81,6 +81,7 @@ def true_grasps(
     hand = hand or load_hand()
     renderer = renderer or Renderer(scene)
     normals = _face_normals(scene)
+    share = _face_shares(scene, normals, friction)
     reach = float(np.abs(scene.vertices[:, :2]).max()) + hand.palm_length_m
     hull = _Hull(hand, renderer.height_map(np.ceil(reach / 0.01) * 0.01, _MAP_STEP_M))
     found: list[Grasps] = []
@@ -88,7 +89,9 @@ def true_grasps(
     for begun in range(0, samples, _ROUND):
         wanting = np.flatnonzero(count < enough)
         points = min(_ROUND, samples - begun)
-        some = _antipodal_candidates(scene, normals, renderer, hand, friction, wanting, points, rng)
+        some = _antipodal_candidates(
+            scene, normals, share, renderer, hand, friction, wanting, points, rng
+        )
         some = some[hull.clear(some.poses)]
         # Centring moves the hand, so it comes before the checks that count.
         some = _centred(renderer, some, hand)
@@ -137,6 +140,18 @@ def _face_normals(scene: Scene) -> NDArray[np.float32]:
     return np.asarray(n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-20), np.float32)
 
 
+def _face_shares(
+    scene: Scene, normals: NDArray[np.float32], friction: float
+) -> list[NDArray[np.float64] | None]:
+    """Of each object's graspable area the share (F,) of every face; None if it has no such area."""
+    a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1).astype(np.float64)
+    # No horizontal line is in this face's cone.
+    area[np.abs(normals[:, 2]) > np.sin(np.arctan(friction))] = 0
+    own = [np.where(scene.face_object == k, area, 0) for k in range(len(scene.placed))]
+    return [o / o.sum() if o.sum() > 0 else None for o in own]
+
+
 def _axes(yaw: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Closing axis x_hand and lateral axis y_hand in the world, (N, 3) each; see rt/pose.py."""
     c, s, zero = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)
@@ -149,6 +164,7 @@ def _axes(yaw: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.fl
 def _antipodal_candidates(
     scene: Scene,
     normals: NDArray[np.float32],
+    share: list[NDArray[np.float64] | None],
     renderer: Renderer,
     hand: Hand,
     friction: float,
@@ -158,24 +174,20 @@ def _antipodal_candidates(
 ) -> Grasps:
     """Hand poses across pairs of surface points on horizontal lines within the friction cones.
 
-    From each of `points` points on each of these objects the line is followed to where it first leaves
+    From each of `points` points on each of these objects, drawn by `share`, the line is followed to where it first leaves
     the material (a wall) and to the far side of the object as seen from beyond the opening (the
     whole): both are candidates.
     """
     cone = np.arctan(friction)
-    a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1).astype(np.float64)
-    area[np.abs(normals[:, 2]) > np.sin(cone)] = 0  # no horizontal line is in this face's cone
-    face = []
-    for k in objects:
-        own = np.where(scene.face_object == k, area, 0)
-        if own.sum() > 0:
-            face.append(rng.choice(len(area), size=points, p=own / own.sum()))
+    face = [
+        rng.choice(len(share[k]), size=points, p=share[k]) for k in objects if share[k] is not None
+    ]
     if not face:
         return Grasps(np.zeros((0, 5), np.float32), np.zeros(0, np.int16))
     f = np.concatenate(face)
     u, v = np.sqrt(rng.random((len(f), 1))), rng.random((len(f), 1))
-    p = ((1 - u) * a[f] + u * (1 - v) * b[f] + u * v * c[f]).astype(np.float32)
+    a, b, c = (scene.vertices[scene.faces[f, k]] for k in range(3))
+    p = ((1 - u) * a + u * (1 - v) * b + u * v * c).astype(np.float32)
     n = normals[f]
     # Jaws settle flat on what they hold, so most lines run close to the normal.
     inward = np.arctan2(-n[:, 1], -n[:, 0]) + cone * rng.uniform(-1, 1, len(f)) ** 3
