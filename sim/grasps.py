@@ -7,7 +7,8 @@ Sampled on the meshes and kept if, for the hand fully open and descending straig
 3. some of the lines across the jaws run, on both sides, through or between contacts whose normals lie
    in the friction cone about the closing axis, contact being whatever lies within the pads'
    compliance of the first: two soft-finger contacts on a line inside both cones are in force closure
-   (Nguyen 1988), and a flat jaw presses anywhere between its outermost contacts, as inside a mug's rim.
+   (Nguyen 1988), and a flat jaw presses anywhere between its outermost contacts, as inside a mug's rim,
+4. the object's weight pulls no further than LEVER_M beside the closing axis.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ COMPLIANCE_M = 0.001
 """Depth by which a rubber pad gives way: what lies this close behind first contact is touched too."""
 _OFF_CENTRE_M = 0.001
 """Largest error of the hand's centring that is let through."""
+LEVER_M = 0.08
+"""Longest way from a grasp's closing axis to the line of the object's weight. Pads hold a turn about the
+axis by friction alone: a hammer gripped further from its head than this is lifted by the handle and
+leaves its head on the table (all failures of hammers in sim.lifts were of this kind)."""
 _LINES = 3
 """Least number of antipodal lines of contact in the middle half of the pads. A patch, not a point, so
 that the object cannot turn; not at the pads' edges, where misaligned sides would be turned by closing."""
@@ -76,7 +81,7 @@ def true_grasps(
     """Sample the scene's true grasps, trying up to `samples` surface points on each object."""
     hand = hand or load_hand()
     renderer = renderer or Renderer(scene)
-    normals = _face_normals(scene)
+    normals, weight = _face_normals(scene), centres_of_mass(scene)
     reach = float(np.abs(scene.vertices[:, :2]).max()) + hand.palm_length_m
     height = renderer.height_map(np.ceil(reach / 0.01) * 0.01, _MAP_STEP_M)
     found: list[Grasps] = []
@@ -85,6 +90,8 @@ def true_grasps(
         wanting = np.flatnonzero(count < enough)
         points = min(_ROUND, samples - begun)
         some = _antipodal_candidates(scene, normals, renderer, hand, friction, wanting, points, rng)
+        # Centring moves a hand along its closing axis, which leaves the lever as it is.
+        some = some[_lever_m(some, weight) <= LEVER_M]
         some = some[_clear(some.poses, height, hand)]
         # Centring moves the hand, so it comes before the checks that count.
         some = _centred(renderer, some, hand)
@@ -131,6 +138,22 @@ def _face_normals(scene: Scene) -> NDArray[np.float32]:
     a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
     n = np.cross(b - a, c - a)
     return np.asarray(n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-20), np.float32)
+
+
+def centres_of_mass(scene: Scene) -> NDArray[np.float64]:
+    """Of every object (K, 3) in the world, for uniform density: the sum over its faces' tetrahedra."""
+    a, b, c = (scene.vertices[scene.faces[:, k]].astype(np.float64) for k in range(3))
+    volume = np.einsum("ij,ij->i", a, np.cross(b, c))
+    count = len(scene.placed)
+    moment = [np.bincount(scene.face_object, volume * m, count) for m in ((a + b + c) / 4).T]
+    return np.stack(moment, axis=-1) / np.bincount(scene.face_object, volume, count)[:, None]
+
+
+def _lever_m(grasps: Grasps, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Horizontal distance (G,) from each closing axis to the centre of mass of what it holds."""
+    _, y = _axes(grasps.poses[:, 3])
+    way = weight[grasps.object, :2] - grasps.poses[:, :2]
+    return np.abs(np.einsum("gk,gk->g", way, y[:, :2]))
 
 
 def _axes(yaw: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
