@@ -7,7 +7,8 @@ Sampled on the meshes and kept if, for the hand fully open and descending straig
 3. some of the lines across the jaws run, on both sides, through or between contacts whose normals lie
    in the friction cone about the closing axis, contact being whatever lies within the pads'
    compliance of the first: two soft-finger contacts on a line inside both cones are in force closure
-   (Nguyen 1988), and a flat jaw presses anywhere between its outermost contacts, as inside a mug's rim.
+   (Nguyen 1988), and a flat jaw presses anywhere between its outermost contacts, as inside a mug's rim,
+4. the object's weight pulls no further than LEVER_M beside the closing axis.
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ COMPLIANCE_M = 0.001
 """Depth by which a rubber pad gives way: what lies this close behind first contact is touched too."""
 _OFF_CENTRE_M = 0.001
 """Largest error of the hand's centring that is let through."""
+LEVER_M = 0.08
+"""Longest way from a grasp's closing axis to the line of the object's weight. Pads hold a turn about the
+axis by friction alone: a hammer gripped further from its head than this is lifted by the handle and
+leaves its head on the table (all failures of hammers in sim.lifts were of this kind)."""
 _LINES = 3
 """Least number of antipodal lines of contact in the middle half of the pads. A patch, not a point, so
 that the object cannot turn; not at the pads' edges, where misaligned sides would be turned by closing."""
@@ -80,7 +85,7 @@ def true_grasps(
     """Sample the scene's true grasps, trying up to `samples` surface points on each object."""
     hand = hand or load_hand()
     renderer = renderer or Renderer(scene)
-    normals = _face_normals(scene)
+    normals, weight = _face_normals(scene), centres_of_mass(scene)
     share = _face_shares(scene, normals, friction)
     reach = float(np.abs(scene.vertices[:, :2]).max()) + hand.palm_length_m
     hull = _Hull(hand, renderer.height_map(np.ceil(reach / 0.01) * 0.01, _MAP_STEP_M))
@@ -92,6 +97,8 @@ def true_grasps(
         some = _antipodal_candidates(
             scene, normals, share, renderer, hand, friction, wanting, points, rng
         )
+        # Centring moves a hand along its closing axis, which leaves the lever as it is.
+        some = some[_lever_m(some, weight) <= LEVER_M]
         some = some[hull.clear(some.poses)]
         # Centring moves the hand, so it comes before the checks that count.
         some = _centred(renderer, some, hand)
@@ -152,6 +159,22 @@ def _face_shares(
     return [o / o.sum() if o.sum() > 0 else None for o in own]
 
 
+def centres_of_mass(scene: Scene) -> NDArray[np.float64]:
+    """Of every object (K, 3) in the world, for uniform density: the sum over its faces' tetrahedra."""
+    a, b, c = (scene.vertices[scene.faces[:, k]].astype(np.float64) for k in range(3))
+    volume = np.einsum("ij,ij->i", a, np.cross(b, c))
+    count = len(scene.placed)
+    moment = [np.bincount(scene.face_object, volume * m, count) for m in ((a + b + c) / 4).T]
+    return np.stack(moment, axis=-1) / np.bincount(scene.face_object, volume, count)[:, None]
+
+
+def _lever_m(grasps: Grasps, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Horizontal distance (G,) from each closing axis to the centre of mass of what it holds."""
+    _, y = _axes(grasps.poses[:, 3])
+    way = weight[grasps.object, :2] - grasps.poses[:, :2]
+    return np.abs(np.einsum("gk,gk->g", way, y[:, :2]))
+
+
 def _axes(yaw: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Closing axis x_hand and lateral axis y_hand in the world, (N, 3) each; see rt/pose.py."""
     c, s, zero = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)
@@ -174,9 +197,9 @@ def _antipodal_candidates(
 ) -> Grasps:
     """Hand poses across pairs of surface points on horizontal lines within the friction cones.
 
-    From each of `points` points on each of these objects, drawn by `share`, the line is followed to where it first leaves
-    the material (a wall) and to the far side of the object as seen from beyond the opening (the
-    whole): both are candidates.
+    From each of `points` points on each of these objects, drawn by `share` (_face_shares), the line is
+    followed to where it first leaves the material (a wall) and to the far side of the object as seen
+    from beyond the opening (the whole): both are candidates.
     """
     cone = np.arctan(friction)
     face = [
@@ -267,14 +290,13 @@ class _Footprint:
         middle = np.array([x_centre], np.float32), np.zeros(1, np.float32)
         free = self._highest(self.around, poses, c, s, *middle) <= level
         # What is high within reach of the rectangle need not be under it: few of its points, then all.
-        x = self.x + x_centre
-        for some in (slice(0, None, 7), slice(None)):
-            left = np.flatnonzero(~free) if some.step else left[maybe]
-            maybe = (
-                self._highest(self.height, poses[left], c[left], s[left], x[some], self.y[some])
-                <= level[left]
+        x, maybe = self.x + x_centre, np.flatnonzero(~free)
+        for few in (slice(None, None, 7), slice(None)):
+            highest = self._highest(
+                self.height, poses[maybe], c[maybe], s[maybe], x[few], self.y[few]
             )
-        free[left[maybe]] = True
+            maybe = maybe[highest <= level[maybe]]
+        free[maybe] = True
         return free
 
     @staticmethod
@@ -380,7 +402,9 @@ def _closed(
     for sign, (t_pad, own, good) in zip((1, -1), sides, strict=True):
         origins, along = _jaw_rays(grasps, hand, sign, above, w)
         t_above = _travel(renderer, hand, origins, along)
-        t = np.concatenate([t_pad.reshape(n, rays), t_above.reshape(n, len(above) * len(w))], axis=1)
+        t = np.concatenate(
+            [t_pad.reshape(n, rays), t_above.reshape(n, len(above) * len(w))], axis=1
+        )
         contact = t.min(axis=1, initial=np.inf)  # of the whole finger; it must be of the pad
         touching = t_pad <= contact[:, None, None] + COMPLIANCE_M
         holds &= np.isfinite(contact) & touching.any(axis=(1, 2))
