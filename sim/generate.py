@@ -25,8 +25,9 @@ from tqdm import tqdm
 from rt.hand import HandError, load_hand
 from rt.pose import top_down
 from rt.view import VIEW
-from sim import dataset
+from sim import dataset, label_check
 from sim.claim import claim, locked, parse_share
+from sim.convex import PhysicsError
 from sim.dataset import DatasetError
 from sim.engines import ENGINES, Job
 from sim.grasps import FRICTION, SAMPLES, numbered_scene
@@ -79,6 +80,9 @@ class Config:
     """Folder of your own meshes (obj, stl, ply, off, glb; metres) to add to the catalogue."""
     only_meshes: bool = False
     """Use the meshes alone, without the catalogue."""
+    physics_check: int = 0
+    """Lift about this many of the set's grasps in MuJoCo and report how many hold, by category (extra
+    `physics`). 0: none."""
     scenes_per_shard: int = 20
     """Scenes in a shard, the unit of work and of resuming."""
 
@@ -96,6 +100,7 @@ def parameters(config: Config) -> dict[str, Any]:
         ("--scenes-per-shard", config.scenes_per_shard, 1),
         ("--seed", config.seed, 0),
         ("--workers", config.workers, 0),
+        ("--physics-check", config.physics_check, 0),
     ):
         if value < least:
             raise DatasetError(f"{name} {value} must be at least {least}")
@@ -258,7 +263,9 @@ def main() -> int:
                 table.add_row(split, *(f"{n:,}" for n in row), per_scene)
         if table.rows:
             Console().print(table)
-    except (DatasetError, ObjectError, SceneError, SensorError, HandError) as error:
+        if config.physics_check:
+            label_check.report(config, label_check.check_labels(config))
+    except (PhysicsError, DatasetError, ObjectError, SceneError, SensorError, HandError) as error:
         print(f"sim.generate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
