@@ -77,10 +77,7 @@ def run_ray(config: Config, folder: Path, jobs: Sequence[Job], make: Make) -> It
     else:
         options |= {"num_cpus": config.workers or os.cpu_count(), "include_dashboard": False}
         options["address"] = "local"
-    try:
-        ray.init(**options)
-    except Exception as error:  # ray raises anything here
-        raise DatasetError(f"no Ray cluster at {config.ray_address or 'local'}: {error}") from None
+    _connect(ray, options)
     try:
         # make is not sent: it may be __main__'s, which a worker does not have.
         remote = ray.remote(num_cpus=1, max_retries=_RETRIES)(_shard_files)
@@ -107,6 +104,18 @@ def run_ray(config: Config, folder: Path, jobs: Sequence[Job], make: Make) -> It
                 yield job
     finally:
         ray.shutdown()
+
+
+def _connect(ray: Any, options: dict[str, Any]) -> None:
+    """ray.init; a cluster begun here gets three tries, for on a busy machine Ray gives up after 30 s."""
+    for left in reversed(range(3 if options["address"] == "local" else 1)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # ray raises anything here
+            ray.shutdown()
+            if not left:
+                raise DatasetError(f"no Ray cluster at {options['address']}: {error}") from None
 
 
 def _import_ray() -> Any:
