@@ -20,8 +20,9 @@ from synthetic import make_dataset
 from sim.dataset import open_split
 from train.batches import Batches
 from train.checkpoint import FitError, load_checkpoint
-from train.fit import PRESETS, FitOptions, learning_rate, main, make_optimizer, train_step
+from train.fit import FitOptions, main, train_step
 from train.network import DistanceNetwork
+from train.presets import PRESETS, learning_rate, make_optimizer
 
 SMALL = ("--batch", "8", "--offsets-per-image", "4", "--threads", "1", "--validation-images", "8")
 
