@@ -29,7 +29,10 @@ class Team:
         return self.rank == 0
 
     def share(self, network: nn.Module) -> nn.Module:
-        """The network, with gradients averaged over the processes in its backward pass."""
+        """The network, with gradients averaged over the processes in its backward pass.
+
+        Only while the result lives: a caller that drops it trains on its own gradient.
+        """
         if self.size == 1:
             return network
         return DistributedDataParallel(network, gradient_as_bucket_view=True)
