@@ -136,9 +136,8 @@ def run(options: TrainingBenchOptions) -> int:
     with tempfile.TemporaryDirectory(prefix="training-") as temporary:
         data = options.data
         if data is None:
-            data = Path(temporary) / "set"
             print("making a small training set", flush=True)
-            fresh_set(data, scenes=0, views=20, seed=0, training_scenes=8)
+            data = fresh_set(Path(temporary) / "set", 0, views=20, seed=0, train_scenes=8)
         print(f"{2 * options.rounds * options.round_s:.0f} s of training", flush=True)
         rates = measure(open_split(data, "train"), options.rounds, options.round_s, options.threads)
     record = {**asdict(rates), "machine": describe_machine(torch.device("cpu"))}

@@ -98,7 +98,11 @@ def test_offsets_and_noise_are_distributed_as_on_the_host(split: Split) -> None:
     batches, host = (B(split, 48, 16, 0, options=noisy) for B in (DeviceBatches, Batches))
     a, b = batches(0), host(0)
     assert float(a.actions[..., :2].abs().max()) < REACH_M + 0.1
-    for part in (np.s_[:, :8], np.s_[:, 8:12], np.s_[:, 12:]):  # uniform, near the hand, near grasps
+    for part in (
+        np.s_[:, :8],
+        np.s_[:, 8:12],
+        np.s_[:, 12:],
+    ):  # uniform, near the hand, near grasps
         for column in (0, 2):
             x, y = (float(batch.actions[part][..., column].abs().mean()) for batch in (a, b))
             assert x == pytest.approx(y, rel=0.25), (part, column)

@@ -110,13 +110,16 @@ def print_validation(v: dict[str, Any]) -> None:
         name = f"{1e3 * low:.0f} to {1e3 * high:.0f} mm" if high else f"above {1e3 * low:.0f} mm"
         table.add_row(name, *_cells(kinds))
     table.add_section()
-    for name in sorted(v["all"]["categories"].keys() | v["near"]["categories"].keys()):
-        kinds = {k: v[k]["categories"][name] for k in ("all", "near") if name in v[k]["categories"]}
-        chosen = choice["categories"].get(name)
-        table.add_row(
-            name, *_cells(kinds), f"{1e3 * chosen['chosen_median_m']:.1f}" if chosen else ""
-        )
-    table.add_section()
+    for group in ("categories", "sensors"):
+        names = sorted(v["all"][group].keys() | v["near"][group].keys())
+        if group == "sensors" and len(names) == 1:
+            continue
+        for name in names:
+            kinds = {k: v[k][group][name] for k in ("all", "near") if name in v[k][group]}
+            chosen = choice[group].get(name)
+            cells = _cells(kinds)
+            table.add_row(name, *cells, f"{1e3 * chosen['chosen_median_m']:.1f}" if chosen else "")
+        table.add_section()
     table.add_row("all together", *_cells(v), f"{1e3 * choice['chosen_median_m']:.1f}")
     trivial = (f"{1e3 * v[kind]['trivial_error_m']:.1f}" for kind in ("all", "near"))
     table.add_row("best constant", next(trivial), "", next(trivial), "")

@@ -26,9 +26,13 @@ from rt.distance import DistanceError, open_model
 from rt.hand import Hand
 from rt.view import View
 from sim.dataset import DatasetError, Split, open_split, read_manifest, write_text
+from sim.generate import Config, generate
+from sim.sensor import SensorError
 from train.offsets import NEAR_M, REACH_M, near_offsets, nearest_grasp, uniform_offsets
 
 Floats = NDArray[np.float32]
+Groups = dict[str, NDArray[np.str_]]
+"""`categories` and `sensors`: names, one for each offset."""
 Predict = Callable[[Floats, Floats], Floats]
 """Distances (B, K) m of depth (B, 64, 64) m and actions (B, K, 3): whatever computes the network."""
 
@@ -51,8 +55,8 @@ class ValidationSet:
     """(B, 2 * OFFSETS, 3): first uniform in the view, then near the hand."""
     distance: Floats
     """(B, 2 * OFFSETS) m."""
-    category: NDArray[np.str_]
-    """(B, 2 * OFFSETS): of the object that the nearest grasp holds."""
+    groups: Groups
+    """(B, 2 * OFFSETS) each: the category of the object that the nearest grasp holds, the sensor."""
 
 
 def draw_validation_set(split: Split, images: int, seed: int) -> ValidationSet:
@@ -63,14 +67,13 @@ def draw_validation_set(split: Split, images: int, seed: int) -> ValidationSet:
     actions = np.concatenate([uniform_offsets(shape, rng), near_offsets(shape, rng)], axis=1)
     distance, grasp = nearest_grasp(split, chosen, actions)
     return ValidationSet(
-        chosen, split.depth_m(chosen), actions, distance, _category(split, chosen, grasp)
+        chosen, split.depth_m(chosen), actions, distance, _groups(split, chosen, grasp)
     )
 
 
-def _category(
-    split: Split, images: NDArray[np.int64], grasp: NDArray[np.int64]
-) -> NDArray[np.str_]:
-    """Categories (B, ...) of the objects that grasps (rows of split.grasps) of images (B,) hold."""
+def _groups(split: Split, images: NDArray[np.int64], grasp: NDArray[np.int64]) -> Groups:
+    """Of grasps (B, K), rows of split.grasps, of images (B,)."""
+    sensors = np.array(split.sensors)[images // split.views, None]
     objects = split.grasp_object[grasp]
     names = [
         [split.objects[image // split.views][k].split("/") for k in row.ravel()]
@@ -78,7 +81,10 @@ def _category(
     ]
     # "mug/3" of the catalogue; "meshes/tools/wrench" and "meshes/wrench" of a user's folder
     found = [[parts[max(0, len(parts) - 2)] for parts in row] for row in names]
-    return np.array(found).reshape(grasp.shape)
+    return {
+        "categories": np.array(found).reshape(grasp.shape),
+        "sensors": np.broadcast_to(sensors, grasp.shape),
+    }
 
 
 def quick_errors(predict: Predict, questions: ValidationSet) -> dict[str, float]:
@@ -96,8 +102,8 @@ def full_report(
     """Everything about a trained network; also true and predicted distances for a plot.
 
     Errors for all and near offsets beside those of the best constant, by bins of true distance and by
-    the category of the nearest grasp's object, and the true distance after one choice among candidates
-    about the hand.
+    the category of the nearest grasp's object and by the sensor, and the true distance after one choice
+    among candidates about the hand.
     """
     questions = draw_validation_set(split, images, seed)
     true, predicted = questions.distance, predict(questions.depth, questions.actions)
@@ -117,7 +123,7 @@ def full_report(
             "correlation": float(np.corrcoef(p.ravel(), t.ravel())[0, 1]),
             "trivial_error_m": float(np.abs(np.median(t) - t).mean()),
             "bins": _by_bin(t, p),
-            "categories": _by_category(t, p, questions.category[part]),
+            **{name: _by_group(t, p, group[part]) for name, group in questions.groups.items()},
         }
     report["choice"] = _choice(
         predict, split, questions.images[:: max(1, images // CHOICE_IMAGES)], seed
@@ -144,12 +150,10 @@ def _by_bin(true: Floats, predicted: Floats) -> list[dict[str, Any]]:
     return bins
 
 
-def _by_category(
-    true: Floats, predicted: Floats, category: NDArray[np.str_]
-) -> dict[str, dict[str, Any]]:
+def _by_group(true: Floats, predicted: Floats, group: NDArray[np.str_]) -> dict[str, Any]:
     return {
-        str(name): _errors(true[category == name], predicted[category == name])
-        for name in np.unique(category)
+        str(name): _errors(true[group == name], predicted[group == name])
+        for name in np.unique(group)
     }
 
 
@@ -162,7 +166,7 @@ def _choice(predict: Predict, split: Split, images: NDArray[np.int64], seed: int
     true, grasp = nearest_grasp(split, images, actions)
     predicted = predict(split.depth_m(images), actions)
     chosen = np.take_along_axis(true, predicted.argmin(1)[:, None], axis=1)[:, 0]
-    category = _category(split, images, grasp[:, :1])[:, 0]
+    groups = _groups(split, images, grasp[:, :1])
     return {
         "images": len(images),
         "candidates": CANDIDATES,
@@ -171,12 +175,15 @@ def _choice(predict: Predict, split: Split, images: NDArray[np.int64], seed: int
         "chosen_median_m": float(np.median(chosen)),
         "chosen_mean_m": float(chosen.mean()),
         "best_median_m": float(np.median(true.min(1))),
-        "categories": {
-            str(name): {
-                "images": int((category == name).sum()),
-                "chosen_median_m": float(np.median(chosen[category == name])),
+        **{
+            kind: {
+                str(name): {
+                    "images": int((group == name).sum()),
+                    "chosen_median_m": float(np.median(chosen[group[:, 0] == name])),
+                }
+                for name in np.unique(group)
             }
-            for name in np.unique(category)
+            for kind, group in groups.items()
         },
     }
 
@@ -196,6 +203,8 @@ class ValidationOptions:
     """Scenes of test objects in a fresh set."""
     views: int = 40
     """Views of each scene in a fresh set."""
+    sensors: tuple[str, ...] = Config.sensors
+    """Depth cameras of a fresh set, one drawn for each scene."""
     images: int = 4096
     """Views to ask about, spread over the test scenes; all if there are fewer."""
     backend: str = "auto"
@@ -215,11 +224,26 @@ class ValidationOptions:
             raise DatasetError(f"--seed {self.seed} must be 0 or more")
 
 
-def fresh_set(folder: Path, scenes: int, views: int, seed: int) -> None:
-    """Make a set of `scenes` scenes of test objects (and one of training objects) in the folder."""
-    from sim.generate import Config, generate
-
-    generate(Config(scenes=1, test_scenes=scenes, views=views, out=folder, seed=seed))
+def fresh_set(
+    folder: Path,
+    test_scenes: int,
+    views: int,
+    seed: int,
+    train_scenes: int = 1,
+    sensors: tuple[str, ...] = Config.sensors,
+) -> Path:
+    """Make a small set in the folder, which is returned; the generator wants a scene to train on."""
+    config = Config(
+        scenes=train_scenes,
+        test_scenes=test_scenes,
+        views=views,
+        out=folder,
+        seed=seed,
+        sensors=sensors,
+        scenes_per_shard=5,
+    )
+    generate(config)
+    return folder
 
 
 def validate(options: ValidationOptions) -> tuple[dict[str, Any], Floats, Floats]:
@@ -243,7 +267,7 @@ def validate(options: ValidationOptions) -> tuple[dict[str, Any], Floats, Floats
             print(
                 f"making {options.scenes} scenes of test objects, seed {options.seed}", flush=True
             )
-            fresh_set(folder, options.scenes, options.views, options.seed)
+            fresh_set(folder, options.scenes, options.views, options.seed, sensors=options.sensors)
         manifest = read_manifest(folder)
         try:
             hand = Hand(**manifest["params"]["hand"])
@@ -285,7 +309,7 @@ def main() -> None:
         code = run(
             tyro.cli(ValidationOptions, prog="python -m train.validation", description=__doc__)
         )
-    except (DatasetError, DistanceError) as error:
+    except (DatasetError, DistanceError, SensorError) as error:
         print(f"train.validation: {error}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
