@@ -30,7 +30,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sim.dataset import DatasetError, open_split, read_manifest, write_text
 from train.batches import Batch, Batches, BatchOptions, Offsets
-from train.checkpoint import CHECKPOINT, FitError, State, resume, save_checkpoint
+from train.checkpoint import (
+    CHECKPOINT,
+    FitError,
+    State,
+    begin_from,
+    resume,
+    save_checkpoint,
+)
 from train.machine import describe_machine, fast_dtype, keep_freed_memory
 from train.network import LENGTH_SCALE_M, DistanceNetwork
 from train.report import Progress, plot_fit, print_report
@@ -103,6 +110,8 @@ class FitOptions:
     )
     seed: int = 0
     """Seed of weights, order, offsets and noise."""
+    init: Path | None = None
+    """Begin with the weights of this checkpoint (another run's) instead of random ones."""
     resume: bool = False
     """Go on from the checkpoint in --out; every other option must be as it was."""
     checkpoint_minutes: float = 5.0
@@ -195,11 +204,19 @@ def train_step(
     return value * LENGTH_SCALE_M
 
 
-def identity(options: FitOptions, data_id: str, dtype: torch.dtype) -> dict[str, Any]:
+def identity(
+    options: FitOptions, data_id: str, dtype: torch.dtype, init: dict[str, Any] | None
+) -> dict[str, Any]:
     """What must agree for a run to be resumed: everything that its weights depend on."""
     names = ("epochs", "steps", "minutes", "preset", "action_encoding", "draw", "seed")
     values = {name: value for name, value in asdict(options).items() if name in names}
-    return {"data_id": data_id, **values, **asdict(options.resolved()), "dtype": str(dtype)}
+    return {
+        "data_id": data_id,
+        **values,
+        **asdict(options.resolved()),
+        "dtype": str(dtype),
+        "init": init,
+    }
 
 
 @contextlib.contextmanager
@@ -312,9 +329,10 @@ def run(options: FitOptions) -> int:
     )
     torch.manual_seed(options.seed)
     network = DistanceNetwork(options.action_encoding)
+    init = begin_from(options.init, network) if options.init else None
     network = network.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
     state = State(network, make_optimizer(network, preset))
-    plan = identity(options, manifest["id"], dtype)
+    plan = identity(options, manifest["id"], dtype, init)
     if options.resume:
         resume(checkpoint, state, plan, device)
     out.mkdir(parents=True, exist_ok=True)
