@@ -14,6 +14,9 @@ from train.network import DistanceNetwork
 CHECKPOINT_FORMAT = "grasp-checkpoint/1"
 CHECKPOINT = "checkpoint.pt"
 
+_BEFORE = {"batches": "host", "init": None}
+"""What runs were whose checkpoints do not say it yet."""
+
 
 class FitError(ValueError):
     """A training run that cannot start or go on."""
@@ -103,10 +106,11 @@ def begin_from(path: Path, network: DistanceNetwork) -> dict[str, Any]:
 def resume(path: Path, state: State, run: dict[str, Any], device: torch.device) -> None:
     """Fill the state from a checkpoint of the same run; raises FitError naming what differs."""
     saved = load_checkpoint(path, device)
+    was: dict[str, Any] = {**_BEFORE, **saved["run"]}
     differences = [
-        f"{name}: was {saved['run'].get(name)!r}, now {run.get(name)!r}"
-        for name in sorted(saved["run"].keys() | run.keys())
-        if saved["run"].get(name) != run.get(name)
+        f"{name}: was {was.get(name)!r}, now {run.get(name)!r}"
+        for name in sorted(was.keys() | run.keys())
+        if was.get(name) != run.get(name)
     ]
     if differences:
         raise FitError(
