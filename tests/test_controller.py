@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt import controller
@@ -91,6 +91,7 @@ def test_no_displacement_has_no_noise() -> None:
     np.testing.assert_array_equal(still, 0)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 100))
 def test_following_a_perfect_distance_finds_the_grasp(seed: int) -> None:
     """The paper's loop without arm or camera: 75 steps on the true distance."""
@@ -115,7 +116,7 @@ class SideBlind:
 
     def __call__(self, depth: np.ndarray, actions: np.ndarray) -> np.ndarray:
         bright, second = np.argsort(depth.ravel())[[-1, -2]]
-        (v, u), (v2, u2) = np.divmod([bright, second], 64).T - 31.5
+        (v, v2), (u, u2) = np.array(np.divmod([bright, second], 64)) - 31.5
         grasp = np.array([0.001 * u, 0.001 * v, np.arctan2(v2 - v, u2 - u)])
         error = self.error_m * np.sign(actions[:, 0] - grasp[0])
         return np.asarray(grasp_distance(actions, grasp) + error, np.float32)
@@ -162,10 +163,14 @@ def test_every_controller_goes_part_of_the_way_to_its_goal(name: str) -> None:
 
 
 class World:
-    """Grasps in base and a network that knows them, with an error of its own for every candidate."""
+    """Grasps in base and a network that knows them, with an error of its own for every candidate, and
+    one that stands still in the view: where it takes things to be."""
 
-    def __init__(self, grasps: np.ndarray, error_m: float, seed: int = 0) -> None:
+    def __init__(
+        self, grasps: np.ndarray, error_m: float, seed: int = 0, off_m: tuple[float, float] = (0, 0)
+    ) -> None:
         self.grasps, self.error_m, self.rng = grasps, error_m, np.random.default_rng(seed)
+        self.off = np.array([*off_m, 0.0], np.float32)
         self.hand = np.array([0.0, 0.0, 0.3, 0.0])
 
     def see(self, hand: np.ndarray) -> np.ndarray:
@@ -178,7 +183,7 @@ class World:
             if np.array_equal(controller.symmetry(k, spot(), actions)[0], depth):
                 break
         inverse = {5: 6, 6: 5}.get(k, k)
-        true = controller.symmetry(inverse, depth, actions)[1]
+        true = controller.symmetry(inverse, depth, actions - self.off)[1]
         places = controller.place_all(self.hand, true)[:, None, [0, 1, 3]]
         nearest = grasp_distance(places, self.grasps[None]).min(axis=1)
         return np.asarray(nearest + self.error_m * self.rng.standard_normal(len(true)), np.float32)
@@ -203,15 +208,15 @@ def controllers(seed: int) -> tuple[controller.Paper, controller.Paper]:
     )
 
 
-def test_a_memory_of_views_is_nearer_than_one_look_when_looks_are_noisy() -> None:
+def test_an_error_that_stands_still_in_the_view_ends_in_the_mean_of_its_symmetries() -> None:
     ends: list[list[float]] = []
-    for seed in range(12):
+    for seed in range(6):
         grasp = np.append(np.random.default_rng(seed).uniform(-0.05, 0.05, 2), 0.4)[None]
-        worlds = [World(grasp, 0.01, seed) for _ in range(2)]
+        worlds = [World(grasp, 0.0, seed, (0.006, 0.003)) for _ in range(2)]
         pairs = zip(worlds, controllers(seed), strict=True)
         ends.append([world.away_m(world.run(control)[0]) for world, control in pairs])
     paper, ensemble = np.median(ends, axis=0)
-    assert ensemble < 0.6 * paper
+    assert paper > 0.005 and ensemble < 0.4 * paper
 
 
 def test_it_does_not_turn_back_and_forth_between_two_grasps() -> None:
