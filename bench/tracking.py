@@ -1,10 +1,11 @@
 """servoL against speedL: `python -m bench.tracking` writes tracking.json and tracking.png.
 
 Both follow the same targets through the same jerk-limited follower on the emulated controller, each from
-a process of its own; a third row is the driver as it is (rt.robot.ur). Targets come at the loop's rate
-with what happens to a real loop: late cycles, and now and then a stall. What counts is the arm's true
-motion, from the emulator's log: lag and error behind the set-points, lag behind the targets, jerk;
-and how far the arm runs on when the sender is killed.
+a process of its own: servoL plain, and with set-points sent ahead by its lag; speedL as the set-points'
+velocity plus a pull towards them from the measured pose. The last row is the driver as it is
+(rt.robot.ur). Targets come at the loop's rate with what happens to a real loop: late cycles, and now
+and then a stall. What counts is the arm's true motion, from the emulator's log: lag and error behind
+the set-points, lag behind the targets, jerk; and how far the arm runs on when the sender is killed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from rt.robot.emulator import Emulator, start_emulator
 from rt.robot.rotation_vector import difference, pose_vector, rotation, transform
 
 Array = NDArray[np.float64]
-METHODS = ("servoL", "speedL", "driver")
+METHODS = ("servoL", "servoL, ahead", "speedL", "driver")
 START = (0.45, -0.13, 0.35, math.pi, 0.0, 0.0)
 _SETTLED_S = 1.0
 _PULL_PER_S = 5.0
@@ -124,7 +125,9 @@ def drive(method: str, config: Config, pipe: Any) -> None:
             robot.move(T)
             times.append(time.monotonic_ns())
             targets.append(pose_vector(T))
-        pipe.send(Record(np.array(times), np.array(targets), np.zeros(0, np.int64), np.empty((0, 6))))
+        pipe.send(
+            Record(np.array(times), np.array(targets), np.zeros(0, np.int64), np.empty((0, 6)))
+        )
         t = config.seconds
         while True:  # from the arm's rest, for the killing
             robot.move(path(t))
@@ -136,9 +139,19 @@ def stream(method: str, config: Config, pipe: Any) -> None:
     """As the driver's streaming process does, with either command."""
     from rt.robot.follower import Follower, MotionLimits
     from rt.robot.ur_link import connect, read_packet
-    from rt.robot.ur_stream import GAIN, HORIZON_PERIODS, LOOKAHEAD_S, Setup, privileges
+    from rt.robot.ur_stream import (
+        GAIN,
+        HORIZON_PERIODS,
+        LEAD_S,
+        LOOKAHEAD_S,
+        Setup,
+        ahead,
+        privileges,
+    )
 
-    setup = Setup(config.address, config.rate, [], 0.25, 1.0, 90.0, 0.15, 1.0, 10.0, 0.05, None, True, True)
+    setup = Setup(
+        config.address, config.rate, [], 0.25, 1.0, 90.0, 0.15, 1.0, 10.0, 0.05, None, True, True
+    )
     limits: MotionLimits = setup.limits()
     link = connect(config.address)
     link.start_program()
@@ -148,7 +161,6 @@ def stream(method: str, config: Config, pipe: Any) -> None:
     due = due_times(config.rate, config.seconds, config.seed).tolist()
     times, targets, sent, points = [], [], [], []
     clock, began, k = Clock(link.rate_hz), time.monotonic_ns(), 0
-    late = {"s": 0.0}  # how old a packet is when it is used, at least
     while True:
         clock.wait()
         now_ns = time.monotonic_ns()
@@ -161,17 +173,19 @@ def stream(method: str, config: Config, pipe: Any) -> None:
             k += 1
         if k == len(due):
             if pipe is not None:
-                record = Record(np.array(times), np.array(targets), np.array(sent), np.array(points))
+                record = Record(
+                    np.array(times), np.array(targets), np.array(sent), np.array(points)
+                )
                 pipe.send(record)
                 pipe = None
             due.append(due[-1] + 1 / config.rate)
         T, twist = follower.at(now_s)
-        if method == "servoL":
+        if method != "speedL":
             period_s = 1 / link.rate_hz
-            link.control.servoL(pose_vector(T).tolist(), 0.0, 0.0, period_s, LOOKAHEAD_S, GAIN)
+            sent_T = ahead(T, twist, LEAD_S if method.endswith("ahead") else 0.0)
+            link.control.servoL(pose_vector(sent_T).tolist(), 0.0, 0.0, period_s, LOOKAHEAD_S, GAIN)
         else:
-            before, _ = follower.at(now_s - late["s"])
-            error = difference(transform(read_packet(link.receive).pose), before)
+            error = difference(transform(read_packet(link.receive).pose), T)
             link.control.speedL((twist + _PULL_PER_S * error).tolist(), 4.0, 0.0)
         sent.append(now_ns)
         points.append(pose_vector(T))
@@ -279,15 +293,15 @@ def _smooth(values: Array, dt: float) -> Array:
 
 
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "set_point_lag_ms": ("lag behind\nset-point ms", "{:.0f}".format),
-    "set_point_error_mm": ("error to\nset-point mm", "{:.2f}".format),
-    "lag_ms": ("lag behind\ntarget ms", "{:.0f}".format),
-    "shape_error_mm": ("error but\nfor lag mm", "{:.2f}".format),
-    "acceleration_peak_m_s2": ("peak\nm/s^2", "{:.2f}".format),
-    "jerk_p99_m_s3": ("jerk p99\nm/s^3", "{:.0f}".format),
-    "jerk_peak_m_s3": ("jerk peak\nm/s^3", "{:.0f}".format),
-    "runs_on_mm": ("runs on\nmm", "{:.1f}".format),
-    "runs_on_ms": ("runs on\nms", "{:.0f}".format),
+    "set_point_lag_ms": ("set-pt\nlag ms", "{:.0f}".format),
+    "set_point_error_mm": ("error\nmm", "{:.2f}".format),
+    "lag_ms": ("target\nlag ms", "{:.0f}".format),
+    "shape_error_mm": ("shape\nmm", "{:.2f}".format),
+    "acceleration_peak_m_s2": ("peak\nm/s2", "{:.2f}".format),
+    "jerk_p99_m_s3": ("p99\nm/s3", "{:.0f}".format),
+    "jerk_peak_m_s3": ("peak\nm/s3", "{:.0f}".format),
+    "runs_on_mm": ("on\nmm", "{:.1f}".format),
+    "runs_on_ms": ("on\nms", "{:.0f}".format),
 }
 
 
@@ -296,7 +310,9 @@ def table(result: dict[str, Any]) -> Table:
         title=f"Streaming to the emulated {result['config']['model']}, targets at "
         f"{result['config']['rate']:g} Hz",
         title_style="bold",
-        caption="errors are root mean squares; runs on: after the sender's computer dies",
+        caption="set-pt lag, error: motion behind the set-points; target lag: behind the loop's targets;\n"
+        "shape: error but for that lag; errors are root mean squares; acceleration m/s2 and jerk m/s3; on: how\n"
+        "far and long the arm runs on when the sender's computer dies (watchdog 10 Hz)",
         box=box.SIMPLE_HEAD,
     )
     for name in ("load", "sender"):
@@ -323,7 +339,9 @@ def draw(curves: dict[tuple[int, str], dict[str, Array]], config: Config, file: 
         top, low = axes[0, column], axes[1, column]
         t = np.arange(0, config.seconds, 0.01)
         top.plot(t, [path(s)[0, 3] * 1e3 for s in t], "#22262b", ls=":", label="wanted")
-        for method, colour in zip(METHODS, ("#2667c9", "#d1495b", "#30b57c"), strict=True):
+        for method, colour in zip(
+            METHODS, ("#8b8f98", "#2667c9", "#d1495b", "#30b57c"), strict=True
+        ):
             c = curves[load, method]
             inside = (c["t"] > 0) & (c["t"] < config.seconds)
             top.plot(c["t"][inside], c["x"][inside] * 1e3, color=colour, label=method, lw=1)
@@ -349,7 +367,8 @@ def main() -> int:
         result = {"config": kept, "rows": rows}
         (folder / "tracking.json").write_text(json.dumps(result, indent=1) + "\n")
         draw(curves, config, folder / "tracking.png")
-        Console().print(table(result))
+        console = Console()
+        console.print(table(result))
         print(f"{folder}/: tracking.json, tracking.png")
     except (RobotError, ValueError, OSError) as error:
         print(f"bench.tracking: {error}", file=sys.stderr)

@@ -46,7 +46,16 @@ def running() -> Iterator[Emulator]:
 def emulator(running: Emulator) -> Iterator[Emulator]:
     """In order, at the start, and left so for the next test."""
     yield running
-    for line in ("thaw", "listen", "remote", "in_use 0", "push 0 0 0", "table none", "stop", "clear"):
+    for line in (
+        "thaw",
+        "listen",
+        "remote",
+        "in_use 0",
+        "push 0 0 0",
+        "table none",
+        "stop",
+        "clear",
+    ):
         running.tell(line)
     running.wait_still()
     running.tell("place " + " ".join(map(str, START)))
