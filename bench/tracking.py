@@ -59,7 +59,7 @@ class Config:
     """Controller: e-Series at 500 Hz, or CB3 at 125 Hz."""
     rate: float = 30.0
     """The loop's rate, at which targets come [Hz]."""
-    address: str = "127.0.0.61"
+    address: str = "127.0.0.71"
     """Where the emulator listens."""
     seed: int = 0
     """Of the late cycles."""
@@ -166,7 +166,10 @@ def stream(method: str, config: Config, pipe: Any) -> None:
     privileges()
     follower = Follower(path(0.0), limits, HORIZON_PERIODS / config.rate)
     due = due_times(config.rate, config.seconds, config.seed).tolist()
-    times, targets, sent, points = [], [], [], []
+    times: list[int] = []
+    sent: list[int] = []
+    targets: list[Array] = []
+    points: list[Array] = []
     clock, began, k = Clock(link.rate_hz), time.monotonic_ns(), 0
     while True:
         clock.wait()
