@@ -30,7 +30,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from bench.cycle import background_load
-from rt.clock import Clock
+from rt.clock import Clock, real_time
 from rt.report import output_folder
 from rt.robot import RobotError
 from rt.robot.emulator import Emulator, start_emulator
@@ -123,7 +123,10 @@ def drive(method: str, config: Config, pipe: Any) -> None:
     from rt.robot.ur import open_robot
 
     due = due_times(config.rate, config.seconds, config.seed)
-    with open_robot(config.address, rate_hz=config.rate, T_flange_hand=np.eye(4)) as robot:
+    with (
+        open_robot(config.address, rate_hz=config.rate, T_flange_hand=np.eye(4)) as robot,
+        real_time("auto"),  # as rt.servo
+    ):
         began = time.monotonic_ns()
         times, targets = [], []
         for t in due:

@@ -6,11 +6,12 @@ interface reconnects by itself and may crash, and only ending the process forbid
 is killed, even by SIGKILL, is noticed at once here (its end of a pipe closes) and the arm is stopped.
 
 Set-points go out as servoL, ahead along their own velocity by its lag. `python -m bench.tracking` measures
-the alternatives on the emulator (e-Series, 30 Hz, 0.09 m/s): the arm is 0 ms and 0.07 mm (RMS) behind the
-set-points so, 29 ms and 1.3 mm without `ahead`, and 0 to 1 ms and 0.15 mm with speedL closed over the
-measured pose; jerk is alike (p99 49, 27 and 40 m/s^3). What decides is silence: servoL's last command
-is a place, so an arm that hears no more comes to rest there by itself (2.4 mm further; 7.3 mm with a
-busy computer), where under speedL it runs on until the watchdog (6.6 and 18.2 mm).
+the alternatives on the emulator (e-Series, 30 Hz, up to 0.09 m/s): so the arm is 4 ms and 0.16 mm (RMS)
+behind the set-points, without `ahead` 33 ms and 1.5 mm, with speedL closed over the measured pose 0 ms
+and 0.16 mm; jerk (p99) is 42, 23 and 41 m/s^3. What decides is silence: servoL's last command is a place,
+so an arm that hears no more comes to rest there by itself (2.0 mm on at 0.06 m/s; 3.8 mm with a
+busy computer), where under speedL it runs on until the watchdog (10.5 and 10.0 mm). A real arm's lag
+may differ; `ahead` is then off by its speed times the difference.
 
 The controller's watchdog is armed with the program and fed by the set-points themselves, or by kicks
 while the arm rests. What ends the process: the pipe's end, SIGTERM, or a fault (name and message
