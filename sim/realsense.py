@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.camera import CameraError, Intrinsics
+from rt.camera.models import parse_size
 from rt.camera.realsense import library
 
 HEADER = struct.Struct("<qqII")
@@ -203,32 +204,33 @@ class Piped(AbstractContextManager[Any]):
 def emulated(
     T_hand_camera: NDArray[np.float64],
     *,
-    host: str = "127.0.0.2",
-    seed: str = "0",
-    scene: str = "0",
-    width: str = "240",
-    height: str = "136",
+    size: str = "240x136",
     rate_hz: str = "30",
-    objects: str = "test",
+    **options: str,
 ) -> Piped:
-    """A D405 on the hand of the arm at `host` (the emulator), over a numbered scene of objects on the
-    table z = 0 of the arm's base, shifted to below where the arm stands when the camera is opened.
+    """A D405 on the hand of an emulated arm (`rt.robot.emulator`), over a simulated scene.
 
-    What it sees follows the pose that the arm's controller reports. All options are texts, as they
-    come from a cell file's `module:function?name=value&...`. Raises CameraError for one that is no
-    number.
+    What it sees follows the tool's true pose; the hand is the tool centre point. The options are texts,
+    as they come from a cell file's `module:function?name=value&...`: size, rate_hz, host,
+    control_port, seed, scene, objects, origin (sim.realsense_renderer.Config). Raises CameraError for
+    one that is not known.
     """
+    known = ("host", "control_port", "seed", "scene", "objects", "origin")
+    if unknown := sorted(set(options) - set(known)):
+        raise CameraError(
+            f"sim.realsense:emulated has no option {', '.join(unknown)}; known are size, rate_hz, "
+            f"{', '.join(known)}"
+        )
     try:
-        size = (int(width), int(height))
         rate = int(rate_hz)
-        numbers = [str(int(seed)), str(int(scene))]
     except ValueError as error:
-        raise CameraError(f"sim.realsense:emulated: {error}") from error
-    modes = d405_modes([size], [rate])
+        raise CameraError(f"sim.realsense:emulated: rate_hz = {rate_hz!r} is no integer") from error
+    modes = d405_modes([parse_size(size)], [rate])
     camera = SoftwareCamera(modes, name="Intel RealSense D405 (emulated)", serial="emulated")
+    command = [sys.executable, "-m", "sim.realsense_renderer", f"--size={size}", f"--rate-hz={rate}"]
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     pose = ",".join(f"{v:.12g}" for v in np.asarray(T_hand_camera, dtype=np.float64).ravel())
-    command = [sys.executable, "-m", "sim.realsense_renderer", host, *numbers, objects]
-    return Piped(camera, [*command, f"{size[0]}x{size[1]}", str(rate), pose])
+    return Piped(camera, [*command, f"--camera={pose}"])
 
 
 def to_z16(depth: NDArray[np.float32], depth_unit_m: float) -> NDArray[np.uint16]:
