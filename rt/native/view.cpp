@@ -56,13 +56,13 @@ const Kernel &find_kernel(const std::string &isa) {
 struct Room {
     Room(size_t height, size_t width, size_t size) {
         const size_t cell = size <= size_t(MAX_SHORT_SIZE) ? sizeof(uint16_t) : sizeof(int);
-        bytes.reset(new char[64 * 10 + width * 6 * 4 + (width + 8) + height * width * cell +
-                             size * size + 1]);
-        for (int **row : {&scratch.u0, &scratch.u1, &scratch.v0, &scratch.v1, &scratch.cell})
-            *row = static_cast<int *>(take(width * 4));
-        scratch.z = static_cast<float *>(take(width * 4));
-        scratch.cells = take(height * width * cell);
-        scratch.hit = static_cast<unsigned char *>(take(width + 8));
+        const size_t row = width + SLACK, image = height * width + SLACK;
+        bytes.reset(new char[64 * 8 + row * (5 * 4 + 1) + image * cell + size * size + 1]);
+        for (int **at : {&scratch.u0, &scratch.u1, &scratch.v0, &scratch.v1})
+            *at = static_cast<int *>(take(row * 4));
+        scratch.z = static_cast<float *>(take(row * 4));
+        scratch.hit = static_cast<unsigned char *>(take(row));
+        scratch.cells = take(image * cell);
         scratch.empty = static_cast<unsigned char *>(take(size * size + 1));
     }
     Scratch scratch{};

@@ -4,71 +4,111 @@
 // come from a C++ library header: an inline function built for AVX-512 could be linked into the baseline.
 #include "view_kernel.h"
 
+#if defined(__AVX512F__)
+#define LANES 16
+#define KERNEL_NAME avx512
+#elif defined(__AVX2__)
+#define LANES 8
+#define KERNEL_NAME avx2
+#else
+#define LANES 4
+#define KERNEL_NAME baseline
+#endif
+
 namespace view_kernel {
 namespace {
 
 constexpr float NONE = __builtin_inff();
 
+typedef float vec __attribute__((vector_size(LANES * 4)));
+typedef int integers __attribute__((vector_size(LANES * 4)));
+typedef uint16_t shorts __attribute__((vector_size(LANES * 2)));
+typedef unsigned char bytes __attribute__((vector_size(LANES)));
+
 inline void lower(float &least, float x) {
     if (x < least) least = x;
 }
-inline float clamp(float x, float low, float high) {  // low for NaN
-    x = low < x ? x : low;
-    return x < high ? x : high;
+template <typename T>
+inline T load(const void *from) {
+    T x;
+    __builtin_memcpy(&x, from, sizeof x);
+    return x;
 }
-inline int ceil_to_int(float x) {
-    const int i = int(x);
-    return i + (float(i) < x);
+template <typename T>
+inline void store(void *to, T x) {
+    __builtin_memcpy(to, &x, sizeof x);
 }
-inline int floor_to_int(float x) {
-    const int i = int(x);
-    return i - (x < float(i));
+inline vec all(float x) { return x - vec{}; }
+inline integers choose(integers mask, integers yes, integers no) { return (mask & yes) | (~mask & no); }
+inline vec choose(integers mask, vec yes, vec no) {
+    return (vec)choose(mask, (integers)yes, (integers)no);
+}
+inline vec least(vec a, vec b) { return choose(a < b, a, b); }
+inline vec clamp(vec x, float low, float high) {  // low for NaN
+    x = choose(all(low) < x, x, all(low));
+    return least(x, all(high));
+}
+inline integers ceil_to_int(vec x) {
+    const integers i = __builtin_convertvector(x, integers);
+    return i - (__builtin_convertvector(i, vec) < x);  // a comparison is 0 or -1
+}
+inline integers floor_to_int(vec x) {
+    const integers i = __builtin_convertvector(x, integers);
+    return i + (x < __builtin_convertvector(i, vec));
 }
 
-// What follows has no branches, so that the compiler vectorises it.
+// LANES points of a row, from depths and directions, to splats at [i, i + LANES) of `row`.
+template <typename Cell>
+inline void splat(const Camera &camera, const View &view, vec d, vec dx, vec dy, vec dz,
+                  const Scratch &row, Cell *cells, size_t i) {
+    const int size = view.size;
+    const float end = float(size), last = float(size - 1), centre = float(double(size) / 2 - 0.5);
+    const vec x = d * dx + camera.origin[0];
+    const vec y = d * dy + camera.origin[1];
+    const vec z = d * dz + camera.origin[2];
+    const vec scale = view.focal / z, ratio = d / z;
+    const vec u = x * scale + centre, v = y * scale + centre;
+    const vec hu = least(camera.half_x * ratio, all(view.max_half));
+    const vec hv = least(camera.half_y * ratio, all(view.max_half));
+    const integers seen = (d > 0) & (z >= view.near_m) & (z <= view.far_m);  // false for NaN, too
+    const integers left = ceil_to_int(clamp(u - hu, 0, end));
+    const integers right = floor_to_int(clamp(u + hu, -1, last));
+    const integers top = ceil_to_int(clamp(v - hv, 0, end));
+    const integers bottom = floor_to_int(clamp(v + hv, -1, last));
+    const integers a = floor_to_int(clamp(u + 0.5f, -1, end));
+    const integers b = floor_to_int(clamp(v + 0.5f, -1, end));
+    const integers inside = seen & (a >= 0) & (a < size) & (b >= 0) & (b < size);
+    const integers cell = choose(inside, b * size + a, size * size - integers{});
+    const integers hit = seen & (left <= right) & (top <= bottom);
+    store(row.u0 + i, left);
+    store(row.u1 + i, right);
+    store(row.v0 + i, top);
+    store(row.v1 + i, bottom);
+    store(row.z + i, z);
+    store(row.hit + i, __builtin_convertvector(hit, bytes));
+    if (sizeof(Cell) == 2) store(cells + i, __builtin_convertvector(cell, shorts));
+    else store(cells + i, cell);
+}
+
 template <typename Cell>
 void splat_row(const Camera &camera, const View &view, size_t first, size_t count,
-               const Scratch &row, Cell *__restrict cells) {
+               const Scratch &row, Cell *cells) {
     const size_t plane = camera.height * camera.width;
-    const float *__restrict depth = camera.depth + first;
-    const float *__restrict dx = camera.directions + first;
-    const float *__restrict dy = dx + plane, *__restrict dz = dy + plane;
-    int *__restrict u0 = row.u0, *__restrict u1 = row.u1;
-    int *__restrict v0 = row.v0, *__restrict v1 = row.v1;
-    int *__restrict cell = row.cell;
-    float *__restrict zs = row.z;
-    uint8_t *__restrict hit = row.hit;
-    const float ox = camera.origin[0], oy = camera.origin[1], oz = camera.origin[2];
-    const float half_x = camera.half_x, half_y = camera.half_y, max_half = view.max_half;
-    const float focal = view.focal, near_m = view.near_m, far_m = view.far_m;
-    const int size = view.size, none = size * size;
-    const float centre = float(double(size) / 2 - 0.5), end = float(size), last = float(size - 1);
-    for (size_t i = 0; i < count; ++i) {
-        const float d = depth[i];
-        const float x = d * dx[i] + ox;
-        const float y = d * dy[i] + oy;
-        const float z = d * dz[i] + oz;
-        const float scale = focal / z, ratio = d / z;
-        const float u = x * scale + centre, v = y * scale + centre;
-        const float wide = half_x * ratio, high = half_y * ratio;
-        const float hu = wide < max_half ? wide : max_half;
-        const float hv = high < max_half ? high : max_half;
-        const bool seen = (d > 0) & (z >= near_m) & (z <= far_m);  // false for NaN, too
-        const int top = ceil_to_int(clamp(v - hv, 0.0f, end));
-        const int bottom = floor_to_int(clamp(v + hv, -1.0f, last));
-        u0[i] = ceil_to_int(clamp(u - hu, 0.0f, end));
-        v0[i] = top;
-        u1[i] = (seen & (top <= bottom)) ? floor_to_int(clamp(u + hu, -1.0f, last)) : -1;
-        v1[i] = bottom;
-        const int a = floor_to_int(clamp(u + 0.5f, -1.0f, end));
-        const int b = floor_to_int(clamp(v + 0.5f, -1.0f, end));
-        const bool inside = seen & (a >= 0) & (a < size) & (b >= 0) & (b < size);
-        cell[i] = inside ? b * size + a : none;
-        zs[i] = z;
+    const float *from[4] = {camera.depth + first, camera.directions + first,
+                            camera.directions + plane + first,
+                            camera.directions + 2 * plane + first};
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        splat(camera, view, load<vec>(from[0] + i), load<vec>(from[1] + i), load<vec>(from[2] + i),
+              load<vec>(from[3] + i), row, cells, i);
+    if (i < count) {
+        vec rest[4] = {};  // no return where there is no pixel
+        for (int k = 0; k < 4; ++k)
+            __builtin_memcpy(&rest[k], from[k] + i, (count - i) * sizeof(float));
+        splat(camera, view, rest[0], rest[1], rest[2], rest[3], row, cells, i);
+        i += LANES;
     }
-    for (size_t i = 0; i < count; ++i) cells[i] = Cell(cell[i]);
-    for (size_t i = 0; i < count; ++i) hit[i] = u0[i] <= u1[i];
-    __builtin_memset(hit + count, 0, 8);
+    __builtin_memset(row.hit + i, 0, 8);
 }
 
 void draw_row(const Scratch &row, size_t count, int size, float *nearest) {
@@ -93,7 +133,8 @@ void fill_cells(const Camera &camera, const View &view, const Cell *cells,
     for (size_t p = 0; p < pixels; ++p) any |= empty[p] = nearest[p] == NONE;
     empty[pixels] = 0;  // no pixel's
     if (!any) return;
-    const float *dz = camera.directions + 2 * camera.height * camera.width, oz = camera.origin[2];
+    const float *dz = camera.directions + 2 * camera.height * camera.width;
+    const float oz = camera.origin[2];
     for (size_t r = 0; r < camera.height; ++r) {
         const size_t begin = r * camera.width;
         const size_t to = begin + camera.spans[2 * r + 1];
@@ -128,12 +169,10 @@ void reproject(const Camera &camera, const View &view, const Scratch &scratch, f
 
 }  // namespace
 
-#if defined(__AVX512F__)
-const Kernel view_avx512 = {"avx512", reproject};
-#elif defined(__AVX2__)
-const Kernel view_avx2 = {"avx2", reproject};
-#else
-const Kernel view_baseline = {"baseline", reproject};
-#endif
+#define NAMED(name) #name
+#define TEXT(name) NAMED(name)
+#define JOINED(name) view_##name
+#define SYMBOL(name) JOINED(name)
+const Kernel SYMBOL(KERNEL_NAME) = {TEXT(KERNEL_NAME), reproject};
 
 }  // namespace view_kernel

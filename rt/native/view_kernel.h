@@ -19,14 +19,15 @@ struct View {
     float focal, near_m, far_m, max_half;
 };
 
-struct Scratch {               // one image row, ready to be drawn, and what comes after all rows
-    int *u0, *u1, *v0, *v1;    // (width) view pixels covered; none when u1 < u0
-    int *cell;                 // (width) view pixel that the point lies in, or size * size
-    float *z;                  // (width)
-    unsigned char *hit;        // (width + 8) whether it covers any
-    void *cells;               // (height, width) `cell`, uint16_t if size <= MAX_SHORT_SIZE, else int
-    unsigned char *empty;      // (size * size + 1)
+struct Scratch {             // one image row, ready to be drawn; each has room for SLACK more
+    int *u0, *u1, *v0, *v1;  // (width) view pixels covered
+    float *z;                // (width)
+    unsigned char *hit;      // (width) whether it covers any
+    void *cells;             // (height, width) view pixel that the point lies in, or size * size:
+                             // uint16_t if size <= MAX_SHORT_SIZE, else int
+    unsigned char *empty;    // (size * size + 1)
 };
+constexpr int SLACK = 24;  // one vector, and a word of `hit`
 constexpr int MAX_SHORT_SIZE = 255;
 
 struct Kernel {
