@@ -40,13 +40,13 @@ def test_it_is_activated_closes_on_nothing_and_opens() -> None:
 
 
 def test_an_object_is_found_held_and_lost() -> None:
-    with serve(port=0, fault="object=0.03,slips=0.2") as emulator:
-        with gripper(emulator.port, speed_m_s=0.15) as g:
-            g.close()
-            wait_until(lambda: not g.state().moving)
-            assert g.state().holding and g.state().width_m == pytest.approx(0.03, abs=0.001)
-            wait_until(lambda: not g.state().holding)  # it slips
-            wait_until(lambda: g.state().width_m < 0.001)
+    fault = "object=0.03,slips=0.2"
+    with serve(port=0, fault=fault) as emulator, gripper(emulator.port, speed_m_s=0.15) as g:
+        g.close()
+        wait_until(lambda: not g.state().moving)
+        assert g.state().holding and g.state().width_m == pytest.approx(0.03, abs=0.001)
+        wait_until(lambda: not g.state().holding)  # it slips
+        wait_until(lambda: g.state().width_m < 0.001)
 
 
 def test_a_second_order_overtakes_the_first() -> None:
@@ -80,12 +80,12 @@ def test_one_that_is_active_is_not_activated_again() -> None:
 )
 def test_what_is_wrong_from_the_start_is_refused(fault: str, message: str) -> None:
     began = time.monotonic()
-    with serve(port=0, fault=fault) as emulator:
-        with (
-            pytest.raises(GripperError, match=message),
-            gripper(emulator.port, activation_timeout_s=0.3),
-        ):
-            pass
+    with (
+        serve(port=0, fault=fault) as emulator,
+        pytest.raises(GripperError, match=message),
+        gripper(emulator.port, activation_timeout_s=0.3),
+    ):
+        pass
     assert time.monotonic() - began < 5
 
 
