@@ -1,9 +1,10 @@
 """How deep the hand should close: the fingertip height for a grasp (x, y, yaw), from depth images alone.
 
 Every image becomes a height map around the grasp; the median over the last images is what is believed, and
-where a tall thing hides the ground from them, the median of those from higher up. Fingers and palm must be free of it on the way down, and the table is never touched. That is also how deep the
-hand goes, except on things that are round where the fingers meet them: there the pads go where the thing
-is widest. (In the simulation sim.approach does the same with rays through the true scene.)
+where a tall thing hides the ground from them, the median of those from higher up. Fingers and palm must be
+free of it on the way down, and the table is never touched. That is also how deep the hand goes, except on
+things that are round where the fingers meet them: there the pads go where the thing is widest. (In the
+simulation sim.approach does the same with rays through the true scene.)
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class GraspHeight:
 class Grid:
     """Cells of a height map in the frame of a grasp: x along the closing axis, z up from the table."""
 
-    x_m: NDArray[np.float64]
-    y_m: NDArray[np.float64]
+    x_m: NDArray[np.floating]
+    y_m: NDArray[np.floating]
     cell_m: float
 
     @staticmethod

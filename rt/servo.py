@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,8 @@ import tyro
 
 from rt import approach, controller
 from rt.camera import CameraError
-from rt.cell import CellError, Grasping
+from rt.cell import Grasping
+from rt.cell_transform import CellError
 from rt.clock import Clock, ClockError, real_time
 from rt.controller import CONTROLLERS
 from rt.devices import Devices, open_devices, settle
@@ -193,7 +194,7 @@ def run(
         signals = stack.enter_context(signals_caught())
         stack.enter_context(cell.robot)
         for device in (cell.camera, cell.gripper):
-            if hasattr(device, "__enter__"):
+            if isinstance(device, AbstractContextManager):
                 stack.enter_context(device)
         status = stack.enter_context(Status())
         options = {"limits": setup.limits, "pace": setup.pace, "record": setup.record}
@@ -307,10 +308,10 @@ def how_many(config: Config, distance: Distance) -> int:
         return MIN_CANDIDATES
 
 
-def check_model(config: Config, distance: Distance, hand: str, devices: Devices) -> None:
+def check_model(distance: Distance, devices: Devices) -> None:
     """Refuse a model that was made for something else, before anything is opened. Raises ModelError."""
     distance.contract.require(
-        hand=load_hand(hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE
+        hand=load_hand(devices.hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE
     )
     wanted = {k: v for k, v in devices.model.items() if v}
     distance.contract.require(**wanted)
@@ -322,18 +323,17 @@ def main() -> int:
         Clock(config.rate)  # refuses an impossible rate before anything is opened
         devices = settle(config)
         distance = open_model(devices.model_path, config.backend)
-        check_model(config, distance, devices.hand, devices)
+        check_model(distance, devices)
         n = how_many(config, distance)
         # The first call of a network is the slowest; it shall not be a cycle's.
         blank = np.full((VIEW.size_px, VIEW.size_px), START_HEIGHT_M, np.float32)
         distance(blank, controller.candidates(np.random.default_rng(0), n))
-        if config.robot == "twin" or config.cell is None:
-            cell = open_devices(config, devices)
-            folder = output_folder(config.out)
-        else:
-            folder = output_folder(config.out)
-            cell = open_devices(config, devices)
+        cell = open_devices(config, devices)
         with ExitStack() as stack:
+            for device in (cell.robot, cell.camera):
+                if isinstance(device, AbstractContextManager):
+                    stack.push(device)  # open already: closed however this ends
+            folder = output_folder(config.out)
             recorder = start_record(config, folder, cell, distance, n)
             if recorder is not None:
                 stack.enter_context(recorder)

@@ -66,7 +66,7 @@ class Robot(AbstractContextManager["Robot"], Protocol):
 
 @dataclass
 class Cell:
-    """An arm, a camera and perhaps a gripper that share a clock, and what only a simulated world can offer."""
+    """An arm, a camera and perhaps a gripper that share a clock, and what only a simulated world offers."""
 
     robot: Robot
     camera: Camera
