@@ -87,14 +87,14 @@ def test_only_the_newest_frame_is_kept() -> None:
         device.send(noise(0), 0)
         frame_number(camera, 0)
         held, seen = threading.Event(), []
-        take = camera._take
+        take = camera.stream.take
 
-        def slow(depth: Any) -> Frame:
-            seen.append(depth.get_frame_number())
+        def slow(frames: Any) -> Frame | None:
+            seen.append(frames.get_frame_number())
             held.wait(5.0)
-            return take(depth)
+            return take(frames)
 
-        camera._take = slow  # type: ignore[method-assign]
+        camera.stream.take = slow
         device.send(noise(1), 1)
         eventually(lambda: seen == [1])
         for number in range(2, 12):
@@ -166,9 +166,9 @@ def test_a_lost_camera_is_an_error_that_says_so() -> None:
 
         class Event:
             def was_removed(self, device: Any) -> bool:
-                return device is camera._device
+                return device is camera.stream._device
 
-        camera._devices_changed(Event())
+        camera.stream.devices_changed(Event())
         with pytest.raises(CameraError, match="disconnected"):
             camera.read_latest(60.0)
 
@@ -177,7 +177,7 @@ def test_a_stamp_that_cannot_be_true_ends_the_stream() -> None:
     with opened(width=480, height=270) as (camera, device):
         device.send(noise(0), 0, stamp_ns=time.monotonic_ns() + 3600 * 10**9)
         with pytest.raises(CameraError, match="3600"):
-            eventually(lambda: camera._gone)
+            eventually(lambda: camera.stream.gone)
             camera.read_latest(60.0)
 
 
@@ -189,7 +189,7 @@ def test_it_is_closed_once_and_for_all() -> None:
         camera.close()
         camera.close()
         assert time.monotonic() - began < 10
-        assert not camera._thread.is_alive()
+        assert not camera.stream._thread.is_alive()
         with pytest.raises(CameraError, match="closed"):
             camera.read_latest(60.0)
 
@@ -305,7 +305,7 @@ def test_a_feeder_renders_what_is_to_be_seen() -> None:
     depth = np.linspace(0.1, 0.6, 480 * 270, dtype=np.float32).reshape(270, 480)
     feeder = Feeder(SoftwareCamera(MODES), lambda stamp_ns: depth, 60)
     with open_camera(MOUNT, device=feeder, width=480, height=270) as camera:
-        first = eventually(lambda: camera._latest)
+        first = eventually(lambda: camera.stream.latest)
         eventually(lambda: camera.read_latest(5.0).number > first.number)
         np.testing.assert_allclose(camera.read_latest(5.0).depth, depth, atol=0.51e-4)
 
