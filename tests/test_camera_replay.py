@@ -24,10 +24,10 @@ def recording(tmp_path: Path, count: int = 12) -> tuple[Path, list[np.ndarray], 
     from sim.realsense import SoftwareCamera, d405_modes
 
     path = tmp_path / "session.db3"
-    device = SoftwareCamera(d405_modes([(424, 240)], [30]), record=str(path))
+    device = SoftwareCamera(d405_modes([(424, 240)], [30]))
     rng = np.random.default_rng(0)
     sent, stamps = [], []
-    with open_camera(MOUNT, device=device, final_height_m=None) as camera:
+    with open_camera(MOUNT, device=device, final_height_m=None, record=path) as camera:
         for k in range(count):
             pixels = rng.integers(0, 65536, (240, 424), dtype=np.uint16)
             stamps.append(time.monotonic_ns())
@@ -37,7 +37,6 @@ def recording(tmp_path: Path, count: int = 12) -> tuple[Path, list[np.ndarray], 
             while camera.stream.latest is None or camera.stream.latest.number != 100 + k:
                 assert time.monotonic() < end
                 time.sleep(0.005)
-    del camera, device
     return path, sent, stamps
 
 

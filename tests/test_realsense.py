@@ -237,6 +237,7 @@ def test_a_camera_not_known_is_judged_by_its_baseline() -> None:
     [
         ({"width": 640, "height": 480}, "it has 848x480, 480x270"),
         ({"width": 640}, "both"),
+        ({"record": "session.bag"}, "db3"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, int], message: str) -> None:
@@ -313,3 +314,24 @@ def test_a_feeder_renders_what_is_to_be_seen() -> None:
 def test_no_return_and_too_far_are_zero() -> None:
     depth = np.array([[0, 0.1, 7.0, np.inf]], np.float32)
     np.testing.assert_array_equal(to_z16(depth, 1e-4), [[0, 1000, 0, 0]])
+
+
+def test_pictures_for_calibration_come_with_their_depth() -> None:
+    from rt.camera.pictures import open_pictures
+
+    bent = Intrinsics(480, 270, 252.9, 252.9, 239.5, 134.5, BENT)
+    modes = [SoftwareMode(bent, 30), *d405_modes([(240, 136)], [30])]
+    device = SoftwareCamera(modes, pictures=modes)
+    with open_pictures("infrared", device=device) as camera:
+        grey = np.random.default_rng(0).integers(0, 256, (270, 480), dtype=np.uint8)
+        at = time.monotonic_ns() - 20_000_000
+        device.send(noise(3), 5, stamp_ns=at)
+        device.send(grey, 5, stamp_ns=at)
+        picture = eventually(lambda: camera.stream.latest)
+        np.testing.assert_array_equal(picture.image, grey)
+        np.testing.assert_array_equal(picture.depth, noise(3) * np.float32(1e-4))
+        assert abs(picture.stamp_ns - at) < 1_000_000 and picture.number == 5
+        assert camera.intrinsics.distortion == pytest.approx(BENT)
+        assert camera.read_latest(60.0) is picture
+    with pytest.raises(CameraError, match="no colour pictures"):
+        open_pictures("colour", device=SoftwareCamera(MODES))

@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -58,6 +59,7 @@ def open_camera(
     rate_hz: float = 60.0,
     final_height_m: float | None = END_HEIGHT_M,
     device: str | DeviceSource | None = None,
+    record: str | Path | None = None,
 ) -> RealSense:
     """Open a camera and start its depth stream; close it, or leave it as a context, to stop it.
 
@@ -67,7 +69,8 @@ def open_camera(
     fingertips above the table at the end of the travel; None: do not judge the mode. device: another
     source of frames, such as a simulated camera: an object that gives an `rs.device` when entered, or
     the text `module:function?name=value&...` of a function that returns one, called with
-    T_hand_camera and the named texts.
+    T_hand_camera and the named texts. record: a new .db3 file that the library writes every frame into
+    (rt.camera.replay plays it).
 
     Raises CameraError for a camera or a mode that is not there, and for one that at the final height
     would not see even low things; what it would miss of high ones is said on stderr and in `warnings`.
@@ -76,6 +79,8 @@ def open_camera(
     T = np.array(T_hand_camera, dtype=np.float64)
     if (width is None) != (height is None):
         raise CameraError(f"mode {width}x{height}: give both width and height, or neither")
+    if record is not None and (Path(record).suffix != ".db3" or Path(record).exists()):
+        raise CameraError(f"record = {record} must be a .db3 file that does not exist yet")
     with ExitStack() as stack:
         source = device_source(device, T) if isinstance(device, str) else device
         if source is None:
@@ -93,7 +98,7 @@ def open_camera(
         camera = RealSense(rs, context, found, T, mode, software=source is not None)
         for line in judge_mode(mode, final_height_m):
             camera.warn(line)
-        camera.start()
+        camera.start(record)
         camera.stream.closes(stack.pop_all())
         return camera
 
@@ -151,11 +156,12 @@ class RealSense:
         """The newest frame, at once; see `rt.camera.Camera`."""
         return fresh(self.stream, max_age_s)
 
-    def start(self) -> None:
+    def start(self, record: str | Path | None = None) -> None:
         """Begin to stream. Raises CameraError if the camera does not."""
         rs, mode = self._rs, self._mode
         depth = (rs.stream.depth, *mode.size, rs.format.z16, round(mode.rate_hz))
-        self.stream.start([depth], f"{mode.size[0]}x{mode.size[1]} at {mode.rate_hz:g} Hz")
+        what = f"{mode.size[0]}x{mode.size[1]} at {mode.rate_hz:g} Hz"
+        self.stream.start([depth], what, record)
         usb = self._texts["usb_type_descriptor"]
         if usb and usb.startswith("2"):
             self.warn(f"{self.stream.name} is on USB {usb}; use a USB 3 port and cable")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from rt.camera import CameraError
@@ -41,7 +42,9 @@ class Stream(Generic[T]):
         self._thread = threading.Thread(target=self._grab, name="realsense", daemon=True)
         self._stack = ExitStack()
 
-    def start(self, wanted: Sequence[tuple[Any, ...]], what: str) -> None:
+    def start(
+        self, wanted: Sequence[tuple[Any, ...]], what: str, record: str | Path | None = None
+    ) -> None:
         """Begin; `wanted` are arguments of rs.config.enable_stream. Raises CameraError."""
         rs = self._rs
         self._queue = rs.frame_queue(1)  # of several frames that wait, only the newest is kept
@@ -57,6 +60,8 @@ class Stream(Generic[T]):
                 config.enable_device(self._device.get_info(rs.camera_info.serial_number))
             for one in wanted:
                 config.enable_stream(*one)
+            if record is not None:
+                config.enable_record_to_file(str(record))
             self._pipeline.start(config, self._queue)
         except RuntimeError as error:
             raise CameraError(
