@@ -90,7 +90,7 @@ class Grasping:
     """Free space below fingertips and palm, beyond what was seen."""
     table_gap_m: float = 0.004
     """Lowest fingertips above the table."""
-    min_seen: float = 0.6
+    min_seen: float = 0.4
     """Least part of the ground under the jaws that must have been seen."""
     min_width_m: float = 0.003
     """What is thinner between the pads is nothing."""
