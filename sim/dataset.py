@@ -6,7 +6,8 @@
     DIR/train-00000/grasps.npy             (G, 5) float32: x, y, z [m], yaw [rad], width [m], world
     DIR/train-00000/grasp_object.npy       (G,) int16: which object of the scene a grasp holds
     DIR/train-00000/grasp_start.npy        (S+1,) int64: scene s owns grasps [start[s], start[s+1])
-    DIR/train-00000/shard.json             names of each scene's objects, SHA-256 of every file
+    DIR/train-00000/shard.json             names of each scene's objects, its depth sensor, SHA-256 of
+                                           every file
     DIR/test-00000/...                     the same for scenes of test objects
 
 S scenes a shard, V views a scene, image i of a shard belongs to scene i // V. A shard is written
@@ -74,7 +75,9 @@ def shard_path(folder: str | Path, split: str, shard: int) -> Path:
     return Path(folder) / f"{split}-{shard:05d}"
 
 
-def write_shard(path: Path, arrays: dict[str, NDArray[Any]], objects: list[list[str]]) -> None:
+def write_shard(
+    path: Path, arrays: dict[str, NDArray[Any]], objects: list[list[str]], sensors: list[str]
+) -> None:
     """Write one shard beside its place and rename it there, synced to disk first."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     beside.mkdir(parents=True)
@@ -83,7 +86,8 @@ def write_shard(path: Path, arrays: dict[str, NDArray[Any]], objects: list[list[
         file = beside / f"{name}.npy"
         np.save(file, arrays[name])
         digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    text = json.dumps({"objects": objects, "sha256": digests}, indent=1, sort_keys=True)
+    about = {"objects": objects, "sensors": sensors, "sha256": digests}
+    text = json.dumps(about, indent=1, sort_keys=True)
     (beside / "shard.json").write_text(text + "\n")
     for file in beside.iterdir():
         with file.open("rb") as handle:
@@ -112,6 +116,8 @@ class Split:
     """(scenes + 1,): scene s owns grasps [grasp_start[s], grasp_start[s + 1])."""
     objects: list[list[str]]
     """Names of each scene's objects."""
+    sensors: list[str]
+    """The depth sensor of each scene (sim.sensor)."""
     views: int
     first: NDArray[np.int64]
     """First image of each shard, and the number of images at the end."""
@@ -139,6 +145,7 @@ def open_split(folder: str | Path, split: str) -> Split:
     views = manifest["params"]["views"]
     loaded: dict[str, list[Any]] = {name: [] for name in ARRAYS}
     objects: list[list[str]] = []
+    sensors: list[str] = []
     for k, scenes in enumerate(shard_scenes(manifest, split)):
         path = shard_path(folder, split, k)
         if not (path / "shard.json").is_file():
@@ -152,7 +159,9 @@ def open_split(folder: str | Path, split: str) -> Split:
             raise DatasetError(
                 f"{path} has {len(loaded['depth'][-1])} images, not {len(scenes) * views}"
             )
-        objects += json.loads((path / "shard.json").read_text())["objects"]
+        about = json.loads((path / "shard.json").read_text())
+        objects += about["objects"]
+        sensors += about.get("sensors", ["ideal"] * len(scenes))
     if not objects:
         raise DatasetError(f"{folder} has no {split} scenes; generate some with sim.generate")
     starts, offset = [np.zeros(1, np.int64)], 0
@@ -167,6 +176,7 @@ def open_split(folder: str | Path, split: str) -> Split:
         grasp_object=np.concatenate(loaded["grasp_object"]),
         grasp_start=np.concatenate(starts),
         objects=objects,
+        sensors=sensors,
         views=views,
         first=first,
     )

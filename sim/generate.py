@@ -36,7 +36,9 @@ from sim.dataset import DatasetError
 from sim.grasps import FRICTION, SAMPLES, numbered_scene
 from sim.objects import ObjectError, Split, object_set
 from sim.render import Renderer
+from sim.rig import IDEAL, RigView, random_rig, settings
 from sim.scene import SceneError, camera_poses
+from sim.sensor import SensorError
 
 _TELL_S = 10.0
 """Seconds between lines of progress where there is no terminal for a bar."""
@@ -65,6 +67,9 @@ class Config:
     """Hand: a name in rt/hands/ or a TOML file."""
     friction: float = FRICTION
     """Coulomb friction coefficient between pads and objects."""
+    sensors: tuple[str, ...] = (IDEAL, "d405", "d435", "sr300")
+    """Depth cameras, one drawn for each scene, somewhere on the hand (sim.sensor, sim.rig); `ideal` is the
+    view itself, exact."""
     grasp_samples: int = SAMPLES
     """Surface points tried for grasps on each object."""
     meshes: Path | None = None
@@ -95,6 +100,8 @@ def parameters(config: Config) -> dict[str, Any]:
         raise DatasetError(f"--friction {config.friction} must be above 0 and at most 2")
     if config.only_meshes and config.meshes is None:
         raise DatasetError("--only-meshes needs --meshes DIR")
+    if not config.sensors:
+        raise DatasetError("--sensors needs at least one; ideal is the view itself")
     return {
         "train_scenes": config.scenes,
         "test_scenes": test,
@@ -102,6 +109,7 @@ def parameters(config: Config) -> dict[str, Any]:
         "seed": config.seed,
         "hand": asdict(load_hand(config.hand)),
         "view": asdict(VIEW),
+        "rigs": settings(config.sensors),
         "friction": config.friction,
         "grasp_samples": config.grasp_samples,
         "scenes_per_shard": config.scenes_per_shard,
@@ -118,7 +126,7 @@ def make_shard(config: Config, folder: Path, split: Split, shard: int, numbers: 
     hand = load_hand(config.hand)
     rays = VIEW.rays()
     depth = np.zeros((len(numbers) * config.views, VIEW.size_px, VIEW.size_px), np.uint16)
-    cameras, poses, owners, names = [], [], [], []
+    cameras, poses, owners, names, sensors = [], [], [], [], []
     row = 0
     for number in numbers:
         scene, grasps, rng = numbered_scene(
@@ -131,14 +139,17 @@ def make_shard(config: Config, folder: Path, split: Split, shard: int, numbers: 
             samples=config.grasp_samples,
         )
         camera = camera_poses(scene, config.views, rng)
-        renderer = Renderer(scene)
+        rig, renderer = random_rig(config.sensors, hand, rng), Renderer(scene)
+        seen = RigView(renderer, rig, hand) if rig else None
         for pose in camera:
-            depth[row] = encode_depth(renderer.depth(top_down(*pose), rays))
+            view = seen(pose, rng) if seen else renderer.depth(top_down(*pose), rays)
+            depth[row] = encode_depth(view)
             row += 1
         cameras.append(camera)
         poses.append(grasps.poses)
         owners.append(grasps.object)
         names.append([placed.name for placed in scene.placed])
+        sensors.append(rig.sensor.name if rig else IDEAL)
     dataset.write_shard(
         dataset.shard_path(folder, split, shard),
         {
@@ -149,6 +160,7 @@ def make_shard(config: Config, folder: Path, split: Split, shard: int, numbers: 
             "grasp_start": np.cumsum([0] + [len(p) for p in poses]).astype(np.int64),
         },
         names,
+        sensors,
     )
     return sum(len(p) for p in poses)
 
@@ -298,7 +310,7 @@ def main() -> int:
                 row = len(counts), len(part), len(part.grasps)
                 table.add_row(split, *(f"{n:,}" for n in row), per_scene)
         Console().print(table)
-    except (DatasetError, ObjectError, SceneError, HandError) as error:
+    except (DatasetError, ObjectError, SceneError, SensorError, HandError) as error:
         print(f"sim.generate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

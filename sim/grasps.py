@@ -7,15 +7,20 @@ Sampled on the meshes and kept if, for the hand fully open and descending straig
 3. some of the lines across the jaws run, on both sides, through or between contacts whose normals lie
    in the friction cone about the closing axis, contact being whatever lies within the pads'
    compliance of the first: two soft-finger contacts on a line inside both cones are in force closure
-   (Nguyen 1988), and a flat jaw presses anywhere between its outermost contacts, as inside a mug's rim.
+   (Nguyen 1988), and a flat jaw presses anywhere between its outermost contacts, as inside a mug's rim,
+4. the object's weight pulls no further than LEVER_M beside the closing axis.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
 from rt.hand import Hand, load_hand
 from rt.pose import wrap_theta
@@ -42,6 +47,10 @@ COMPLIANCE_M = 0.001
 """Depth by which a rubber pad gives way: what lies this close behind first contact is touched too."""
 _OFF_CENTRE_M = 0.001
 """Largest error of the hand's centring that is let through."""
+LEVER_M = 0.08
+"""Longest way from a grasp's closing axis to the line of the object's weight. Pads hold a turn about the
+axis by friction alone: a hammer gripped further from its head than this is lifted by the handle and
+leaves its head on the table (all failures of hammers in sim.lifts were of this kind)."""
 _LINES = 3
 """Least number of antipodal lines of contact in the middle half of the pads. A patch, not a point, so
 that the object cannot turn; not at the pads' edges, where misaligned sides would be turned by closing."""
@@ -76,19 +85,24 @@ def true_grasps(
     """Sample the scene's true grasps, trying up to `samples` surface points on each object."""
     hand = hand or load_hand()
     renderer = renderer or Renderer(scene)
-    normals = _face_normals(scene)
+    normals, weight = _face_normals(scene), centres_of_mass(scene)
+    share = _face_shares(scene, normals, friction)
     reach = float(np.abs(scene.vertices[:, :2]).max()) + hand.palm_length_m
-    height = renderer.height_map(np.ceil(reach / 0.01) * 0.01, _MAP_STEP_M)
+    hull = _Hull(hand, renderer.height_map(np.ceil(reach / 0.01) * 0.01, _MAP_STEP_M))
     found: list[Grasps] = []
     count = np.zeros(len(scene.placed), int)
     for begun in range(0, samples, _ROUND):
         wanting = np.flatnonzero(count < enough)
         points = min(_ROUND, samples - begun)
-        some = _antipodal_candidates(scene, normals, renderer, hand, friction, wanting, points, rng)
-        some = some[_clear(some.poses, height, hand)]
+        some = _antipodal_candidates(
+            scene, normals, share, renderer, hand, friction, wanting, points, rng
+        )
+        # Centring moves a hand along its closing axis, which leaves the lever as it is.
+        some = some[_lever_m(some, weight) <= LEVER_M]
+        some = some[hull.clear(some.poses)]
         # Centring moves the hand, so it comes before the checks that count.
         some = _centred(renderer, some, hand)
-        some = some[_clear(some.poses, height, hand)]
+        some = some[hull.clear(some.poses)]
         some = _closed(scene, normals, renderer, some, hand, friction)
         count += np.bincount(some.object, minlength=len(count))
         found.append(some)
@@ -133,6 +147,34 @@ def _face_normals(scene: Scene) -> NDArray[np.float32]:
     return np.asarray(n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-20), np.float32)
 
 
+def _face_shares(
+    scene: Scene, normals: NDArray[np.float32], friction: float
+) -> list[NDArray[np.float64] | None]:
+    """Of each object's graspable area the share (F,) of every face; None if it has no such area."""
+    a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1).astype(np.float64)
+    # No horizontal line is in this face's cone.
+    area[np.abs(normals[:, 2]) > np.sin(np.arctan(friction))] = 0
+    own = [np.where(scene.face_object == k, area, 0) for k in range(len(scene.placed))]
+    return [o / o.sum() if o.sum() > 0 else None for o in own]
+
+
+def centres_of_mass(scene: Scene) -> NDArray[np.float64]:
+    """Of every object (K, 3) in the world, for uniform density: the sum over its faces' tetrahedra."""
+    a, b, c = (scene.vertices[scene.faces[:, k]].astype(np.float64) for k in range(3))
+    volume = np.einsum("ij,ij->i", a, np.cross(b, c))
+    count = len(scene.placed)
+    moment = [np.bincount(scene.face_object, volume * m, count) for m in ((a + b + c) / 4).T]
+    return np.stack(moment, axis=-1) / np.bincount(scene.face_object, volume, count)[:, None]
+
+
+def _lever_m(grasps: Grasps, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Horizontal distance (G,) from each closing axis to the centre of mass of what it holds."""
+    _, y = _axes(grasps.poses[:, 3])
+    way = weight[grasps.object, :2] - grasps.poses[:, :2]
+    return np.abs(np.einsum("gk,gk->g", way, y[:, :2]))
+
+
 def _axes(yaw: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Closing axis x_hand and lateral axis y_hand in the world, (N, 3) each; see rt/pose.py."""
     c, s, zero = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)
@@ -145,6 +187,7 @@ def _axes(yaw: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.fl
 def _antipodal_candidates(
     scene: Scene,
     normals: NDArray[np.float32],
+    share: list[NDArray[np.float64] | None],
     renderer: Renderer,
     hand: Hand,
     friction: float,
@@ -154,24 +197,20 @@ def _antipodal_candidates(
 ) -> Grasps:
     """Hand poses across pairs of surface points on horizontal lines within the friction cones.
 
-    From each of `points` points on each of these objects the line is followed to where it first leaves
-    the material (a wall) and to the far side of the object as seen from beyond the opening (the
-    whole): both are candidates.
+    From each of `points` points on each of these objects, drawn by `share` (_face_shares), the line is
+    followed to where it first leaves the material (a wall) and to the far side of the object as seen
+    from beyond the opening (the whole): both are candidates.
     """
     cone = np.arctan(friction)
-    a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1).astype(np.float64)
-    area[np.abs(normals[:, 2]) > np.sin(cone)] = 0  # no horizontal line is in this face's cone
-    face = []
-    for k in objects:
-        own = np.where(scene.face_object == k, area, 0)
-        if own.sum() > 0:
-            face.append(rng.choice(len(area), size=points, p=own / own.sum()))
+    face = [
+        rng.choice(len(share[k]), size=points, p=share[k]) for k in objects if share[k] is not None
+    ]
     if not face:
         return Grasps(np.zeros((0, 5), np.float32), np.zeros(0, np.int16))
     f = np.concatenate(face)
     u, v = np.sqrt(rng.random((len(f), 1))), rng.random((len(f), 1))
-    p = ((1 - u) * a[f] + u * (1 - v) * b[f] + u * v * c[f]).astype(np.float32)
+    a, b, c = (scene.vertices[scene.faces[f, k]] for k in range(3))
+    p = ((1 - u) * a + u * (1 - v) * b + u * v * c).astype(np.float32)
     n = normals[f]
     # Jaws settle flat on what they hold, so most lines run close to the normal.
     inward = np.arctan2(-n[:, 1], -n[:, 0]) + cone * rng.uniform(-1, 1, len(f)) ** 3
@@ -203,75 +242,107 @@ def _antipodal_candidates(
     return Grasps(poses, np.concatenate(owners))
 
 
-def _clear(
-    poses: NDArray[np.float32], height: NDArray[np.float32], hand: Hand
-) -> NDArray[np.bool_]:
-    """Which hands, fully open, descend to their pose without touching anything, (N,) bool."""
-    x_finger = hand.opening_m / 2 + hand.finger_thickness_m / 2
-    tip = poses[:, 2] - MARGIN_M
-    free = np.ones(len(poses), bool)
-    for sign in (-1, 1):
-        free &= _highest(poses, height, sign * x_finger, hand.finger_thickness_m, hand) <= tip
-    low = free & (
-        tip + hand.finger_length_m < height.max()
-    )  # the others' palms are above everything
-    palm = _highest(poses[low], height, 0.0, hand.palm_length_m, hand, hand.palm_width_m)
-    free[low] = palm <= tip[low] + hand.finger_length_m
-    return free
+class _Hull:
+    """The hand, fully open, coming straight down on a height map."""
+
+    def __init__(self, hand: Hand, height: NDArray[np.float32]) -> None:
+        self.hand, self.top = hand, height.max()
+        self.finger = _Footprint(height, hand.finger_thickness_m, hand.finger_width_m)
+        self.palm = _Footprint(height, hand.palm_length_m, hand.palm_width_m)
+
+    def clear(self, poses: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which hands descend to their pose without touching anything, (N,) bool."""
+        x_finger = self.hand.opening_m / 2 + self.hand.finger_thickness_m / 2
+        tip = poses[:, 2] - MARGIN_M
+        free = np.ones(len(poses), bool)
+        for sign in (-1, 1):
+            free[free] = self.finger.free(poses[free], sign * x_finger, tip[free])
+        palm = tip + self.hand.finger_length_m
+        low = free & (palm < self.top)  # the others' palms are above everything
+        free[low] = self.palm.free(poses[low], 0.0, palm[low])
+        return free
 
 
-def _highest(
-    poses: NDArray[np.float32],
-    height: NDArray[np.float32],
-    x_centre: float,
-    x_size: float,
-    hand: Hand,
-    y_size: float | None = None,
-) -> NDArray[np.float32]:
-    """Greatest height under a rectangle of each hand, centred x_centre along its closing axis, (N,)."""
-    y_size = hand.finger_width_m if y_size is None else y_size
-    step = _MAP_STEP_M if x_size < 0.05 else 2 * _MAP_STEP_M
-    x = np.linspace(-x_size / 2, x_size / 2, round(x_size / step) + 1, dtype=np.float32) + x_centre
-    y = np.linspace(-y_size / 2, y_size / 2, round(y_size / step) + 1, dtype=np.float32)
-    x, y = (g.ravel() for g in np.meshgrid(x, y))
-    c, s = np.cos(poses[:, 3:4]), np.sin(poses[:, 3:4])
-    n = len(height)
-    half = np.float32(n / 2)
-    # Closing axis (c, s), lateral axis (s, -c): rt/pose.py.
-    i = ((poses[:, 0:1] + c * x + s * y) / np.float32(_MAP_STEP_M) + half).astype(np.int32)
-    j = ((poses[:, 1:2] + s * x - c * y) / np.float32(_MAP_STEP_M) + half).astype(np.int32)
-    np.clip(i, 0, n - 1, out=i)
-    np.clip(j, 0, n - 1, out=j)
-    return np.asarray(height.ravel()[i * n + j].max(axis=1, initial=0))
+class _Footprint:
+    """A rectangle of points, x_size along the closing axis and y_size across it, over a height map."""
+
+    def __init__(self, height: NDArray[np.float32], x_size: float, y_size: float) -> None:
+        step = _MAP_STEP_M if x_size < 0.05 else 2 * _MAP_STEP_M
+        x = np.linspace(-x_size / 2, x_size / 2, round(x_size / step) + 1, dtype=np.float32)
+        y = np.linspace(-y_size / 2, y_size / 2, round(y_size / step) + 1, dtype=np.float32)
+        self.x, self.y = (g.ravel() for g in np.meshgrid(x, y))
+        self.height = height
+        # No point of it is further than this from its centre, rounding to cells included.
+        cells = math.ceil(math.hypot(x_size, y_size) / 2 / _MAP_STEP_M) + 1
+        self.cells = 2 * cells + 1
+
+    @cached_property
+    def around(self) -> NDArray[np.float32]:
+        return np.asarray(maximum_filter(self.height, self.cells, mode="nearest"))
+
+    def free(
+        self, poses: NDArray[np.float32], x_centre: float, level: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
+        """Where nothing under the rectangle, centred x_centre along the closing axis, is above level (N,)."""
+        if not len(poses):
+            return np.zeros(0, bool)
+        c, s = np.cos(poses[:, 3:4]), np.sin(poses[:, 3:4])
+        middle = np.array([x_centre], np.float32), np.zeros(1, np.float32)
+        free = self._highest(self.around, poses, c, s, *middle) <= level
+        # What is high within reach of the rectangle need not be under it: few of its points, then all.
+        x, maybe = self.x + x_centre, np.flatnonzero(~free)
+        for few in (slice(None, None, 7), slice(None)):
+            highest = self._highest(
+                self.height, poses[maybe], c[maybe], s[maybe], x[few], self.y[few]
+            )
+            maybe = maybe[highest <= level[maybe]]
+        free[maybe] = True
+        return free
+
+    @staticmethod
+    def _highest(
+        height: NDArray[np.float32],
+        poses: NDArray[np.float32],
+        c: NDArray[np.float32],
+        s: NDArray[np.float32],
+        x: NDArray[np.float32],
+        y: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Greatest height under points x, y (P,) of each hand (N,); c, s (N, 1) of its yaw."""
+        n = len(height)
+        half = np.float32(n / 2)
+        # Closing axis (c, s), lateral axis (s, -c): rt/pose.py.
+        i = ((poses[:, 0:1] + c * x + s * y) / np.float32(_MAP_STEP_M) + half).astype(np.int32)
+        j = ((poses[:, 1:2] + s * x - c * y) / np.float32(_MAP_STEP_M) + half).astype(np.int32)
+        np.clip(i, 0, n - 1, out=i)
+        np.clip(j, 0, n - 1, out=j)
+        return np.asarray(height.ravel()[i * n + j].max(axis=1, initial=0))
 
 
-def _jaws(
-    renderer: Renderer,
-    grasps: Grasps,
-    hand: Hand,
-    z: NDArray[np.floating],
-    w: NDArray[np.floating],
-) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int32]]]:
-    """Rays from both fingers' inner faces across the open hand, from -x_hand and from +x_hand.
+def _jaw_rays(
+    grasps: Grasps, hand: Hand, sign: int, z: NDArray[np.floating], w: NDArray[np.floating]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Rays from a finger's inner face across the open hand: from -x_hand (sign 1) or from +x_hand (-1).
 
-    z: heights above the fingertips (Z,), w: lateral places along y_hand (W,). Returns for each finger
-    how far it travels to first contact (N, Z, W), inf for none, and the face met, -1 for none.
+    z: heights above the fingertips (Z,), w: lateral places along y_hand (W,). Returns origins and unit
+    directions (N, Z, W, 3).
     """
     x, y = _axes(grasps.poses[:, 3])
     up = np.array([0, 0, 1], np.float32)
     grid_z, grid_w = np.meshgrid(z.astype(np.float32), w.astype(np.float32), indexing="ij")
     middle = grasps.poses[:, None, None, :3] + grid_z[..., None] * up
     middle = middle + grid_w[..., None] * y[:, None, None]
-    opening = np.float32(hand.opening_m)
-    ranges, faces = [], []
-    for sign in (np.float32(1), np.float32(-1)):
-        along = np.broadcast_to(sign * x[:, None, None], middle.shape)
-        origins = np.ascontiguousarray((middle - opening / 2 * along).reshape(-1, 3))
-        t, face = renderer.cast(origins, np.ascontiguousarray(along.reshape(-1, 3)))
-        t[t > opening] = np.inf
-        ranges.append(t.reshape(middle.shape[:3]))
-        faces.append(face.reshape(middle.shape[:3]))
-    return ranges, faces
+    along = np.broadcast_to(np.float32(sign) * x[:, None, None], middle.shape)
+    return middle - np.float32(hand.opening_m) / 2 * along, np.ascontiguousarray(along)
+
+
+def _travel(
+    renderer: Renderer, hand: Hand, origins: NDArray[np.float32], along: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """How far a finger travels to first contact at each of its rays (..., 3), inf for none."""
+    t = renderer.range(origins.reshape(-1, 3), along.reshape(-1, 3))
+    t[t > np.float32(hand.opening_m)] = np.inf
+    return t.reshape(origins.shape[:-1])
 
 
 def _centred(renderer: Renderer, grasps: Grasps, hand: Hand) -> Grasps:
@@ -281,8 +352,12 @@ def _centred(renderer: Renderer, grasps: Grasps, hand: Hand) -> Grasps:
     Hands with nothing between the pads are dropped.
     """
     z, w = np.linspace(0.001, hand.pad_height_m, 3), np.linspace(-0.5, 0.5, 3) * hand.finger_width_m
-    ranges, _ = _jaws(renderer, grasps, hand, z, w)
-    left, right = (t.min(axis=(1, 2), initial=np.inf) for t in ranges)
+    left, right = (
+        _travel(renderer, hand, *_jaw_rays(grasps, hand, sign, z, w)).min(
+            axis=(1, 2), initial=np.inf
+        )
+        for sign in (1, -1)
+    )
     met = np.isfinite(left) & np.isfinite(right)
     poses = grasps.poses[met]
     x, _ = _axes(poses[:, 3])
@@ -301,26 +376,48 @@ def _closed(
     """Close each hand: those that end in force closure, with their width as met."""
     # Heights over the pad, then coarser along the rest of the finger.
     pad = np.linspace(0.001, hand.pad_height_m, 5)
-    z = np.concatenate([pad, np.linspace(hand.pad_height_m, hand.finger_length_m, 4)[1:]])
+    above = np.linspace(hand.pad_height_m, hand.finger_length_m, 4)[1:]
     w = np.linspace(-0.5, 0.5, 5) * hand.finger_width_m
-    ranges, faces = _jaws(renderer, grasps, hand, z, w)
-    x, _ = _axes(grasps.poses[:, 3])
+    inner = np.abs(w) < 0.3 * hand.finger_width_m
     cosine = np.float32(np.cos(np.arctan(friction)))
-    holds = np.ones(len(grasps), bool)
+
+    # The pads alone first, one after the other: contact further up can only take lines away.
+    sides: list[tuple[NDArray[Any], ...]] = []
+    for sign in (1, -1):
+        origins, along = _jaw_rays(grasps, hand, sign, pad, w)
+        t = _travel(renderer, hand, origins, along)
+        touching = t <= t.min(axis=(1, 2), initial=np.inf)[:, None, None] + COMPLIANCE_M
+        face = np.full(t.shape, -1, np.int32)
+        face[touching] = renderer.face(origins[touching], along[touching])
+        own = (scene.face_object[face] == grasps.object[:, None, None]) & (face >= 0)
+        toward = -sign * np.einsum("nzwk,nk->nzw", normals[face], _axes(grasps.poses[:, 3])[0])
+        good = own & (toward >= cosine)
+        keep = _between(touching & good)[:, :, inner].sum(axis=(1, 2)) >= _LINES
+        grasps = grasps[keep]
+        sides = [tuple(array[keep] for array in side) for side in (*sides, (t, own, good))]
+
+    n, rays = len(grasps), len(pad) * len(w)
+    holds = np.ones(n, bool)
     first, presses = [], []
-    for t, face, sign in zip(ranges, faces, (1, -1), strict=True):
-        own = scene.face_object[face] == grasps.object[:, None, None]
-        own &= face >= 0
-        contact = t.min(axis=(1, 2), initial=np.inf)  # of the whole finger; it must be of the pad
-        touching = t[:, : len(pad)] <= contact[:, None, None] + COMPLIANCE_M
-        toward = -sign * np.einsum("nzwk,nk->nzw", normals[face[:, : len(pad)]], x)
-        nearest = t.reshape(len(t), z.size * w.size).argmin(axis=1)
+    for sign, (t_pad, own, good) in zip((1, -1), sides, strict=True):
+        origins, along = _jaw_rays(grasps, hand, sign, above, w)
+        t_above = _travel(renderer, hand, origins, along)
+        t = np.concatenate(
+            [t_pad.reshape(n, rays), t_above.reshape(n, len(above) * len(w))], axis=1
+        )
+        contact = t.min(axis=1, initial=np.inf)  # of the whole finger; it must be of the pad
+        touching = t_pad <= contact[:, None, None] + COMPLIANCE_M
         holds &= np.isfinite(contact) & touching.any(axis=(1, 2))
-        holds &= own.reshape(len(t), z.size * w.size)[np.arange(len(t)), nearest]
-        presses.append(_between(touching & (toward >= cosine) & own[:, : len(pad)]))
+        nearest = t.argmin(axis=1)
+        met_own = own.reshape(n, rays)[np.arange(n), np.minimum(nearest, rays - 1)]
+        high = np.flatnonzero(nearest >= rays)
+        i, j = np.divmod(nearest[high] - rays, len(w))
+        face = renderer.face(origins[high, i, j], along[high, i, j])
+        met_own[high] = (scene.face_object[face] == grasps.object[high]) & (face >= 0)
+        holds &= met_own
+        presses.append(_between(touching & good))
         first.append(np.where(np.isfinite(contact), contact, 0))
-    middle = np.abs(w) < 0.3 * hand.finger_width_m
-    holds &= (presses[0] & presses[1])[:, :, middle].sum(axis=(1, 2)) >= _LINES
+    holds &= (presses[0] & presses[1])[:, :, inner].sum(axis=(1, 2)) >= _LINES
     holds &= np.abs(first[0] - first[1]) / 2 <= _OFF_CENTRE_M
     width = np.float32(hand.opening_m) - first[0] - first[1]
     holds &= width > 5e-4

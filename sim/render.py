@@ -24,6 +24,8 @@ class Renderer:
             _device = EmbreeDevice()
         self._scene = EmbreeScene(_device)
         self._mesh = TriangleMesh(self._scene, scene.vertices, scene.faces)
+        xy = scene.vertices[:, :2]
+        self._box = list(zip(xy.min(axis=0), xy.max(axis=0), strict=True))
 
     def cast(
         self, origins: NDArray[np.float32], directions: NDArray[np.float32]
@@ -33,9 +35,21 @@ class Renderer:
         origins, directions: (N, 3) float32, world, metres. Returns range (N,) in lengths of the
         direction (inf for a miss) and the face hit (N,) (-1 for a miss).
         """
-        hit = self._scene.run(origins, directions, query="INTERSECT", output=True)
-        face = hit["primID"]
-        return np.where(face >= 0, hit["tfar"], np.float32(np.inf)), face
+        return self.range(origins, directions), self.face(origins, directions)
+
+    def range(
+        self, origins: NDArray[np.float32], directions: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The ranges of `cast` alone, at half its cost."""
+        t = self._scene.run(origins, directions, query="DISTANCE")
+        t[t > _MISS] = np.inf
+        return t
+
+    def face(
+        self, origins: NDArray[np.float32], directions: NDArray[np.float32]
+    ) -> NDArray[np.int32]:
+        """The faces of `cast` alone. Asking embree for both at once costs more than asking twice."""
+        return self._scene.run(origins, directions, query="INTERSECT")
 
     def depth(
         self, T_world_camera: NDArray[np.floating], rays: NDArray[np.float32]
@@ -65,9 +79,13 @@ class Renderer:
         """
         n = round(2 * half_m / step_m)
         c = ((np.arange(n) + 0.5) * step_m - half_m).astype(np.float32)
-        x, y = np.meshgrid(c, c, indexing="ij")
+        # Rays that miss the objects' bounding box, with a cell to spare, need not be cast.
+        near = [(c >= low - step_m) & (c <= high + step_m) for low, high in self._box]
+        x, y = np.meshgrid(*(c[k] for k in near), indexing="ij")
         top = np.float32(1.0)
-        origins = np.stack([x.ravel(), y.ravel(), np.full(n * n, top)], axis=-1).astype(np.float32)
-        down = np.tile(np.array([0, 0, -1], np.float32), (n * n, 1))
+        origins = np.stack([x.ravel(), y.ravel(), np.full(x.size, top)], axis=-1).astype(np.float32)
+        down = np.tile(np.array([0, 0, -1], np.float32), (x.size, 1))
         distance = self._scene.run(origins, down, query="DISTANCE")
-        return np.maximum(top - distance, 0).astype(np.float32).reshape(n, n)
+        height = np.zeros((n, n), np.float32)
+        height[np.ix_(*near)] = np.maximum(top - distance, 0).reshape(x.shape)
+        return height

@@ -78,6 +78,7 @@ def make_dataset(
                     "grasp_start": np.array(starts, np.int64),
                 },
                 [["box"] for _ in scenes],
+                ["ideal"] * len(scenes),
             )
     return manifest
 

@@ -29,7 +29,9 @@ def made(tmp_path):
     dataset.write_text(tmp_path / "manifest.json", json.dumps(manifest))
     shards = [arrays(rng, 8, 2), arrays(rng, 4, 1)]
     for k, (shard, names) in enumerate(zip(shards, ([["a"], ["b", "c"]], [["d"]]), strict=True)):
-        dataset.write_shard(dataset.shard_path(tmp_path, "train", k), shard, names)
+        dataset.write_shard(
+            dataset.shard_path(tmp_path, "train", k), shard, names, ["ideal"] * len(names)
+        )
     return tmp_path, shards
 
 
@@ -73,7 +75,7 @@ def test_a_shard_is_never_half_there(tmp_path):
     bad = arrays(rng, 4, 1) | {"grasp_start": object}
     bad.pop("grasp_object")
     with pytest.raises(KeyError):
-        dataset.write_shard(tmp_path / "train-00000", bad, [["a"]])
+        dataset.write_shard(tmp_path / "train-00000", bad, [["a"]], ["ideal"])
     assert not (tmp_path / "train-00000").exists()
     dataset.remove_partial_shards(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -11,12 +11,16 @@ import time
 import numpy as np
 import pytest
 
+from rt.hand import load_hand
 from rt.pose import top_down
 from rt.view import VIEW
 from sim import dataset
 from sim.grasps import numbered_scene
 from sim.objects import catalogue_set
 from sim.render import Renderer
+from sim.rig import RigView, random_rig
+from sim.scene import camera_poses
+from sim.sensor import SENSORS
 
 SMALL = ["--scenes", "6", "--test-scenes", "2", "--views", "5", "--scenes-per-shard", "2"]
 SMALL += ["--grasp-samples", "200", "--seed", "5"]
@@ -52,12 +56,18 @@ def test_the_set_is_what_its_parts_make(unbroken):
     """Image for image: the reader gives what scene, cameras and renderer give."""
     split = dataset.open_split(unbroken, "train")
     assert len(split) == 30 and len(split.objects) == 6
-    scene, grasps, _ = numbered_scene(catalogue_set("train"), 5, "train", 4, samples=200)
+    scene, grasps, rng = numbered_scene(catalogue_set("train"), 5, "train", 4, samples=200)
     np.testing.assert_array_equal(split.scene_grasps(4), grasps.poses)
     assert split.objects[4] == [p.name for p in scene.placed]
-    renderer = Renderer(scene)
-    for image in range(20, 25):
-        depth = renderer.depth(top_down(*split.camera[image]), VIEW.rays())
+    cameras = camera_poses(scene, 5, rng)
+    rig, renderer = random_rig(tuple(SENSORS), load_hand(), rng), Renderer(scene)
+    assert split.sensors[4] == (rig.sensor.name if rig else "ideal")
+    for image, camera in zip(range(20, 25), cameras, strict=True):
+        np.testing.assert_array_equal(split.camera[image], camera)
+        if rig:
+            depth = RigView(renderer, rig, load_hand())(camera, rng)
+        else:
+            depth = renderer.depth(top_down(*camera), VIEW.rays())
         np.testing.assert_allclose(split.depth_m(np.array([image]))[0], depth, atol=0.51e-4)
 
 

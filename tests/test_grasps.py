@@ -7,7 +7,7 @@ from solids import box, solid
 
 from rt.hand import load_hand
 from rt.pose import wrap_theta
-from sim.grasps import Grasps, numbered_scene, true_grasps
+from sim.grasps import LEVER_M, Grasps, centres_of_mass, numbered_scene, true_grasps
 from sim.objects import catalogue_set
 from sim.render import Renderer
 from sim.scene import assemble
@@ -142,3 +142,17 @@ def test_most_objects_of_every_category_can_be_grasped():
     assert len(found) == 10
     for category, hits in found.items():
         assert np.mean(hits) >= 0.7, category
+
+
+def test_no_grasp_far_from_the_weight():
+    """A rod is held near its middle, where its weight does not turn it in the pads."""
+    scene = assemble([(thing := box((0.3, 0.02, 0.02)), thing.rest[0])])
+    found = true_grasps(scene, np.random.default_rng(0), samples=1000)
+    np.testing.assert_allclose(centres_of_mass(scene), [[0, 0, 0.01]], atol=1e-6)
+    along = np.abs((found.poses[:, :2] - scene.placed[0].T_world_object[:2, 3]) @ _long_axis(scene))
+    assert len(found) and 0.7 * LEVER_M < along.max() <= LEVER_M + 1e-3
+
+
+def _long_axis(scene):
+    points = scene.vertices[:, :2] - scene.vertices[:, :2].mean(0)
+    return np.linalg.svd(points, full_matrices=False)[2][0]

@@ -1,0 +1,233 @@
+"""What a real depth camera makes of exact depth: noise, quantisation, holes, shadows.
+
+A model of triangulating sensors (two imagers, or a projector and an imager, a baseline apart along the
+image's rows), stated in the sensor's own disparity, so that it holds for a camera traced at a lower
+resolution than the sensor's mode: block matching makes neighbouring pixels of the sensor agree, so one
+traced pixel stands for a window of them and keeps their noise.
+
+In order: pixels at depth edges take their neighbour's depth (lateral jitter); what the second imager
+cannot see is a hole (shadow), as is what it sees outside its image, what is seen at a grazing angle,
+patches that did not match, and single pixels; the rest gets disparity noise, so a depth error that
+grows with its square (Grunnet-Jepsen et al., "Best-known methods for tuning Intel RealSense D400 depth
+cameras for best performance": RMS = z^2 * subpixel / (focal length * baseline)), is rounded to the
+disparity step and to the depth unit, and scaled by the error of the sensor's calibration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from rt.camera import Intrinsics
+
+
+class SensorError(ValueError):
+    """A sensor that is not known, or an image that does not fit its camera."""
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """A depth camera in one mode. `focal_px`, `subpixel_px`, `lateral_px` are in pixels of that mode."""
+
+    name: str
+    width_px: int
+    height_px: int
+    focal_px: float
+    baseline_m: float
+    """From the imager of the depth image to the other one or the projector, along +x of the image."""
+    near_m: float
+    far_m: float
+    subpixel_px: float
+    """Standard deviation of a disparity."""
+    disparity_step_px: float
+    """Disparities are multiples of this; 0: no rounding."""
+    depth_unit_m: float
+    """Depths are multiples of this; 0: no rounding."""
+    lateral_px: float
+    """Standard deviation of where in the image a depth comes from."""
+    grazing_deg: float
+    """Angle between ray and surface normal from which no depth is found (90: always found)."""
+    patches: float
+    """Share of the image lost in patches that did not match."""
+    dropout: float
+    """Share of single pixels lost."""
+    scale_error: float
+    """Standard deviation of a depth's relative error, one for a camera."""
+
+    @property
+    def intrinsics(self) -> Intrinsics:
+        """Of the mode; the optical axis goes through the middle of the image."""
+        c = (self.width_px - 1) / 2, (self.height_px - 1) / 2
+        return Intrinsics(self.width_px, self.height_px, self.focal_px, self.focal_px, *c)
+
+    def noise_m(self, depth_m: float) -> float:
+        """Standard deviation of a depth, before rounding."""
+        return depth_m**2 * self.subpixel_px / (self.focal_px * self.baseline_m)
+
+
+SENSORS = {
+    # Exact, with the field of view of a D405.
+    "ideal": Sensor("ideal", 480, 270, 252.9, 0, 0, 10, 0, 0, 0, 0, 90, 0, 0, 0),
+    # 87 degrees wide, 18 mm baseline, nearest depth 45 mm in this mode, depth unit 0.1 mm (vendor's
+    # pages). 2% of depth at 0.5 m (data sheet) is twice what 0.1 px gives here: a well-lit scene is
+    # assumed, and 0.1 px is the D400 series' rule of thumb. No projector, so what has no texture does
+    # not match: the largest share of patches. Disparity in 32nds of a pixel (white paper on subpixel
+    # linearity of the D400 series). Grazing angle, lateral jitter and shares are assumptions.
+    "d405": Sensor(
+        "d405", 480, 270, 252.9, 0.018, 0.045, 1.0, 0.10, 1 / 32, 1e-4, 0.8, 80, 0.02, 0.003, 0.004
+    ),
+    # 50 mm baseline, nearest depth 120 mm in this mode (data sheet), depth unit 1 mm; a projector.
+    "d435": Sensor(
+        "d435", 480, 270, 252.9, 0.050, 0.120, 3.0, 0.10, 1 / 32, 1e-3, 0.8, 80, 0.005, 0.003, 0.004
+    ),
+    # Coded light: a projector instead of the second imager; 71.5 degrees wide, nearest depth 0.2 m (data
+    # sheet), steps of 0.125 mm (Zabatani et al., PAMI 2020). The baseline is an assumption, and the
+    # disparity noise is what makes about 0.5 mm at 0.3 m with it.
+    "sr300": Sensor(
+        "sr300", 640, 480, 444.6, 0.025, 0.200, 1.5, 0.06, 0, 1.25e-4, 0.6, 75, 0.003, 0.005, 0.003
+    ),
+}
+"""Presets. What a vendor or a paper states is named; the rest is an assumption, and says so."""
+
+_NORMAL = ndtri((np.arange(256) + 0.5) / 256)
+"""The standard normal distribution in 256 equally likely numbers."""
+_PATCH_PX = 16
+"""Size of a lost patch, in pixels of the mode."""
+
+
+def sensor(name: str) -> Sensor:
+    """A preset by name; raises SensorError, naming those that are known."""
+    if name not in SENSORS:
+        raise SensorError(f"no sensor {name!r}; known are: {', '.join(SENSORS)}")
+    return SENSORS[name]
+
+
+def observe(
+    sensor: Sensor,
+    depth: NDArray[np.float32],
+    intrinsics: Intrinsics,
+    rng: np.random.Generator,
+    *,
+    scale: float = 1.0,
+    first_column: float = 0.0,
+) -> NDArray[np.float32]:
+    """What the sensor makes of exact depth (..., H, W) float32 metres, 0 = no return; the same shape.
+
+    `intrinsics` are those of the images, without distortion: the mode's, or coarser, or a part of them
+    whose first column is `first_column` of the whole image. `scale` is the camera's own relative error
+    (`scale_error` is its spread). Raises SensorError if images and intrinsics disagree.
+    """
+    if depth.shape[-2:] != (intrinsics.height_px, intrinsics.width_px):
+        raise SensorError(
+            f"depth is {depth.shape[-2:]}, the camera "
+            f"{(intrinsics.height_px, intrinsics.width_px)}; give the intrinsics of these images"
+        )
+    ratio = intrinsics.fx_px / sensor.focal_px
+    seen = _jittered(depth, sensor.lateral_px * ratio, rng)
+    lost = (seen < sensor.near_m) | (seen > sensor.far_m) | (seen <= 0)
+    if sensor.baseline_m > 0:
+        lost |= shadowed(seen, intrinsics.fx_px * sensor.baseline_m, first_column)
+    if sensor.grazing_deg < 90:
+        lost |= grazing_cosine(seen, intrinsics) < np.float32(
+            np.cos(np.radians(sensor.grazing_deg))
+        )
+    if sensor.patches > 0:
+        lost |= _patches(seen.shape, max(1, round(_PATCH_PX * ratio)), sensor.patches, rng)
+    if sensor.dropout > 0:
+        lost |= rng.random(seen.shape, dtype=np.float32) < sensor.dropout
+    if sensor.baseline_m > 0:
+        fB = np.float32(sensor.focal_px * sensor.baseline_m)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            disparity = fB / seen
+            disparity += np.float32(sensor.subpixel_px) * rng.standard_normal(
+                seen.shape, dtype=np.float32
+            )
+            if sensor.disparity_step_px > 0:
+                step = np.float32(sensor.disparity_step_px)
+                disparity = np.rint(disparity / step) * step
+            seen = np.float32(scale) * fB / np.maximum(disparity, np.float32(1e-3))
+    if sensor.depth_unit_m > 0:
+        unit = np.float32(sensor.depth_unit_m)
+        seen = np.rint(seen / unit) * unit
+    return np.where(lost, np.float32(0), seen)
+
+
+def shadowed(
+    depth: NDArray[np.float32], fB_px_m: float, first_column: float = 0.0
+) -> NDArray[np.bool_]:
+    """What the second imager does not see, (..., H, W) bool, at a baseline along +x.
+
+    A point of column u is in the second image at u - fB / z. It is hidden if a point right of it lies
+    there or further left, and out of sight left of that image. Pixels without depth hide nothing.
+    """
+    with np.errstate(divide="ignore"):
+        other = np.arange(depth.shape[-1], dtype=np.float32) - np.float32(fB_px_m) / depth
+    other[depth <= 0] = np.inf
+    # The least place of all points further right.
+    right = np.minimum.accumulate(other[..., ::-1], axis=-1)[..., ::-1]
+    hidden = np.zeros(depth.shape, dtype=np.bool_)
+    hidden[..., :-1] = other[..., :-1] > right[..., 1:]
+    return hidden | (other < -first_column)
+
+
+def grazing_cosine(depth: NDArray[np.float32], intrinsics: Intrinsics) -> NDArray[np.float32]:
+    """Cosine of the angle between each pixel's ray and the surface's normal there, (..., H, W).
+
+    From differences of depth to the neighbours, the smaller of both sides, so that a pixel beside an
+    edge counts as part of its own surface. With z(u, v) and its logarithm's slopes a = f z_u / z and
+    b = f z_v / z, a plane's normal is (a, b, -(1 + x a + y b)) up to length (x, y the ray's slopes).
+    """
+    H, W = depth.shape[-2:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log = np.log(depth)
+        a = np.float32(intrinsics.fx_px) * _slope(log, -1)
+        b = np.float32(intrinsics.fy_px) * _slope(log, -2)
+        x = ((np.arange(W) - intrinsics.cx_px) / intrinsics.fx_px).astype(np.float32)
+        y = ((np.arange(H) - intrinsics.cy_px) / intrinsics.fy_px).astype(np.float32)[:, None]
+        normal = np.sqrt(a * a + b * b + (1 + x * a + y * b) ** 2)
+        cosine = 1 / (normal * np.sqrt(1 + x * x + y * y))
+    return np.where(np.isfinite(cosine), cosine, np.float32(1)).astype(np.float32, copy=False)
+
+
+def _slope(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """The smaller of the differences to both neighbours; at the border the only one."""
+    step = np.diff(values, axis=axis)
+    first, last = np.take(step, [0], axis=axis), np.take(step, [-1], axis=axis)
+    before, after = np.concatenate([first, step], axis), np.concatenate([step, last], axis)
+    return np.where(np.abs(before) < np.abs(after), before, after)
+
+
+def _jittered(
+    depth: NDArray[np.float32], sigma_px: float, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Every depth from a pixel nearby: normal offsets of that spread, rounded to whole pixels."""
+    steps = np.rint(sigma_px * _NORMAL).astype(np.int8)
+    if not steps.any():
+        return depth
+    H, W = depth.shape[-2:]
+    # A byte of chance an offset: drawing normal numbers would cost more than all the rest.
+    chance = np.frombuffer(rng.bytes(2 * depth.size), np.uint8).reshape(2, -1)
+    dv, du = steps[chance]
+    moved = np.flatnonzero(dv | du)
+    image, place = np.divmod(moved, H * W)
+    row, column = np.divmod(place, W)
+    row = np.clip(row + dv[moved], 0, H - 1)
+    column = np.clip(column + du[moved], 0, W - 1)
+    result = depth.copy()
+    result.reshape(-1)[moved] = depth.reshape(-1)[image * (H * W) + row * W + column]
+    return result
+
+
+def _patches(
+    shape: tuple[int, ...], size_px: int, share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Squares of that size, on a grid shifted at random, that together cover a share of the image."""
+    H, W = shape[-2:]
+    grid = (*shape[:-2], H // size_px + 2, W // size_px + 2)
+    lost = rng.random(grid, dtype=np.float32) < share
+    lost = np.repeat(np.repeat(lost, size_px, axis=-2), size_px, axis=-1)
+    v, u = rng.integers(size_px, size=2)
+    return lost[..., v : v + H, u : u + W]
