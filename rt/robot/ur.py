@@ -39,7 +39,7 @@ class UR:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         memory = create()
         self._state, self._command = attach(memory)
         self._process = subprocess.Popen(
@@ -128,7 +128,9 @@ class UR:
             and np.abs(turn @ turn.T - np.eye(3)).max() < 1e-4
             and np.linalg.det(turn) > 0
         ):
-            raise ValueError(f"the target {T.tolist()} is no rigid transform (4, 4); nothing was sent")
+            raise ValueError(
+                f"the target {T.tolist()} is no rigid transform (4, 4); nothing was sent"
+            )
         self._raise_fault()
         self._command.write(kind=TARGET, T_base_hand=T, stamp_ns=time.monotonic_ns())
 
