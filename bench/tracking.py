@@ -310,9 +310,9 @@ def table(result: dict[str, Any]) -> Table:
         title=f"Streaming to the emulated {result['config']['model']}, targets at "
         f"{result['config']['rate']:g} Hz",
         title_style="bold",
-        caption="set-pt lag, error: motion behind the set-points; target lag: behind the loop's targets;\n"
-        "shape: error but for that lag; errors are root mean squares; acceleration m/s2 and jerk m/s3; on: how\n"
-        "far and long the arm runs on when the sender's computer dies (watchdog 10 Hz)",
+        caption="set-pt lag, error: behind the set-points; target lag: behind the loop's targets; shape:\n"
+        "error but for that lag; errors are root mean squares; acceleration m/s2 and jerk m/s3; on:\n"
+        "how far and long the arm runs on when the sender's computer dies (watchdog 10 Hz)",
         box=box.SIMPLE_HEAD,
     )
     for name in ("load", "sender"):
