@@ -3,10 +3,9 @@
 `SoftwareCamera` is entered to get the `rs.device` that rt.camera.realsense.open_camera takes. Frames
 are given to it one by one (`send`), by a thread that asks a function for them (`Feeder`), or by a
 renderer in a process of its own (`emulated`), so that rendering takes no time from the loop. The last
-is what a cell file names to run the real driver over a simulated scene:
+is what runs the real driver over a simulated scene:
 
-    [camera]
-    device = "sim.realsense:emulated?host=127.0.0.2&scene=3"
+    python -m rt.servo --cell cell.toml --camera-device "sim.realsense:emulated?cell=cell.toml&scene=3"
 """
 
 from __future__ import annotations
@@ -210,12 +209,11 @@ def emulated(
 ) -> Piped:
     """A D405 on the hand of an emulated arm (`rt.robot.emulator`), over a simulated scene.
 
-    What it sees follows the tool's true pose; the hand is the tool centre point. The options are texts,
-    as they come from a cell file's `module:function?name=value&...`: size, rate_hz, host,
-    control_port, seed, scene, objects, origin (sim.realsense_renderer.Config). Raises CameraError for
-    one that is not known.
+    What it sees follows the arm's true pose. The options are texts, as they come from
+    `module:function?name=value&...`: size, rate_hz, host, control_port, cell, seed, scene, objects,
+    origin (sim.realsense_renderer.Config). Raises CameraError for one that is not known.
     """
-    known = ("host", "control_port", "seed", "scene", "objects", "origin")
+    known = ("host", "control_port", "cell", "seed", "scene", "objects", "origin")
     if unknown := sorted(set(options) - set(known)):
         raise CameraError(
             f"sim.realsense:emulated has no option {', '.join(unknown)}; known are size, rate_hz, "
@@ -227,7 +225,13 @@ def emulated(
         raise CameraError(f"sim.realsense:emulated: rate_hz = {rate_hz!r} is no integer") from error
     modes = d405_modes([parse_size(size)], [rate])
     camera = SoftwareCamera(modes, name="Intel RealSense D405 (emulated)", serial="emulated")
-    command = [sys.executable, "-m", "sim.realsense_renderer", f"--size={size}", f"--rate-hz={rate}"]
+    command = [
+        sys.executable,
+        "-m",
+        "sim.realsense_renderer",
+        f"--size={size}",
+        f"--rate-hz={rate}",
+    ]
     command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     pose = ",".join(f"{v:.12g}" for v in np.asarray(T_hand_camera, dtype=np.float64).ravel())
     return Piped(camera, [*command, f"--camera={pose}"])
