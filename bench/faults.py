@@ -29,7 +29,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from bench.emulated_cell import EmulatedCell, emulated_cell, wait_until_moving
+from bench.emulated_cell import EmulatedCell, children, emulated_cell, wait_until_moving
 from bench.inject import SLOW_S
 from rt.distance.contract import read_model
 from rt.distance.graph import write_model
@@ -105,17 +105,6 @@ def busy(cell: EmulatedCell, process: subprocess.Popen[str]) -> None:
     )
     for _ in range(2 * (os.cpu_count() or 1)):
         subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.DEVNULL)
-
-
-def children(pid: int, module: str) -> list[int]:
-    """Processes that it started to run a module."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            if module.encode() in words:
-                found.append(int(child))
-    return found
 
 
 _AGE_S = _LIMITS.max_frame_age_s
