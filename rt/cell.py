@@ -42,6 +42,8 @@ class RobotPart:
     """The driver's own limit."""
     max_acceleration_m_s2: float = 1.5
     max_turn_deg_s: float = 90.0
+    max_silence_s: float = 0.05
+    """The arm counts as frozen when the controller sends nothing new for longer."""
 
 
 @dataclass(frozen=True)

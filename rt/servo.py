@@ -29,6 +29,7 @@ from rt.gripper import GripperError
 from rt.guard import ROWS, Hold, Limits, Situation, Stop
 from rt.hand import HandError, load_hand
 from rt.loop import (
+    GRASPING,
     STAGES,
     DistanceFunction,
     Loop,
@@ -274,7 +275,8 @@ def stopped(loop: Loop, error: Exception) -> str:
     remember(loop, None)
     if loop.signals:
         return f"interrupted by {signal.Signals(loop.signals[0]).name}"
-    return f"stopped: {error}"
+    during = f" (during: {loop.phase})" if loop.phase in GRASPING else ""
+    return f"stopped: {error}{during}"
 
 
 def settled(loop: Loop) -> bool:
