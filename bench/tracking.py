@@ -92,6 +92,13 @@ def path(t: float) -> Array:
     return T
 
 
+def onwards(t: float, config: Config) -> Array:
+    """The path, and after its end evenly along y at 0.06 m/s, to be killed on the way."""
+    T = path(min(t, config.seconds))
+    T[1, 3] -= 0.06 * max(0.0, t - config.seconds)
+    return T
+
+
 def due_times(rate_hz: float, seconds: float, seed: int) -> Array:
     """When each target comes [s]: 1 to 8 ms into its slot, one in twenty half a period late, and every
     four seconds three are left out."""
@@ -130,7 +137,7 @@ def drive(method: str, config: Config, pipe: Any) -> None:
         )
         t = config.seconds
         while True:  # from the arm's rest, for the killing
-            robot.move(path(t))
+            robot.move(onwards(t, config))
             time.sleep(1 / config.rate)
             t += 1 / config.rate
 
@@ -166,7 +173,7 @@ def stream(method: str, config: Config, pipe: Any) -> None:
         now_ns = time.monotonic_ns()
         now_s, t = now_ns * 1e-9, (now_ns - began) * 1e-9
         while k < len(due) and t >= due[k]:
-            T = path(due[k])
+            T = onwards(due[k], config)
             follower.go(T, now_s)
             times.append(now_ns)
             targets.append(pose_vector(T))
@@ -213,6 +220,8 @@ def measure(method: str, load: int, config: Config) -> tuple[dict[str, Any], dic
                 for pid in filter(None, (child, process.pid)):
                     os.kill(pid, 9)  # as when the computer dies
                 time.sleep(1.0)
+                if receive.poll():
+                    raise RobotError(f"{method}: {receive.recv()}")
                 emulator.wait_still()
                 runs_on = emulator.motion(3)
             finally:

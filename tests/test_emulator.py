@@ -1,5 +1,6 @@
 """rt.robot.emulator: its arm against plain mathematics, and its ports with the real client libraries."""
 
+# ruff: noqa: E402 (the clients may not be installed)
 from __future__ import annotations
 
 import subprocess
