@@ -28,6 +28,7 @@ CELL = """\
 kind = "ur"
 host = "{host}"
 T_flange_hand = {{ xyz_m = [0.0, 0.0, 0.163], rpy_deg = [0.0, 0.0, 90.0] }}
+max_silence_s = {silence}
 
 [camera]
 kind = "realsense"
@@ -67,9 +68,13 @@ class EmulatedCell:
         return ["--cell", str(self.cell), "--camera-device", source, "--out", str(out), *more]
 
     def start(
-        self, out: Path, arguments: Sequence[str], module: Sequence[str] = ("rt.servo",)
+        self,
+        out: Path,
+        arguments: Sequence[str],
+        module: Sequence[str] = ("rt.servo",),
+        nice: int = 0,
     ) -> subprocess.Popen[str]:
-        """Run it; what it says goes to out/said.txt."""
+        """Run it, as `nice` as told; what it says goes to out/said.txt."""
         out.mkdir(parents=True, exist_ok=True)
         with (out / "said.txt").open("w") as said:
             process = subprocess.Popen(
@@ -79,6 +84,8 @@ class EmulatedCell:
                 stderr=subprocess.STDOUT,
                 text=True,
             )
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, nice)
         given = (process, out / "said.txt")
         threading.Thread(target=_put_first, args=given, daemon=True).start()
         return process
@@ -100,7 +107,7 @@ def _put_first(process: subprocess.Popen[str], said: Path) -> None:
                 if "sim.realsense_renderer: scene" in said.read_text():
                     os.sched_setscheduler(found[0], os.SCHED_FIFO, os.sched_param(40))
                     return
-                os.setpriority(os.PRIO_PROCESS, found[0], -15)
+                os.setpriority(os.PRIO_PROCESS, found[0], -20)
         time.sleep(0.05)
 
 
@@ -116,12 +123,15 @@ def children(pid: int, module: str) -> list[int]:
 
 
 @contextmanager
-def emulated_cell(folder: Path, number: int = 0) -> Iterator[EmulatedCell]:
-    """An emulator at rest above the scene, and a cell file for it in `folder`. number: several at once."""
+def emulated_cell(
+    folder: Path, number: int = 0, max_silence_s: float = 0.05
+) -> Iterator[EmulatedCell]:
+    """An emulator at rest above the scene, and a cell file for it in `folder`. number: of several at once.
+    max_silence_s: after so long without news the controller counts as frozen."""
     host, port = f"127.0.0.{80 + number}", 31080 + number
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "cell.toml"
-    path.write_text(CELL.format(host=host))
+    path.write_text(CELL.format(host=host, silence=max_silence_s))
     tool = pose_vector(load_cell(path).robot.T_flange_hand)
     start = pose_vector(top_down(*START))
     options = ["--gripper", "--tcp", *map(str, tool), "--start", *map(str, start)]
