@@ -47,6 +47,8 @@ workspace_max_m = [-0.2, 0.6]
 """
 START = (-0.45, -0.1, 0.36, 0.0)
 """The hand at first: x, y, z [m], yaw [rad] in base."""
+BELOW_START_M = 0.345
+"""Below this it is on its way down to the start height."""
 _OBJECT_M = 0.04
 """Width of what the emulated gripper finds between its fingers."""
 

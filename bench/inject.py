@@ -8,6 +8,7 @@ then written to TRIGGER.at. Everything else is rt.servo itself, untouched.
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections import deque
@@ -111,9 +112,8 @@ def nan_depth(begun: Trigger) -> None:
 
 def network_fault(change: Callable[[Any], Any], begun: Trigger) -> None:
     """Let `change(distances)` have what the network returns."""
-    import rt.servo
-
-    usual = rt.servo.open_model
+    servo: Any = importlib.import_module("rt.servo")
+    usual = servo.open_model
 
     def open_model(*arguments: Any, **options: Any) -> Any:
         distance = usual(*arguments, **options)
@@ -126,7 +126,7 @@ def network_fault(change: Callable[[Any], Any], begun: Trigger) -> None:
         distance.compute = faulty
         return distance
 
-    rt.servo.open_model = open_model
+    servo.open_model = open_model
 
 
 def not_a_number(distances: Any) -> Any:
