@@ -34,8 +34,6 @@ from rt.view import Reprojector
 STAGES = ("world", "camera", "view", "distance", "control", "command", "whole")
 """world: a simulated world's own time, no part of the whole. distance: candidates and their distances."""
 
-FIRST_FRAME_S = 20.0
-"""How long the first frame may take: cameras start slowly."""
 PATIENCE_S = 3.0
 """How long the arm may take to stand still."""
 _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
@@ -311,14 +309,14 @@ GRASPING = ("descend", "close", "lift", "retreat")
 
 def wait_for_first_frame(loop: Loop) -> None:
     """Until a frame comes that was exposed when the hand's pose was known. Raises CameraError."""
-    for _ in range(max(int(FIRST_FRAME_S * loop.config.rate), 10)):
+    for _ in range(max(int(loop.config.patience * loop.config.rate), 10)):
         loop.history.append(loop.robot.state())
         with suppress(StaleFrameError):
             frame = loop.camera.read_latest(loop.limits.max_frame_age_s)
             if loop.history.gap_s(frame.stamp_ns) == 0:
                 return
         tick(loop)
-    raise CameraError(f"no fresh frame within {FIRST_FRAME_S:g} s; check the camera's cable")
+    raise CameraError(f"no fresh frame within {loop.config.patience:g} s; check the camera's cable")
 
 
 def stand_still(loop: Loop, where: NDArray[np.float64] | None) -> bool:
