@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +43,8 @@ LIMIT_S = 0.100
 """From when a fault can be known to when the arm is still."""
 WATCHDOG_S = 0.100
 """The controller's: after so long without a word its program ends."""
+STILL_M_S, STILL_RAD_S = 0.005, 0.05
+"""Slower than this is no motion: an arm that holds its place trembles by a fifth of it."""
 BELOW_M = 0.27
 """Faults begin when the hand comes down through this height."""
 RECORD_BYTES = 400_000
@@ -159,6 +162,8 @@ class Result:
     """In the record; None: it cannot be read."""
     why: str
     """What is not as it must be."""
+    ran_on_m: float | None = None
+    """How far the arm went from the fault to being still."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,7 @@ def run(fault: Fault, config: Config, folder: Path) -> Result:
     if fault.by_silence:
         fault = replace(fault, known_s=fault.known_s + config.silence)
     with emulated_cell(folder, config.number, config.silence) as cell:
-        more = ["--candidates", str(config.candidates)]
+        more = ["--candidates", str(config.candidates), "--patience", f"{config.timeout / 2:g}"]
         if fault.begins == "start":
             more += ["--model", str(other_view(folder / "other.onnx"))]
         trigger = folder / "trigger"
@@ -215,15 +220,33 @@ def run(fault: Fault, config: Config, folder: Path) -> Result:
             except subprocess.TimeoutExpired:
                 return _result(fault, folder, None, began_s, None, "the run did not end")
             cell.emulator.wait_still()
-            still_s = None
+            still_s = ran_on_m = None
             if began_s is not None:
                 at = began_s + cell.clocks_offset_s()
-                still_s = cell.emulator.moved_until_s(at, time.monotonic() - began_s + 1)
+                rows = cell.emulator.motion(time.monotonic() - began_s + 1)
+                np.save(folder / "motion.npy", rows - np.eye(13)[0] * at)
+                still_s, ran_on_m = motion_after(rows, at)
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    return _result(fault, folder, process.returncode, began_s, still_s, "")
+    result = _result(fault, folder, process.returncode, began_s, still_s, "")
+    return replace(result, ran_on_m=None if fault.moves_on else ran_on_m)
+
+
+def motion_after(rows: NDArray[np.float64], at_s: float) -> tuple[float, float]:
+    """How long after `at_s` the tool was last faster than STILL, and how far it went since.
+
+    rows (N, 13): time [s], pose, twist of the tool, on the clock of `at_s` (Emulator.motion).
+    """
+    rows = rows[rows[:, 0] >= at_s]
+    v, w = np.linalg.norm(rows[:, 7:10], axis=1), np.linalg.norm(rows[:, 10:], axis=1)
+    moving = np.flatnonzero((v > STILL_M_S) | (w > STILL_RAD_S))
+    if not len(moving):
+        return 0.0, 0.0
+    last = int(moving[-1])
+    far_m = np.linalg.norm(rows[last, 1:4] - rows[0, 1:4])
+    return float(rows[last, 0]) - at_s, float(far_m)
 
 
 def _begin(
@@ -307,10 +330,12 @@ def _result(
 def table(results: list[Result]) -> Table:
     """On screen."""
     shown = Table(title="faults in the emulated cell", title_style="bold")
-    for name in ("fault", "exit", "known", "told", "still", "record", "", "said"):
+    for name in ("fault", "exit", "known", "told", "still", "ran on", "record", "", "said"):
         shown.add_column(
             name,
-            justify="right" if name in ("exit", "known", "told", "still", "record") else "left",
+            justify="right"
+            if name in ("exit", "known", "told", "still", "ran on", "record")
+            else "left",
         )
 
     def ms(value: float | None) -> str:
@@ -323,6 +348,7 @@ def table(results: list[Result]) -> Table:
             ms(r.known_s),
             ms(r.told_s),
             ms(r.still_s),
+            "-" if r.ran_on_m is None else f"{r.ran_on_m * 1e3:.1f} mm",
             "-" if r.cycles is None else f"{r.cycles} cycles",
             "[green]pass[/green]" if r.passed else "[bold red]FAIL[/bold red]",
             r.detected if r.passed else f"{r.why} | {r.detected}",

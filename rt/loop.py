@@ -245,6 +245,14 @@ def hold(loop: Loop) -> None:
     loop.before = loop.commanded
 
 
+def brake(loop: Loop) -> None:
+    """To rest where the arm is: its last target may be centimetres ahead of it. What comes next starts
+    from there."""
+    loop.robot.stop()
+    loop.commanded = measured(loop.robot.state().T_base_hand)
+    loop.sent_ns = loop.before = None
+
+
 def remember(
     loop: Loop,
     s: Situation | None,
