@@ -135,6 +135,7 @@ def open_devices(config: Config, devices: Devices) -> Cell:
             max_turn_deg_s=file.robot.max_turn_deg_s,
             max_target_age_s=1 / config.rate + limits.max_target_age_s,
             speed_scale=config.speed_scale,
+            max_silence_s=file.robot.max_silence_s,
         )
         stack.push(robot)
         camera = open_camera(

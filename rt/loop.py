@@ -35,7 +35,7 @@ STAGES = ("world", "camera", "view", "distance", "control", "command", "whole")
 """world: a simulated world's own time, no part of the whole. distance: candidates and their distances."""
 
 PATIENCE_S = 3.0
-"""How long the first frame may take, and how long the arm may take to stand still."""
+"""How long the arm may take to stand still."""
 _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
 _TRACE_LENGTH = 20_000
 _LATE_VIEWS, _EARLY_VIEWS, _EARLY_EVERY_M = 8, 12, 0.01
@@ -245,6 +245,14 @@ def hold(loop: Loop) -> None:
     loop.before = loop.commanded
 
 
+def brake(loop: Loop) -> None:
+    """To rest where the arm is: its last target may be centimetres ahead of it. What comes next starts
+    from there."""
+    loop.robot.stop()
+    loop.commanded = measured(loop.robot.state().T_base_hand)
+    loop.sent_ns = loop.before = None
+
+
 def remember(
     loop: Loop,
     s: Situation | None,
@@ -309,14 +317,14 @@ GRASPING = ("descend", "close", "lift", "retreat")
 
 def wait_for_first_frame(loop: Loop) -> None:
     """Until a frame comes that was exposed when the hand's pose was known. Raises CameraError."""
-    for _ in range(max(int(PATIENCE_S * loop.config.rate), 10)):
+    for _ in range(max(int(loop.config.patience * loop.config.rate), 10)):
         loop.history.append(loop.robot.state())
         with suppress(StaleFrameError):
             frame = loop.camera.read_latest(loop.limits.max_frame_age_s)
             if loop.history.gap_s(frame.stamp_ns) == 0:
                 return
         tick(loop)
-    raise CameraError(f"no fresh frame within {PATIENCE_S:g} s; check the camera's cable")
+    raise CameraError(f"no fresh frame within {loop.config.patience:g} s; check the camera's cable")
 
 
 def stand_still(loop: Loop, where: NDArray[np.float64] | None) -> bool:

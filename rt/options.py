@@ -34,6 +34,8 @@ class Config:
     """realsense. Default: the cell's."""
     camera_device: str = ""
     """Another source of the camera's frames, `module:function?name=value&...` (rt.camera.realsense)."""
+    patience: float = 10.0
+    """How long the camera's first frame may take [s]."""
     gripper: str = ""
     """robotiq or none. Default: the cell's."""
     speed_scale: float = 1.0
@@ -78,12 +80,13 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
-            ("iterations", self.iterations, 1, 10_000),
+            ("iterations", self.iterations, 1, 1_000_000),
             ("ratio", self.ratio, 1e-6, 1.0),
             ("noise", self.noise, 0.0, 10.0),
             ("candidates", 2 if self.candidates == "auto" else self.candidates, 2, 1_000_000),
             ("seed", self.seed, 0, 2**63),
             ("scene", self.scene, 0, 2**31),
+            ("patience", self.patience, 0.1, 600.0),
             ("speed_scale", self.speed_scale, 0.01, 1.0),
         ):
             if not low <= value <= high:

@@ -29,10 +29,12 @@ from rt.gripper import GripperError
 from rt.guard import ROWS, Hold, Limits, Situation, Stop
 from rt.hand import HandError, load_hand
 from rt.loop import (
+    GRASPING,
     STAGES,
     DistanceFunction,
     Loop,
     Pace,
+    brake,
     halt,
     hold,
     look_once_more,
@@ -145,11 +147,12 @@ def trace(loop: Loop, s: Situation, frame: int, told: controller.Told) -> None:
 
 
 def cycle_or_hold(loop: Loop) -> str:
-    """One cycle; where the guard holds it, the last target again, and the reason is returned."""
+    """One cycle; where the guard holds it, the last target again, and the reason is returned. One hold
+    alone does not jerk the arm; from the second in a row on it brakes."""
     try:
         cycle(loop)
     except Hold as held:
-        hold(loop)
+        (brake if loop.held_in_a_row else hold)(loop)
         loop.held, loop.held_in_a_row = loop.held + 1, loop.held_in_a_row + 1
         return str(held)
     loop.done, loop.held_in_a_row = loop.done + 1, 0
@@ -274,7 +277,8 @@ def stopped(loop: Loop, error: Exception) -> str:
     remember(loop, None)
     if loop.signals:
         return f"interrupted by {signal.Signals(loop.signals[0]).name}"
-    return f"stopped: {error}"
+    during = f" (during: {loop.phase})" if loop.phase in GRASPING else ""
+    return f"stopped: {error}{during}"
 
 
 def settled(loop: Loop) -> bool:
