@@ -79,7 +79,9 @@ class Config:
     ratio: float = RATIO
     """Fraction of the way to the goal in one iteration."""
     camera: Literal["ideal", "wrist"] = "ideal"
-    """`ideal` is the network's own view, `wrist` a D405 beside the hand, reprojected."""
+    """`ideal` is the network's own view; `wrist` sits beside the hand and is reprojected."""
+    sensor: Literal["ideal", "d405", "d435", "sr300"] = "ideal"
+    """What the camera makes of exact depth (sim.sensor). A real one always sits beside the hand."""
     lift: bool = False
     """Also close and lift each grasp in MuJoCo."""
     model: Path | None = None
@@ -120,6 +122,7 @@ class Config:
             iterations=self.iterations,
             ratio=self.ratio,
             camera=self.camera,
+            sensor=self.sensor,
             disturbance=self.disturbance,
             lift=self.lift,
         )

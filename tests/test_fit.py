@@ -222,3 +222,20 @@ def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
         load_checkpoint(path)
     with pytest.raises(FitError, match="no checkpoint"):
         load_checkpoint(tmp_path / "nowhere.pt")
+
+
+def test_a_run_begins_from_anothers_weights(straight: Path, data: Path, tmp_path: Path) -> None:
+    """At a rate of nothing the weights stay what they were; the record says whose they are."""
+    parent = straight / "checkpoint.pt"
+    out = tmp_path / "run"
+    assert (
+        fit(data, "--out", out, "--steps", 1, "--rate", 1e-12, "--init", parent, *SMALL).returncode
+        == 0
+    )
+    child, before = (load_checkpoint(p)["network"] for p in (out / "checkpoint.pt", parent))
+    for name, weight in before.items():
+        torch.testing.assert_close(child[name], weight, atol=1e-6, rtol=0)
+    record = json.loads((out / "fit.json").read_text())
+    assert record["init"] == {"data_id": record["data_id"], "steps": 12, "images_seen": 96}
+    other = fit(data, "--steps", 1, "--init", parent, "--action-encoding", "raw", *SMALL)
+    assert other.returncode == 1 and "action_encoding" in other.stderr

@@ -34,7 +34,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sim.dataset import DatasetError, Split, open_split, read_manifest, write_text
 from train.batches import Batch, Batches
-from train.checkpoint import CHECKPOINT, FitError, State, resume, save_checkpoint
+from train.checkpoint import (
+    CHECKPOINT,
+    FitError,
+    State,
+    begin_from,
+    resume,
+    save_checkpoint,
+)
 from train.device_batches import DeviceBatches, resident_bytes
 from train.machine import describe_machine, fast_dtype, keep_freed_memory
 from train.network import LENGTH_SCALE_M, DistanceNetwork, predictor
@@ -85,6 +92,8 @@ class FitOptions:
     )
     seed: int = 0
     """Seed of weights, order, offsets and noise."""
+    init: Path | None = None
+    """Begin with the weights of this checkpoint (another run's) instead of random ones."""
     resume: bool = False
     """Go on from the checkpoint in --out; every other option must be as it was."""
     checkpoint_minutes: float = 5.0
@@ -160,12 +169,19 @@ def train_step(
     return value * LENGTH_SCALE_M
 
 
-def identity(options: FitOptions, data_id: str, dtype: torch.dtype, sampler: str) -> dict[str, Any]:
+def identity(
+    options: FitOptions,
+    data_id: str,
+    dtype: torch.dtype,
+    sampler: str,
+    init: dict[str, Any] | None,
+) -> dict[str, Any]:
     """What must agree for a run to be resumed: everything that its weights depend on."""
     names = ("epochs", "steps", "minutes", "preset", "action_encoding", "draw", "seed")
     values = {name: value for name, value in asdict(options).items() if name in names}
     plan = {**asdict(options.resolved()), **values}  # `steps` as asked, over the preset's default
-    return {"data_id": data_id, **plan, "dtype": str(dtype), "batches": sampler}
+    about = {"data_id": data_id, "init": init, **plan}
+    return {**about, "dtype": str(dtype), "batches": sampler}
 
 
 @contextlib.contextmanager
@@ -319,9 +335,10 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
     sampler = "device" if isinstance(batches, DeviceBatches) else "host"
     torch.manual_seed(options.seed)
     network = DistanceNetwork(options.action_encoding)
+    init = begin_from(options.init, network) if options.init else None
     network = network.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
     state = State(network, make_optimizer(network, preset))
-    plan = identity(options, manifest["id"], dtype, sampler)
+    plan = identity(options, manifest["id"], dtype, sampler, init)
     if options.resume:
         resume(checkpoint, state, plan, device)
     if team.lead:
