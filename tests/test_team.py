@@ -16,7 +16,6 @@ from synthetic import make_dataset
 from sim.dataset import open_split
 from train.batches import Batches
 from train.checkpoint import load_checkpoint
-from train.fit import main
 from train.network import DistanceNetwork
 from train.team import Team, assemble
 
@@ -88,6 +87,8 @@ def test_torchrun_trains_the_network_of_one_process(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Six steps by two processes and by one: the same weights and curve, to rounding."""
+    from train.fit import main  # here: what this file imports, the spawned processes import again
+
     together = torchrun(data, "--out", tmp_path / "two", "--steps", 6, *RUN)
     assert together.returncode == 0, together.stderr
     assert together.stdout.count("best constant") == 1  # one lead that speaks
