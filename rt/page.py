@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import select
 import subprocess
@@ -18,30 +19,26 @@ import sys
 import threading
 import time
 import webbrowser
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
 
-from rt.controller import RATIO
-from rt.distance import Distance, DistanceError, open_model
-from rt.hand import Hand, HandError, load_hand
 from rt.ring import CONTROL, DONE, FAILED, READY, Reader, RingError
 
 if TYPE_CHECKING:
     import viser
 
 UPDATES_HZ = 20.0
-FIELD_SHARE = 0.1
-"""Most of a processor's time that the distance field may take: a slow backend draws it less often."""
 _NICE = 10
 _LINGER_S = 600.0
 """How long the page stays for a browser that still looks at it when the loop is gone."""
-_STARTS_WITHIN_S = 30.0
+_STARTS_WITHIN_S = 60.0
+_REMEMBERED = 450
+"""Cycles before a moment of a recording that charts and trail show."""
 
 
 class PageError(RuntimeError):
@@ -127,136 +124,12 @@ def serve(host: str, port: int) -> viser.ViserServer:
             server = viser.ViserServer(host=host, port=port, label="grasp-servo", verbose=False)
     except OSError as error:
         raise PageError(f"no page at {host}:{port}: {error}; give another --port") from error
-    server.gui.configure_theme(
-        show_logo=False, show_share_button=False, brand_color=(38, 103, 201)
-    )
+    server.gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(38, 103, 201))
     return server
 
 
-class FieldSource:
-    """The model that the loop runs, here with one thread, and how often it may be asked."""
-
-    def __init__(self, header: Mapping[str, Any]) -> None:
-        self.distance: Distance | None = None
-        self.why = ""
-        self._next = 0.0
-        model = header.get("model") or {}
-        path = model.get("path") if isinstance(model, Mapping) else model
-        try:
-            self.distance = open_model(path, threads=1)
-        except (DistanceError, OSError) as error:
-            self.why = f"no field: {error}"
-
-    def __call__(
-        self, view: NDArray[np.float32], theta: float, depth_m: float
-    ) -> NDArray[np.float32] | None:
-        """The field (CELLS, CELLS) [m]; None where it is not its turn or cannot be had."""
-        from rt.page_picture import field
-
-        now = time.monotonic()
-        if self.distance is None or now < self._next:
-            return None
-        try:
-            result = field(self.distance, view, theta, depth_m)
-        except DistanceError as error:
-            self.why = f"no field: {error}"
-            return None
-        # Processor time, so that a busy machine does not make it rarer still.
-        self._next = now + (time.monotonic() - now) * (1 / FIELD_SHARE - 1) if FIELD_SHARE else now
-        return result
-
-
-class Display:
-    """The page's content: `see` every record, `draw` the one to be looked at."""
-
-    def __init__(
-        self,
-        server: viser.ViserServer,
-        header: Mapping[str, Any],
-        buttons: Callable[[viser.GuiApi], None],
-    ) -> None:
-        from rt import page_panel as panel
-        from rt.page_scene import Scene
-
-        self._panel, gui = panel, server.gui
-        config = header.get("config") or {}
-        self._hand = _hand(header)
-        self._field = FieldSource(header)
-        self._last_field: NDArray[np.float32] | None = None
-        self.scene = Scene(server, self._hand, float(config.get("ratio", RATIO)))
-        stages = [str(s) for s in header.get("stages", ())]
-        self._history = panel.History(stages)
-        self._lamps = panel.Lamps(panel.guard_rows(header))
-        self._cycle, self._drawn_frame = -1, -2
-        gui.main_panel.dock_right()
-        gui.main_panel.set_width(400)
-        self._banner = gui.add_html("")
-        buttons(gui)
-        self._picture = panel.Picture(gui)
-        left = gui.add_panel()
-        shown = [k for k, name in enumerate(stages) if name != "world"]
-        with left.add_tab("Strip charts"):
-            self._charts = panel.Charts(gui, stages or ["-"], shown or [0])
-            self._guard = gui.add_html("")
-        left.dock_left()
-        left.set_width(400)
-
-    def see(self, record: Any) -> None:
-        """One record, in order, whether it is drawn or not."""
-        if int(record["cycle"]) < self._cycle:
-            self.forget()
-        self._cycle = int(record["cycle"])
-        self.scene.remember(record)
-        self._history.append(record)
-        self._lamps.see(record)
-
-    def forget(self) -> None:
-        """Another approach, or another moment of a recording."""
-        self.scene.forget()
-        self._history.clear()
-        self._drawn_frame, self._last_field = -2, None
-
-    def draw(self, record: Any, every_chart: bool = False) -> None:
-        """Everything but the banner, for one record that was seen."""
-        self.scene.show(record)
-        self._charts.show(self._history, every_chart)
-        self._guard.content = self._lamps.html()
-        if int(record["frame"]) not in (-1, self._drawn_frame):
-            self._drawn_frame = int(record["frame"])
-            self._draw_picture(record)
-
-    def tell(self, words: tuple[str, str, str], record: Any | None, extra: dict[str, str]) -> None:
-        """The banner."""
-        self._banner.content = self._panel.banner(*words, record, extra)
-
-    def _draw_picture(self, record: Any) -> None:
-        from rt import page_picture as pictures
-
-        view, action = np.array(record["view"]), np.array(record["action"])
-        known = bool(np.isfinite(action).all())
-        depth = pictures.surface_depth(view, action[:2] if known else np.zeros(2))
-        picture = pictures.relief(view)
-        fresh = self._field(view, float(action[2]) if known else 0.0, depth)
-        self._last_field = fresh if fresh is not None else self._last_field
-        note = self._field.why
-        if self._last_field is not None and not note:
-            picture = pictures.overlay(picture, self._last_field)
-            note = f"field at θ = {np.degrees(action[2]):.0f}°, at {depth * 1e3:.0f} mm depth" if known else ""
-        picture = pictures.draw(
-            picture, depth, record["candidates"], record["distances"], action, self._hand
-        )
-        self._picture.show(picture, note)
-
-
-def _hand(header: Mapping[str, Any]) -> Hand:
-    """The hand that the header describes, or the default."""
-    described = header.get("hand")
-    try:
-        if isinstance(described, Mapping):
-            return Hand(**described)
-        return load_hand(described) if described else load_hand()
-    except (HandError, TypeError):
-        return load_hand()
+def _url(host: str, port: int) -> str:
+    return f"http://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{port}"
 
 
 class Buttons:
@@ -298,48 +171,106 @@ class Buttons:
 
 def follow(reader: Reader, server: viser.ViserServer) -> None:
     """Draw what comes until the loop is gone and nobody looks any more."""
+    from rt.page_display import Display
+    from rt.page_panel import state
+
     buttons = Buttons(reader, reader.header)
     display = Display(server, reader.header, buttons.add)
+    pace = Pace(server)
     reader.say(READY)
     last: np.void | None = None
-    came = drawn_s = time.monotonic()
-    ended: float | None = None
-    drawn: list[float] = []
-    parent = os.getppid()
-    deadline = time.monotonic()
+    came, told, ended, parent = time.monotonic(), 0.0, math.inf, os.getppid()
     while True:
-        over = reader.over
-        records = reader.read(256)
-        now = time.monotonic()
-        clients = len(server.get_clients())
+        over, records, now = reader.over, reader.read(256), time.monotonic()
         for record in records:
             display.see(record)
         if len(records):
-            last, came = records[-1], now
-            if int(last["cycle"]) == 0 or buttons.asked["restart"]:
-                buttons.asked["restart"] = 0
-        if clients and (len(records) or now - drawn_s > 0.25):
-            from rt.page_panel import state
-
+            last, came, buttons.asked["restart"] = records[-1], now, 0
+        if pace.watched and (len(records) or now - told > 0.25):
+            told = now
             with server.atomic():
                 if len(records):
                     display.draw(last)
-                    drawn.append(now)
                 words = state(last, age_s=now - came, over=over, asked=buttons.asked)
-                drawn = [t for t in drawn if now - t < 2.0]
-                extra = {"page": f"{len(drawn) / 2:.0f}/s", "dropped": str(reader.lost)}
-                display.tell(words, last, extra)
-            drawn_s = now
+                rate_hz = pace.drawn(bool(len(records)))
+                display.tell(words, last, {"page": f"{rate_hz:.0f}/s", "dropped": str(reader.lost)})
         if over and not len(records):
-            ended = ended or now
             reader.say(DONE)
-            gone = os.getppid() != parent
-            if gone and (not clients or now - ended > _LINGER_S) and now - ended > 5.0:
+            ended = min(ended, now)
+            if os.getppid() != parent and now - ended > (_LINGER_S if pace.watched else 5.0):
                 return
-        # Absolute deadlines; a draw that took longer skips slots, and leaves others half of its time.
-        took = time.monotonic() - now
-        deadline = max(deadline + 1 / UPDATES_HZ, now + 1.25 * took)
-        time.sleep(max(deadline - time.monotonic(), 0.002))
+        pace.wait()
+
+
+def review(
+    header: Mapping[str, Any],
+    records: Sequence[Any],
+    *,
+    port: int = 8080,
+    host: str = "127.0.0.1",
+    open_browser: bool = False,
+    opened: Callable[[str], None] = print,
+) -> None:
+    """The same page over recorded cycles (records of rt.ring.CYCLE, by index), with a time slider; until
+    Ctrl-C. `opened` is told the address. Raises PageError."""
+    if not len(records):
+        raise PageError("there is no cycle in this record")
+    server = serve(host, port)
+    from rt.page_display import Display
+    from rt.page_panel import state
+    from rt.page_player import Player
+
+    player = Player([int(r["stamp_ns"]) for r in records])
+    display = Display(server, header, player.add)
+    pace, shown = Pace(server), -1
+    url = _url(host, server.get_port())
+    opened(url)
+    if open_browser:
+        webbrowser.open(url)
+    try:
+        while True:
+            k = player.step(time.monotonic())
+            if pace.watched and k != shown:
+                if not shown < k <= shown + _REMEMBERED:
+                    display.forget()
+                    shown = max(-1, k - _REMEMBERED)
+                for record in (records[i] for i in range(shown + 1, k + 1)):
+                    display.see(record)
+                with server.atomic():
+                    display.draw(records[k], every_chart=not player.playing)
+                    words = state(records[k], age_s=0.0, over=False, asked={})
+                    display.tell(words, records[k], {"time": player.time(k)})
+                shown = k
+            pace.wait()
+    except KeyboardInterrupt:
+        server.stop()
+
+
+class Pace:
+    """Absolute deadlines at UPDATES_HZ. A draw that took longer skips slots, and leaves others a fifth
+    of its time."""
+
+    def __init__(self, server: viser.ViserServer) -> None:
+        self._server, self._drawn = server, deque[float](maxlen=100)
+        self._began = self._deadline = time.monotonic()
+
+    @property
+    def watched(self) -> bool:
+        """Whether a browser is connected."""
+        return bool(self._server.get_clients())
+
+    def drawn(self, whether: bool) -> float:
+        """Counts an update; returns how many a second there were in the last two [Hz]."""
+        now = time.monotonic()
+        if whether:
+            self._drawn.append(now)
+        return sum(now - t < 2.0 for t in self._drawn) / 2
+
+    def wait(self) -> None:
+        now = time.monotonic()
+        self._deadline = max(self._deadline + 1 / UPDATES_HZ, now + 0.2 * (now - self._began))
+        time.sleep(max(self._deadline - now, 0.002))
+        self._began = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -365,8 +296,7 @@ def main() -> int:
     try:
         reader = Reader(config.ring, "page")
         server = serve(config.host, config.port)
-        shown = "localhost" if config.host in ("0.0.0.0", "127.0.0.1") else config.host
-        print(json.dumps({"url": f"http://{shown}:{server.get_port()}"}), flush=True)
+        print(json.dumps({"url": _url(config.host, server.get_port())}), flush=True)
         follow(reader, server)
     except KeyboardInterrupt:
         return 130

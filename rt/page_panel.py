@@ -20,7 +20,9 @@ RECENT_CYCLES = 30
 """For so long a lamp keeps the full colour of what the guard did; afterwards it is a ring."""
 CHART_S = 15.0
 _STRIPES = ("#2667c9", "#22262b", "#e8940c", "#14a44d", "#8e44ad", "#0e9aa7", "#d92f26", "#9aa1a9")
-_PICTURE_HELP = "red: hand now &nbsp; <span style='color:#1f9d55'>green</span>: chosen &nbsp; ring: reach"
+_PICTURE_HELP = (
+    "red: hand now &nbsp; <span style='color:#1f9d55'>green</span>: chosen &nbsp; ring: reach"
+)
 
 
 class Lamps:
@@ -31,18 +33,23 @@ class Lamps:
 
     def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
         self.rows = list(rows)
+        self.forget()
+
+    def forget(self) -> None:
+        """What follows is another run, or another moment of one."""
         self.counts = np.zeros(len(self.rows), np.int64)
-        self.last_cycle = np.full(len(self.rows), -1, np.int64)
+        self.last_cycle = np.full(len(self.rows), -RECENT_CYCLES, np.int64)
         self._cycle = -1
 
     def see(self, record: Any) -> None:
         """One record, in order. A counter that fell belongs to a new run."""
-        self._cycle = int(record["cycle"])
         counts = np.asarray(record["guard_counts"], np.int64)[: len(self.rows)]
         if (counts < self.counts).any():
-            self.last_cycle[:] = -1
-        self.last_cycle[counts > self.counts] = self._cycle
-        self.counts = counts
+            self.forget()
+        # The first record may come late in a run: what happened before it is no news.
+        if self._cycle >= 0 or not int(record["cycle"]):
+            self.last_cycle[counts > self.counts] = int(record["cycle"])
+        self._cycle, self.counts = int(record["cycle"]), counts
 
     def states(self) -> list[tuple[str, str, bool, int]]:
         """(name, colour, whether it is recent, how often) of each row."""
@@ -63,7 +70,8 @@ class Lamps:
                 "<div style='display:flex;align-items:center;gap:7px;min-width:0'>"
                 f"<span style='width:10px;height:10px;flex:none;border-radius:50%;background:{fill};"
                 f"border:2px solid {colour};box-sizing:border-box'></span>"
-                f"<span style='flex:1;overflow:hidden;text-overflow:ellipsis'>{_text(name)}</span>{often}</div>"
+                f"<span style='flex:1;overflow:hidden;text-overflow:ellipsis'>{_text(name)}</span>"
+                f"{often}</div>"
             )
         return (
             _box("Guard") + "<div style='display:grid;grid-template-columns:1fr 1fr;gap:3px 18px;"
@@ -118,7 +126,13 @@ class Charts:
         nothing = np.zeros(2)
         names = [stages[k] for k in shown]
         self._handles = [
-            _chart(gui, "distance to the nearest grasp [mm]", nothing, ("predicted", "chosen", "true"), 0),
+            _chart(
+                gui,
+                "distance to the nearest grasp [mm]",
+                nothing,
+                ("predicted", "chosen", "true"),
+                0,
+            ),
             _chart(gui, "time of the stages [ms]", nothing, names, 0),
             _chart(gui, "slack before the deadline [ms]", nothing, ("slack", "deadline"), None),
         ]
@@ -154,7 +168,7 @@ def _chart(
         scales=scales,
         legend={"show": True, "live": False},
         axes=({"size": 26}, {"size": 44}),
-        height=178,
+        height=132,
         padding=(4, 12, 0, 0),
     )
 
@@ -167,7 +181,11 @@ def state(
     record: the last one; age_s: since it came; over: the loop has ended; asked: words of CONTROL.
     """
     if record is None:
-        return ("ENDED", GREY, "no cycle was seen") if over else ("WAITING", GREY, "for the first cycle")
+        return (
+            ("ENDED", GREY, "no cycle was seen")
+            if over
+            else ("WAITING", GREY, "for the first cycle")
+        )
     name, action = _name(record["guard_name"]), _name(record["guard_action"])
     row = f"{name}: {float(record['guard_value']):.4g}, limit {float(record['guard_limit']):.4g}"
     if action == "stop":
@@ -190,9 +208,7 @@ def state(
     return phase, GREEN, row if action == "clamp" else ""
 
 
-def banner(
-    word: str, colour: str, why: str, record: Any | None, extra: Mapping[str, str]
-) -> str:
+def banner(word: str, colour: str, why: str, record: Any | None, extra: Mapping[str, str]) -> str:
     """The state in one look: a word, why, and the figures that matter."""
     figures: dict[str, str] = {}
     if record is not None:
@@ -209,13 +225,14 @@ def banner(
     figures |= extra
     cells = "".join(
         f"<div style='min-width:0'><div style='color:#6b7280;font-size:10.5px'>{_text(k)}</div>"
-        f"<div style='font-size:14px;font-variant-numeric:tabular-nums;white-space:nowrap'>{_text(v)}</div></div>"
+        "<div style='font-size:14px;font-variant-numeric:tabular-nums;white-space:nowrap'>"
+        f"{_text(v)}</div></div>"
         for k, v in figures.items()
     )
     return (
         "<div style='padding:0 10px 8px'>"
-        f"<div id='grasp-servo-state' style='background:{colour};color:white;border-radius:4px;padding:7px 12px;"
-        "display:flex;align-items:baseline;gap:12px;margin-bottom:8px'>"
+        f"<div id='grasp-servo-state' style='background:{colour};color:white;border-radius:4px;"
+        "padding:7px 12px;display:flex;align-items:baseline;gap:12px;margin-bottom:8px'>"
         f"<b style='font-size:17px;letter-spacing:.04em'>{_text(word)}</b>"
         f"<span style='font-size:12px;opacity:.95'>{_text(why)}</span></div>"
         f"<div style='display:grid;grid-template-columns:repeat(4,1fr);gap:6px 8px'>{cells}</div></div>"
@@ -243,11 +260,18 @@ class Picture:
 
 
 def big_button(
-    gui: viser.GuiApi, label: str, colour: Any, height_px: int, on: Callable[[], None], **options: Any
+    gui: viser.GuiApi,
+    label: str,
+    colour: Any,
+    height_px: int,
+    on: Callable[[], None],
+    **options: Any,
 ) -> viser.GuiButtonHandle:
     """A button over the whole width, as high as it must be to be hit in a hurry."""
     button = gui.add_button(label, color=colour, **options)
-    style = f"height:{height_px}px!important;font-size:{height_px * 0.36:.0f}px;letter-spacing:.06em"
+    style = (
+        f"height:{height_px}px!important;font-size:{height_px * 0.36:.0f}px;letter-spacing:.06em"
+    )
     gui.add_html(f"<style>[id='{button._impl.uuid}']{{{style}}}</style>")
     button.on_click(lambda _: on())
     return button

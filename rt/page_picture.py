@@ -34,7 +34,9 @@ _OPACITY: NDArray[np.uint32] = np.linspace(158, 82, 256).astype(np.uint32)
 """Of the field over the view, in 1/256, by the same index."""
 
 
-def surface_depth(view_m: NDArray[np.float32], at: NDArray[np.floating], view: View = VIEW) -> float:
+def surface_depth(
+    view_m: NDArray[np.float32], at: NDArray[np.floating], view: View = VIEW
+) -> float:
     """Depth [m] of what lies under a hand displaced by x, y [m] (2,): the plane that the field and the
     glyphs of one picture are drawn on. The median of the view where nothing was seen there."""
     seen = view_m[view_m > 0]
@@ -113,7 +115,8 @@ def draw(
     view: View = VIEW,
 ) -> NDArray[np.uint8]:
     """Candidates (N, 3) as ticks along their closing axes, coloured by their distances (N,) as the
-    field is; the hand now in red and the chosen action in green, fingers to scale. What is not finite is left out."""
+    field is; the hand now in red and the chosen action in green, fingers to scale. What is not
+    finite is left out."""
     side = len(picture)
     image = Image.fromarray(picture)
     pen = ImageDraw.Draw(image, "RGBA")

@@ -43,7 +43,10 @@ class Scene:
         self._aimed = False
         scene = server.scene
         scene.set_up_direction("+z")
+        # No environment map: it fades in slowly, and a software renderer pays for it.
+        scene.configure_environment_map(None)
         scene.configure_default_lights(cast_shadow=False)
+        scene.add_light_hemisphere("/light", (255, 255, 255), (190, 196, 205), intensity=1.2)
         scene.add_frame("/base", axes_length=0.08, axes_radius=0.002, origin_radius=0.004)
         scene.add_label("/base/name", "base", font_screen_scale=0.8)
         self._table = scene.add_grid(
@@ -64,9 +67,13 @@ class Scene:
         self._goal = scene.add_frame("/goal", show_axes=False, visible=False)
         _hand_boxes(scene, "/goal", hand, 0.28)
         self._view = scene.add_frame("/view", show_axes=False, visible=False)
-        nothing = np.zeros((0, 3), np.float32)
+        nothing = np.zeros((1, 3), np.float32)  # the client wants at least one point
         self._cloud = scene.add_point_cloud(
-            "/view/cloud", nothing, nothing.astype(np.uint8), point_size=0.0032, point_shape="circle"
+            "/view/cloud",
+            nothing,
+            nothing.astype(np.uint8),
+            point_size=0.0032,
+            point_shape="circle",
         )
         self._edges = scene.add_line_segments(
             "/view/edges", np.zeros((0, 2, 3), np.float32), _VIEW_EDGE, thickness=0.0008
@@ -219,5 +226,3 @@ def _line(
 def _place(node: viser.SceneNodeHandle, T: NDArray[np.float64]) -> None:
     node.wxyz = viser.transforms.SO3.from_matrix(T[:3, :3]).wxyz
     node.position = T[:3, 3]
-
-
