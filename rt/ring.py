@@ -31,51 +31,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-K = 64
-"""Candidates that a record keeps."""
-STAGES = 16
-"""Stage times that a record can hold; their names are in the header, under `stages`."""
-GUARD_ROWS = 64
-"""Counters that a record can hold; their rows are in the header, under `guard`."""
-
-# fmt: off
-CYCLE = np.dtype([
-    ("cycle", "i8"),             # number of the period, from 0
-    ("stamp_ns", "i8"),          # its beginning, on the robot's clock (Robot.now_ns)
-    ("phase", "S16"),            # approach, descend, grasp, lift, ...: what the loop is doing
-    ("hand", "f8", (4,)),        # measured: x, y, z [m], yaw [rad] in base
-    ("T_base_hand", "f8", (4, 4)),  # measured
-    ("q", "f8", (6,)),           # joint angles [rad]
-    ("twist", "f8", (6,)),       # of the hand in base [m/s, rad/s]
-    ("wrench", "f8", (6,)),      # at the hand in base [N, N m]
-    ("goal", "f8", (4,)),        # where the controller wants to go, like `hand`
-    ("command", "f8", (4,)),     # where the arm is told to be now, like `hand`
-    ("frame", "i8"),             # number of the camera's frame; -1: no frame in this cycle, no view
-    ("frame_stamp_ns", "i8"),    # middle of its exposure, on the robot's clock
-    ("frame_age_s", "f8"),
-    ("state_age_s", "f8"),
-    ("view", "f4", (64, 64)),    # depth [m], 0 = no return
-    ("candidates", "f4", (K, 3)),  # x, y [m], theta [rad] in the view: staying, then the best others
-    ("distances", "f4", (K,)),   # of each [m]; NaN beyond the last
-    ("weighed", "i4"),           # candidates that were weighed in this cycle
-    ("action", "f4", (3,)),      # the chosen one
-    ("predicted_m", "f4"),       # distance for staying
-    ("predicted_best_m", "f4"),  # distance of the chosen one
-    ("true_m", "f4"),            # true distance, where it is known
-    ("stage_ms", "f4", (STAGES,)),
-    ("slack_s", "f8"),           # left of the period when the cycle before was done (negative: late)
-    ("missed", "i8"),            # deadlines missed so far
-    ("held", "i8"),              # cycles held so far
-    ("guard_counts", "u4", (GUARD_ROWS,)),  # how often each row has interfered so far
-    ("guard_name", "S32"),       # the row that interfered in this cycle (the last of several); empty: none
-    ("guard_action", "S8"),      # clamp, hold or stop
-    ("guard_value", "f8"),
-    ("guard_limit", "f8"),
-    ("gripper", "S16"),          # open, closing, object, closed, ...; empty: none
-    ("gripper_m", "f8"),         # its opening
-], align=True)
-# fmt: on
-"""One cycle. Numbers that are not known are NaN."""
+from rt.cycle import BLANK, CYCLE
+from rt.cycle import GUARD_ROWS as GUARD_ROWS
+from rt.cycle import STAGES as STAGES
+from rt.cycle import K as K
+from rt.cycle import best_candidates as best_candidates
 
 CONTROL = ("stop", "pause", "slow", "restart")
 """Words that a reader may set, a byte each (0: not asked for)."""
@@ -83,6 +43,9 @@ READERS = ("recorder", "page", "other")
 """Who may read, each with a place to say how it fares."""
 ABSENT, READY, DONE, FAILED = range(4)
 """States of a reader."""
+
+MAX_SLOTS = 8192
+"""150 MB, reserved at once."""
 
 _FOLDER = Path("/dev/shm")
 _PREFIX = "grasp-servo-"
@@ -104,6 +67,7 @@ _HEAD = np.dtype(
     align=True,
 )
 _SLOT = np.dtype([("begin", "u8"), ("record", CYCLE), ("end", "u8")], align=True)
+_RECORD_AT = 8
 
 
 class RingError(RuntimeError):
@@ -120,18 +84,6 @@ class Fare:
     """Records that were overwritten before it came."""
     error: str
 
-
-def _blank() -> np.void:
-    blank = np.zeros((), CYCLE)
-    for name in CYCLE.names or ():
-        if CYCLE[name].base.kind == "f" and name != "view":
-            blank[name] = np.nan
-    blank["frame"] = -1
-    return blank[()]
-
-
-BLANK = _blank()
-"""A record of which nothing is known."""
 
 _lock = threading.Lock()
 
@@ -161,10 +113,9 @@ class _Mapping:
         slots: NDArray[np.void] = np.frombuffer(self._memory, _SLOT, self.count, start)
         self.begin, self.end = slots["begin"], slots["end"]
         self.columns = {name: slots["record"][name] for name in CYCLE.names or ()}
-        at = (_SLOT.fields or {})["record"][1]
         everything = np.frombuffer(self._memory, np.uint8, self.count * _SLOT.itemsize, start)
         everything = everything.reshape(self.count, _SLOT.itemsize)
-        self.raw = everything[:, at : at + CYCLE.itemsize]
+        self.raw = everything[:, _RECORD_AT : _RECORD_AT + CYCLE.itemsize]
         self.control = self.head["control"][0]
 
     def fare(self, role: str) -> Fare:
@@ -217,8 +168,8 @@ class Ring:
     def __init__(self, header: Mapping[str, Any], slots: int = 512) -> None:
         """header: whatever JSON can hold; see rt.record.flight_header. Raises RingError if the shared
         memory cannot be had."""
-        if not 2 <= slots <= 1_000_000:
-            raise RingError(f"slots = {slots} must be from 2 to 1000000")
+        if not 2 <= slots <= MAX_SLOTS:
+            raise RingError(f"slots = {slots} must be from 2 to {MAX_SLOTS}")
         text = json.dumps(header).encode()
         size = _slots_at(len(text)) + slots * _SLOT.itemsize
         _sweep()
@@ -288,10 +239,14 @@ class Ring:
         """How a reader of READERS fares."""
         return self._mapping.fare(role)
 
+    def finish(self) -> None:
+        """Says that no more will come."""
+        self._mapping.head["closed"] = 1
+
     def close(self) -> None:
-        """Says that no more will come. Readers keep what they have mapped."""
+        """Finishes, and lets go of the memory; readers keep what they have mapped."""
         if self._mapping._file >= 0:
-            self._mapping.head["closed"] = 1
+            self.finish()
             self._mapping.close()
 
     def __enter__(self) -> Ring:
@@ -306,6 +261,8 @@ class Reader:
 
     def __init__(self, name: str, role: str = "other") -> None:
         """Begins with the oldest record there is. Raises RingError if there is no such ring."""
+        if role not in READERS:
+            raise RingError(f"no reader {role!r}; known are {', '.join(READERS)}")
         self._role = READERS.index(role)
         try:
             file = os.open(_FOLDER / name, os.O_RDWR | os.O_NOFOLLOW)
@@ -325,10 +282,15 @@ class Reader:
         return self._mapping.header
 
     @property
+    def closed(self) -> bool:
+        """Whether the producer said that no more will come."""
+        return bool(self._mapping.head["closed"][0])
+
+    @property
     def over(self) -> bool:
         """Whether no more will come: the producer closed the ring, or its process is gone. What it
         has put can still be read."""
-        if int(self._mapping.head["closed"][0]):
+        if self.closed:
             return True
         return self._process is None or bool(select.select([self._process], [], [], 0)[0])
 
@@ -402,18 +364,3 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def best_candidates(
-    actions: NDArray[np.float32], distances: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What a record keeps of (N, 3) actions and their (N,) distances: the first (staying), then the
-    best of the others, best first; (K, 3) and (K,), NaN beyond the last."""
-    kept_actions, kept = np.full((K, 3), np.nan, np.float32), np.full(K, np.nan, np.float32)
-    n = len(distances)
-    others = distances[1:]
-    best = np.argpartition(others, K - 2)[: K - 1] if n > K else np.arange(n - 1)
-    order = 1 + best[np.argsort(others[best], kind="stable")]
-    kept_actions[0], kept[0] = actions[0], distances[0]
-    kept_actions[1 : 1 + len(order)], kept[1 : 1 + len(order)] = actions[order], distances[order]
-    return kept_actions, kept

@@ -24,6 +24,9 @@ Transform = NDArray[np.float64]
 class RobotError(RuntimeError):
     """An arm that is missing, lost, stopped, or that refuses what is asked of it."""
 
+    name = "robot"
+    """What went wrong, in a word for the record: protective_stop, connection_lost, ..."""
+
 
 @dataclass(frozen=True)
 class RobotState:
@@ -35,6 +38,12 @@ class RobotState:
     """(4, 4)"""
     twist: NDArray[np.float64]
     """(6,) in base: linear velocity of the hand's origin [m/s], angular velocity [rad/s]."""
+    wrench: NDArray[np.float64] | None = None
+    """(6,) on the tool in base [N, Nm], as the controller gives it; None without a sensor."""
+    q: NDArray[np.float64] | None = None
+    """(6,) joint positions [rad]."""
+    qd: NDArray[np.float64] | None = None
+    """(6,) joint speeds [rad/s]."""
 
 
 class Robot(AbstractContextManager["Robot"], Protocol):
