@@ -136,7 +136,8 @@ class Buttons:
     """What the page asks of the loop. A robot has one large stop; the twin may be played with."""
 
     def __init__(self, reader: Reader, header: Mapping[str, Any]) -> None:
-        self._reader, self._twin = reader, header.get("robot", "twin") == "twin"
+        self._reader = reader
+        self._twin = (header.get("cell") or {}).get("name") == "twin"
         self.asked: dict[str, int] = dict.fromkeys(CONTROL, 0)
         self._labels: dict[str, Any] = {}
 

@@ -67,15 +67,16 @@ class Lamps:
             fill = colour if full else "transparent"
             often = f"<span style='color:{colour}'>{count}</span>" if count else ""
             cells.append(
-                "<div style='display:flex;align-items:center;gap:7px;min-width:0'>"
+                "<div style='display:flex;align-items:center;gap:5px;min-width:0'>"
                 f"<span style='width:10px;height:10px;flex:none;border-radius:50%;background:{fill};"
                 f"border:2px solid {colour};box-sizing:border-box'></span>"
                 f"<span style='flex:1;overflow:hidden;text-overflow:ellipsis'>{_text(name)}</span>"
                 f"{often}</div>"
             )
         return (
-            _box("Guard") + "<div style='display:grid;grid-template-columns:1fr 1fr;gap:3px 18px;"
-            f"font-size:12px'>{''.join(cells)}</div></div>"
+            _box("Guard")
+            + "<div style='display:grid;grid-template-columns:repeat(3,1fr);gap:2px 10px;"
+            f"font-size:11px'>{''.join(cells)}</div></div>"
         )
 
 
@@ -91,17 +92,17 @@ class History:
     def __init__(self, stages: Sequence[str], length: int = 6000) -> None:
         self.stages = list(stages)
         self._rows: deque[list[float]] = deque(maxlen=length)
-        self._began_ns: int | None = None
+        self._began_ns = self._last_ns = 0
 
     def clear(self) -> None:
         self._rows.clear()
-        self._began_ns = None
 
     def append(self, record: Any) -> None:
         stamp = int(record["stamp_ns"])
-        if self._began_ns is None or (self._rows and stamp < self._began_ns):
-            self.clear()
+        if stamp < self._last_ns or not self._rows:  # another run
+            self._rows.clear()
             self._began_ns = stamp
+        self._last_ns = stamp
         numbers = [(stamp - self._began_ns) * 1e-9]
         numbers += [1e3 * float(record[k]) for k in ("predicted_m", "predicted_best_m", "true_m")]
         numbers.append(1e3 * float(record["slack_s"]))
@@ -157,7 +158,14 @@ def _chart(
     for k, name in enumerate(names):
         deadline = name == "deadline"
         colour = RED if deadline else _STRIPES[k % len(_STRIPES)]
-        lines.append({"label": name, "stroke": colour, "width": 1 if deadline else 1.6})
+        lines.append(
+            {
+                "label": name,
+                "stroke": colour,
+                "width": 1 if deadline else 1.6,
+                "points": {"show": False},
+            }
+        )
     scales: dict[str, uplot.Scale] = {"x": {"time": False}, "y": {"range": (least, None)}}
     if least is None:
         scales["y"] = {"auto": True}
@@ -167,7 +175,7 @@ def _chart(
         title=title,
         scales=scales,
         legend={"show": True, "live": False},
-        axes=({"size": 26}, {"size": 44}),
+        axes=({"size": 32}, {"size": 44}),
         height=132,
         padding=(4, 12, 0, 0),
     )

@@ -19,12 +19,13 @@ from rt.pose import top_down
 from rt.robot import PoseHistory, RobotState
 from rt.view import END_HEIGHT_M, VIEW, View
 
-_STEEL, _PADS, _GOAL = (94, 104, 117), (38, 42, 48), (24, 168, 84)
+_STEEL, _PADS, _GOAL = (94, 104, 117), (62, 68, 78), (24, 168, 84)
 _WAY, _TRAIL, _VIEW_EDGE = (38, 103, 201), (150, 158, 168), (255, 149, 0)
 _PALM_HEIGHT_M, _FLANGE_M = 0.055, 0.05
 """Not in the hand file, and drawn only: how far palm and flange reach behind the fingers."""
 _TRAIL_LENGTH, _WAY_LENGTH = 150, 60
 _TABLE_M = 1.0
+_FIELD_OF_VIEW_DEG = 42.0
 _HEIGHTS_M = np.array([-0.01, 0.004, 0.02, 0.06, 0.12])
 _HEIGHT_COLOURS = np.array(
     [[202, 207, 213], [198, 203, 210], [240, 180, 92], [226, 112, 58], [160, 48, 72]], np.float64
@@ -138,12 +139,14 @@ class Scene:
         if self._aimed:
             return
         self._aimed = True
-        at = np.array([T[0, 3], T[1, 3], 0.10])
+        at = np.array([T[0, 3], T[1, 3], 0.17])
         self._table.position = (round(at[0], 1), round(at[1], 1), -0.002)
         camera = self._server.initial_camera
-        camera.look_at, camera.position = at, at + np.array([0.36, -0.44, 0.30])
+        camera.look_at, camera.position = at, at + np.array([0.50, -0.62, 0.36])
+        camera.fov = np.radians(_FIELD_OF_VIEW_DEG)
         for client in self._server.get_clients().values():
             client.camera.position, client.camera.look_at = camera.position, camera.look_at
+            client.camera.fov = camera.fov
 
 
 def T_base_hand(record: Any) -> NDArray[np.float64]:

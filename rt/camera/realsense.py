@@ -80,7 +80,10 @@ def open_camera(
             context, found = rs.context(), stack.enter_context(source)
         modes = _depth_modes(rs, found, T)
         mode = choose_mode(
-            modes, None if width is None or height is None else (width, height), rate_hz, final_height_m
+            modes,
+            None if width is None or height is None else (width, height),
+            rate_hz,
+            final_height_m,
         )
         camera = RealSense(rs, context, found, T, mode, software=source is not None)
         for line in judge_mode(mode, final_height_m):
@@ -234,7 +237,9 @@ class RealSense:
             while not self._over.is_set():
                 came, frames = self._queue.try_wait_for_frame(_WAIT_MS)
                 if came:
-                    depth = frames.as_frameset().get_depth_frame() if frames.is_frameset() else frames
+                    depth = (
+                        frames.as_frameset().get_depth_frame() if frames.is_frameset() else frames
+                    )
                     if depth:
                         self._latest = self._take(depth.as_depth_frame())
         except Exception as error:
@@ -289,7 +294,11 @@ def read_intrinsics(rs: Any, found: Any) -> Intrinsics:
         except CameraError:
             continue
         off = max(
-            float(np.abs(np.subtract(rs.rs2_project_point_to_pixel(found, rays[b, a].tolist()), (a, b))).max())
+            float(
+                np.abs(
+                    np.subtract(rs.rs2_project_point_to_pixel(found, rays[b, a].tolist()), (a, b))
+                ).max()
+            )
             for a in u
             for b in v
         )
@@ -343,7 +352,9 @@ def _depth_modes(rs: Any, device: Any, T_hand_camera: NDArray[np.float64]) -> li
         intrinsics = read_intrinsics(rs, profile.as_video_stream_profile().get_intrinsics())
         nearest_m = nearest_depth_m(name, intrinsics, baseline_m)
         modes.append(
-            Mode(name, intrinsics, float(profile.fps()), nearest_m, baseline_m or 0.0, T_hand_camera)
+            Mode(
+                name, intrinsics, float(profile.fps()), nearest_m, baseline_m or 0.0, T_hand_camera
+            )
         )
     return modes
 
@@ -354,7 +365,9 @@ def _source(text: str, T_hand_camera: NDArray[np.float64]) -> DeviceSource:
     module, colon, function = place.partition(":")
     options = dict(parse_qsl(query, keep_blank_values=True))
     if not colon or not module or not function:
-        raise CameraError(f"camera device {text!r} must be module:function, for example sim.realsense:emulated")
+        raise CameraError(
+            f"camera device {text!r} must be module:function, for example sim.realsense:emulated"
+        )
     try:
         maker = getattr(importlib.import_module(module), function)
         return maker(T_hand_camera, **options)  # type: ignore[no-any-return]

@@ -128,7 +128,9 @@ class UR:
             and np.abs(turn @ turn.T - np.eye(3)).max() < 1e-4
             and np.linalg.det(turn) > 0
         ):
-            raise ValueError(f"the target {T.tolist()} is no rigid transform (4, 4); nothing was sent")
+            raise ValueError(
+                f"the target {T.tolist()} is no rigid transform (4, 4); nothing was sent"
+            )
         self._raise_fault()
         self._command.write(kind=TARGET, T_base_hand=T, stamp_ns=time.monotonic_ns())
 

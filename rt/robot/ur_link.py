@@ -63,7 +63,11 @@ SAFETY = (
     (0b1_0000_0000, "safety_violation", "the safety system found a violation" + _REMEDY),
     (0b10_0000_0000, "safety_fault", "the safety system found a fault" + _REMEDY),
     (0b0100, "protective_stop", "the arm has made a protective stop" + _REMEDY),
-    (0b1_0000, "safeguard_stop", "the safeguard (gate, light curtain) has stopped the arm" + _REMEDY),
+    (
+        0b1_0000,
+        "safeguard_stop",
+        "the safeguard (gate, light curtain) has stopped the arm" + _REMEDY,
+    ),
     (0b1000, "recovery_mode", "the arm is outside its safety limits" + _REMEDY),
 )
 
@@ -206,7 +210,10 @@ def _not_remote(host: str) -> str:
 def _ask_dashboard(host: str, timeout_s: float) -> dict[str, Any]:
     """Version, and remote control where the controller knows it (PolyScope 5.6 and later)."""
     try:
-        with socket.create_connection((host, 29999), timeout_s) as sock, sock.makefile("rb") as file:
+        with (
+            socket.create_connection((host, 29999), timeout_s) as sock,
+            sock.makefile("rb") as file,
+        ):
             sock.settimeout(timeout_s)
             file.readline()  # the greeting
 
@@ -221,7 +228,9 @@ def _ask_dashboard(host: str, timeout_s: float) -> dict[str, Any]:
             version = tuple(int(v) for v in found.groups())
             remote = ask("is in remote control") if version >= (5, 6, 0) else "true"
     except OSError as error:
-        raise UrError("unreachable", f"the dashboard of {host} does not answer ({error})") from error
+        raise UrError(
+            "unreachable", f"the dashboard of {host} does not answer ({error})"
+        ) from error
     if version < (3, 3, 0):
         raise UrError("too_old", f"{host} has PolyScope {text}; 3.3 or later is needed")
     if remote.lower() != "true":

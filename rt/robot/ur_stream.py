@@ -36,7 +36,16 @@ from rt.pose import inverse
 from rt.robot.follower import Follower, MotionLimits
 from rt.robot.rotation_vector import pose_vector, transform
 from rt.robot.shared import STOP, TARGET, Block, attach
-from rt.robot.ur_link import PLAYING, ClockMap, Link, Packet, UrError, connect, read_packet, safety_fault
+from rt.robot.ur_link import (
+    PLAYING,
+    ClockMap,
+    Link,
+    Packet,
+    UrError,
+    connect,
+    read_packet,
+    safety_fault,
+)
 
 Array = NDArray[np.float64]
 
@@ -130,7 +139,9 @@ class Stream:
 
     def _armed(self) -> None:
         if not self.control.setWatchdog(self.setup.watchdog_hz):
-            raise UrError("no_watchdog", f"{self.setup.host} does not arm its watchdog; nothing moves")
+            raise UrError(
+                "no_watchdog", f"{self.setup.host} does not arm its watchdog; nothing moves"
+            )
         self.playing, self.sent_ns, self.starting_until_ns = True, time.monotonic_ns(), 0
 
     # --- one period -------------------------------------------------------------------------------
@@ -173,7 +184,9 @@ class Stream:
     def _check(self, now_ns: int) -> None:
         host, silent_s = self.setup.host, (now_ns - self.found_ns) * 1e-9
         if not (self.receive.isConnected() and self.control.isConnected()):
-            raise UrError("connection_lost", f"{host} has closed the connection; check cable and power")
+            raise UrError(
+                "connection_lost", f"{host} has closed the connection; check cable and power"
+            )
         if (fault := safety_fault(self.packet.safety_bits)) is not None:
             raise UrError(*fault)
         if silent_s > self.setup.max_silence_s:
@@ -200,7 +213,9 @@ class Stream:
         if self.packet.runtime == PLAYING and self.control.isProgramRunning():
             self._armed()
         elif now_ns > self.starting_until_ns:
-            raise UrError("program_refused", f"{self.setup.host} does not start the control program")
+            raise UrError(
+                "program_refused", f"{self.setup.host} does not start the control program"
+            )
 
     def _obey(self, now_ns: int) -> None:
         """The newest command, if there is one, and the age of the last target."""
