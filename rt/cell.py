@@ -53,9 +53,10 @@ class CameraPart:
     """(4, 4): given here, or by the section [handeye] that calib.handeye writes."""
     serial: str | None = None
     """None: the only camera there is."""
-    width: int = 480
-    height: int = 270
-    rate_hz: int = 60
+    width: int | None = None
+    """Of the mode, with height [px]. None: the finest that sees near enough at the final height."""
+    height: int | None = None
+    rate_hz: float = 60.0
     calibration: str = "given by hand"
     """Where T_hand_camera comes from."""
 

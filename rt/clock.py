@@ -69,6 +69,8 @@ class Stopwatch:
 
     def __init__(self, stages: Sequence[str], now: Callable[[], int] = time.perf_counter_ns):
         self.histograms = {stage: Histogram() for stage in stages}
+        self._number = {stage: i for i, stage in enumerate(stages)}
+        self._newest_ms = [math.nan] * len(stages)
         self._now, self._last = now, now()
         self._began = self._last
 
@@ -77,12 +79,21 @@ class Stopwatch:
 
     def lap(self, stage: str) -> None:
         now = self._now()
-        self.histograms[stage].add(now - self._last)
+        self._add(stage, now - self._last)
         self._last = now
 
     def whole(self, stage: str) -> None:
         """Everything since `start`."""
-        self.histograms[stage].add(self._now() - self._began)
+        self._add(stage, self._now() - self._began)
+
+    def _add(self, stage: str, ns: int) -> None:
+        self.histograms[stage].add(ns)
+        self._newest_ms[self._number[stage]] = ns * 1e-6
+
+    def take_ms(self) -> list[float]:
+        """The newest time of each stage, nan for those without one since the last call."""
+        newest, self._newest_ms = self._newest_ms, [math.nan] * len(self._newest_ms)
+        return newest
 
 
 class Clock:

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.robot import RobotState
+
 Hand = NDArray[np.float64]
 """(4,) of x, y, z [m], yaw [rad] in base."""
 
@@ -113,6 +115,8 @@ class Situation:
     """Sent in the last cycle."""
     before: Hand | None = None
     """Sent in the cycle before that; None: the arm stood still."""
+    state: RobotState | None = None
+    """All that the arm says of itself."""
     floor_m: float | None = None
     """Least height in this phase; None: limits.min_height_m."""
     operator_stop: int = 0

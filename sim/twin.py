@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.camera import CameraError, Frame, Intrinsics, StaleFrameError
+from rt.gripper import GripperState
+from rt.hand import load_hand
 from rt.pose import from_top_down, grasp_distance, to_view, top_down
 from rt.robot import Cell, RobotError, RobotState
 from rt.view import START_HEIGHT_M, VIEW
@@ -23,6 +25,11 @@ from rt.view import START_HEIGHT_M, VIEW
 _SUBSTEP_NS = 1_000_000
 _START_NS = 1_000_000_000
 _FRAMES_KEPT = 64
+
+GRASPED_M = 0.010
+"""Fingers that close this near to a true grasp, in the grasp metric, have it: no physics is asked."""
+GRIPPER_M_S = 0.150
+"""Of the opening: two fingers of 75 mm/s (a 2F-85)."""
 
 DepthImage = Callable[[NDArray[np.float64], NDArray[np.float32]], NDArray[np.float32]]
 """(T_world_camera (4, 4), rays (H, W, 3) with z = 1) -> depth (H, W) float32 m; sim.render's."""
@@ -208,6 +215,47 @@ class TwinCamera:
         return self._rendered
 
 
+class TwinGripper:
+    """Fingers without physics: they find something between them if they close where a true grasp is,
+    within GRASPED_M of it, and its width is theirs then."""
+
+    def __init__(self, arm: TwinArm, grasps: NDArray[np.float64]) -> None:
+        """grasps: (G, 5) of x, y, z [m], yaw [rad], width [m]."""
+        self._arm, self._grasps = arm, grasps
+        self._opening_m = load_hand().opening_m
+        self._from_m = self._goal_m = self._opening_m
+        self._began_ns = arm.now_ns()
+        self._holding = False
+
+    def __enter__(self) -> TwinGripper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def open(self) -> None:
+        self._start(self._opening_m, False)
+
+    def close(self) -> None:
+        away = grasp_distance(to_view(self._grasps[:, :4], self._arm.hand), np.zeros(3))
+        best = int(away.argmin())
+        # Below the top of the pads, or there is only air between them.
+        deep = self._arm.hand[2] < self._grasps[best, 2] + load_hand().pad_height_m
+        found = bool(away[best] < GRASPED_M and deep)
+        self._start(float(self._grasps[best, 4]) if found else 0.0, found)
+
+    def _start(self, goal_m: float, holds: bool) -> None:
+        self._from_m = self.state().width_m
+        self._goal_m, self._began_ns, self._holding = goal_m, self._arm.now_ns(), holds
+
+    def state(self) -> GripperState:
+        way = self._goal_m - self._from_m
+        gone = GRIPPER_M_S * (self._arm.now_ns() - self._began_ns) * 1e-9
+        moving = gone < abs(way)
+        width = self._from_m + math.copysign(gone, way) if moving else self._goal_m
+        return GripperState(self._arm.now_ns(), width, moving, self._holding and not moving)
+
+
 def build(
     depth: DepthImage,
     grasps: NDArray[np.floating],
@@ -219,7 +267,8 @@ def build(
     camera_delay_s: float = 0.030,
     info: dict[str, Any] | None = None,
 ) -> Cell:
-    """A twin over any world: what can be seen of it, and its grasps (G, 4+) of x, y, z [m], yaw [rad].
+    """A twin over any world: what can be seen of it, and its grasps (G, 4) of x, y, z [m], yaw
+    [rad], and in a fifth column their widths [m], if the gripper shall work.
 
     start: (4,) of x, y, z [m], yaw [rad]. Raises CameraError for a mount that is not known.
     """
@@ -227,7 +276,9 @@ def build(
         raise CameraError(f"no mount {mount!r}; known are: {', '.join(MOUNTS)}")
     robot = TwinArm(np.asarray(start, dtype=np.float64), arm)
     camera = TwinCamera(robot, depth, MOUNTS[mount], rate_hz=camera_rate_hz, delay_s=camera_delay_s)
-    targets = np.asarray(grasps, dtype=np.float64)[:, :4]
+    wide = np.asarray(grasps, dtype=np.float64)
+    targets = wide[:, :4]
+    gripper = TwinGripper(robot, wide) if wide.shape[1] > 4 else None
 
     def advance(period_ns: int) -> None:
         end = robot.now_ns() + period_ns
@@ -240,7 +291,7 @@ def build(
     def true_distance_m() -> float:
         return float(grasp_distance(to_view(targets, robot.hand), np.zeros(3)).min())
 
-    return Cell(robot, camera, "twin", dict(info or {}), advance, true_distance_m)
+    return Cell(robot, camera, "twin", dict(info or {}), advance, true_distance_m, gripper)
 
 
 def open_cell(

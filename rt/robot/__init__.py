@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.camera import Camera
+from rt.gripper import Gripper
 from rt.pose import interpolate
 
 Transform = NDArray[np.float64]
@@ -65,7 +66,7 @@ class Robot(AbstractContextManager["Robot"], Protocol):
 
 @dataclass
 class Cell:
-    """An arm and a camera that share a clock, and what only a simulated world can offer."""
+    """An arm, a camera and perhaps a gripper that share a clock, and what only a simulated world offers."""
 
     robot: Robot
     camera: Camera
@@ -76,6 +77,7 @@ class Cell:
     """Lets a simulated world pass `period_ns`; a real one passes by itself."""
     true_distance_m: Callable[[], float] | None = None
     """Distance from the hand now to the nearest true grasp, where that is known."""
+    gripper: Gripper | None = None
 
 
 CELLS = {"twin": "sim.twin"}
