@@ -51,7 +51,9 @@ def frame_number(camera: RealSense, number: int) -> Frame:
 
 
 @contextmanager
-def opened(device: SoftwareCamera | None = None, **options: Any) -> Iterator[tuple[RealSense, SoftwareCamera]]:
+def opened(
+    device: SoftwareCamera | None = None, **options: Any
+) -> Iterator[tuple[RealSense, SoftwareCamera]]:
     device = device or SoftwareCamera(MODES)
     with open_camera(MOUNT, device=device, **options) as camera:
         yield camera, device
@@ -70,7 +72,10 @@ def test_frames_come_through_bit_by_bit() -> None:
 
 @pytest.mark.parametrize("unit", [1e-4, 1e-3])
 def test_depth_is_metres_whatever_the_camera_counts_in(unit: float) -> None:
-    with opened(SoftwareCamera(MODES, depth_unit_m=unit), width=480, height=270) as (camera, device):
+    with opened(SoftwareCamera(MODES, depth_unit_m=unit), width=480, height=270) as (
+        camera,
+        device,
+    ):
         device.send(np.full((270, 480), round(0.25 / unit), np.uint16), 1)
         np.testing.assert_allclose(frame_number(camera, 1).depth, 0.25, rtol=1e-6)
         assert camera.info["depth_unit_m"] == pytest.approx(unit)
@@ -253,10 +258,19 @@ def test_a_device_that_is_no_function_is_refused(device: str) -> None:
 BENT = (-0.05, 0.01, 0.001, -0.002, 0.0)
 
 
-@pytest.mark.parametrize("model", ["brown_conrady", "inverse_brown_conrady", "modified_brown_conrady"])
+@pytest.mark.parametrize(
+    "model", ["brown_conrady", "inverse_brown_conrady", "modified_brown_conrady"]
+)
 def test_distortion_is_what_the_library_makes_of_it(model: str) -> None:
     found = rs.intrinsics()
-    found.width, found.height, found.fx, found.fy, found.ppx, found.ppy = 640, 480, 600, 600, 319, 241
+    found.width, found.height, found.fx, found.fy, found.ppx, found.ppy = (
+        640,
+        480,
+        600,
+        600,
+        319,
+        241,
+    )
     found.model, found.coeffs = getattr(rs.distortion, model), list(BENT)
     ours = read_intrinsics(rs, found)
     assert ours.distortion == pytest.approx(BENT)
@@ -267,7 +281,14 @@ def test_distortion_is_what_the_library_makes_of_it(model: str) -> None:
 
 def test_a_distortion_that_is_not_known_is_refused() -> None:
     found = rs.intrinsics()
-    found.width, found.height, found.fx, found.fy, found.ppx, found.ppy = 640, 480, 600, 600, 319, 241
+    found.width, found.height, found.fx, found.fy, found.ppx, found.ppy = (
+        640,
+        480,
+        600,
+        600,
+        319,
+        241,
+    )
     found.model, found.coeffs = rs.distortion.kannala_brandt4, [0.3, 0.2, 0.1, 0.1, 0.0]
     with pytest.raises(CameraError, match="kannala_brandt4"):
         read_intrinsics(rs, found)

@@ -56,6 +56,8 @@ class Config:
     """Height of a table in base [m], which pushes back."""
     priority: bool = True
     """Real-time priority, where permitted: a controller is not late because a PC is busy."""
+    until_eof: bool = False
+    """End when standard input ends, as it does when the program that started this dies."""
 
 
 def privileges() -> None:
@@ -99,6 +101,8 @@ def serve(config: Config) -> None:
         ).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
+    if config.until_eof:
+        threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
     if config.priority:
         privileges()
     print(
