@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import math
 import os
 import select
 import subprocess
@@ -34,8 +32,8 @@ if TYPE_CHECKING:
 
 UPDATES_HZ = 20.0
 _NICE = 10
-_LINGER_S = 600.0
-"""How long the page stays for a browser that still looks at it when the loop is gone."""
+_ALONE_S = 10.0
+"""How long the page stays when the loop is over and no browser looks at it."""
 _STARTS_WITHIN_S = 60.0
 _REMEMBERED = 450
 """Cycles before a moment of a recording that charts and trail show."""
@@ -45,16 +43,39 @@ class PageError(RuntimeError):
     """A page that cannot be shown: viser is missing, the port is taken, the ring is gone."""
 
 
-@dataclass
 class Page:
-    """A page in its own process."""
+    """A page in its own process, from the loop's side. Nothing here waits unless it says so."""
 
-    process: subprocess.Popen[bytes]
-    url: str
+    def __init__(self, process: subprocess.Popen[bytes], line: str) -> None:
+        self.process, self.url = process, line
+        self._said: list[str] = []
+        self._rest = b""
 
     @property
     def alive(self) -> bool:
         return self.process.poll() is None
+
+    def follow(self, ring_name: str) -> None:
+        """Show another loop's ring from now on."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # the page may be gone
+            self.process.stdin.write(ring_name.encode() + b"\n")
+            self.process.stdin.flush()
+
+    def said(self, word: str, within_s: float = 0.0) -> bool:
+        """Whether the page has said a word since it was last asked: `watched` when a browser comes,
+        `restart` when a new scene is wanted. Waits for it so long, while the page lives."""
+        assert self.process.stdout is not None
+        pipe, until = self.process.stdout.fileno(), time.monotonic() + within_s
+        while word not in self._said:
+            ready = select.select([pipe], [], [], max(until - time.monotonic(), 0.0))[0]
+            chunk = os.read(pipe, 4096) if ready else b""
+            *lines, self._rest = (self._rest + chunk).split(b"\n")
+            self._said += [line.decode() for line in lines]
+            if word not in self._said and not chunk:
+                return False
+        self._said.remove(word)
+        return True
 
     def close(self) -> None:
         """End the process; the browser says that it lost the connection."""
@@ -65,6 +86,10 @@ class Page:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(3.0)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
     def __enter__(self) -> Page:
         return self
@@ -85,7 +110,8 @@ def start(
     # A session of its own: Ctrl-C in the terminal is for the loop, which then closes the page.
     process = subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        bufsize=0,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
@@ -94,15 +120,13 @@ def start(
     line = b""
     if select.select([process.stdout], [], [], _STARTS_WITHIN_S)[0]:
         line = process.stdout.readline()
-    page = Page(process, "")
-    try:
-        page.url = json.loads(line)["url"]
-    except (ValueError, KeyError):
+    page = Page(process, line.decode().strip())
+    if not page.url.startswith("http"):
         page.close()
         raise PageError(
             f"the page did not start (exit code {process.returncode}); see the message above, or run "
             "without --view"
-        ) from None
+        )
     if open_browser:
         # In a thread: finding a browser may take seconds.
         threading.Thread(target=webbrowser.open, args=(page.url,), daemon=True).start()
@@ -135,11 +159,17 @@ def _url(host: str, port: int) -> str:
 class Buttons:
     """What the page asks of the loop. A robot has one large stop; the twin may be played with."""
 
-    def __init__(self, reader: Reader, header: Mapping[str, Any]) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._twin = (header.get("cell") or {}).get("name") == "twin"
+        self._twin = (reader.header.get("cell") or {}).get("name") == "twin"
         self.asked: dict[str, int] = dict.fromkeys(CONTROL, 0)
-        self._labels: dict[str, Any] = {}
+
+    def turn_to(self, reader: Reader) -> None:
+        """Another run: nothing is asked of it but what was switched on."""
+        self._reader = reader
+        self.asked["stop"] = 0
+        for word in ("pause", "slow"):
+            reader.ask(word, self.asked[word])
 
     def add(self, gui: viser.GuiApi) -> None:
         from rt.page_panel import big_button
@@ -152,54 +182,80 @@ class Buttons:
                 "loop. It is no emergency stop: keep that in your hand.</div>"
             )
             return
-        words = ("pause", "slow", "restart")
         group = gui.add_button_group("twin", ("pause", "slow", "new scene"))
 
         @group.on_click
         def _(_: Any) -> None:
-            word = words[("pause", "slow", "new scene").index(group.value)]
-            if word == "restart":
-                self.asked |= {"stop": 0, "pause": 0}
-                self._reader.ask("pause", 0)
-                self._ask("restart", 1)
+            if group.value == "new scene":
+                self.asked["pause"] = 0
+                self._ask("stop", 1)
+                _say("restart")
             else:
-                self._ask(word, 0 if self.asked[word] else 1)
+                self._ask(group.value, 0 if self.asked[group.value] else 1)
 
     def _ask(self, word: str, value: int) -> None:
         self._reader.ask(word, value)
         self.asked[word] = value
 
 
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # the loop may be gone
+        print(line, flush=True)
+
+
+def _other_ring() -> Reader | None:
+    """The ring that the loop's process names on the standard input, if it does so now."""
+    if not select.select([sys.stdin], [], [], 0)[0]:
+        return None
+    name = sys.stdin.readline().strip()
+    with contextlib.suppress(RingError):
+        return Reader(name, "page") if name else None
+    return None
+
+
 def follow(reader: Reader, server: viser.ViserServer) -> None:
-    """Draw what comes until the loop is gone and nobody looks any more."""
+    """Draw what comes, one ring after another, until the loop is gone and nobody looks any more."""
     from rt.page_display import Display
     from rt.page_panel import state
 
-    buttons = Buttons(reader, reader.header)
+    buttons = Buttons(reader)
     display = Display(server, reader.header, buttons.add)
     pace = Pace(server)
     reader.say(READY)
-    last: np.void | None = None
-    came, told, ended, parent = time.monotonic(), 0.0, math.inf, os.getppid()
+    last = shown = None
+    came = alone = time.monotonic()
+    told, watched = 0.0, False
     while True:
+        if (other := _other_ring()) is not None:
+            reader.close()
+            reader = other
+            reader.say(READY)
+            buttons.turn_to(reader)
+            display.forget()
         over, records, now = reader.over, reader.read(256), time.monotonic()
         for record in records:
             display.see(record)
+            if np.isfinite(record["hand"]).all():
+                shown = record
         if len(records):
-            last, came, buttons.asked["restart"] = records[-1], now, 0
-        if pace.watched and (len(records) or now - told > 0.25):
+            last, came = records[-1], now
+        if pace.watched and not watched:
+            _say("watched")
+        watched = pace.watched
+        if watched and (len(records) or now - told > 0.25):
             told = now
             with server.atomic():
-                if len(records):
-                    display.draw(last)
+                if len(records) and shown is not None:
+                    display.draw(shown)
                 words = state(last, age_s=now - came, over=over, asked=buttons.asked)
                 rate_hz = pace.drawn(bool(len(records)))
-                display.tell(words, last, {"page": f"{rate_hz:.0f}/s", "dropped": str(reader.lost)})
-        if over and not len(records):
+                lost = {"page": f"{rate_hz:.0f}/s", "dropped": str(reader.lost)}
+                display.tell(words, shown, lost)
+        if watched or not over or len(records):
+            alone = now
+        elif now - alone > _ALONE_S:
             reader.say(DONE)
-            ended = min(ended, now)
-            if os.getppid() != parent and now - ended > (_LINGER_S if pace.watched else 5.0):
-                return
+            return
         pace.wait()
 
 
@@ -297,7 +353,7 @@ def main() -> int:
     try:
         reader = Reader(config.ring, "page")
         server = serve(config.host, config.port)
-        print(json.dumps({"url": _url(config.host, server.get_port())}), flush=True)
+        _say(_url(config.host, server.get_port()))
         follow(reader, server)
     except KeyboardInterrupt:
         return 130

@@ -47,7 +47,7 @@ class Lamps:
         if (counts < self.counts).any():
             self.forget()
         # The first record may come late in a run: what happened before it is no news.
-        if self._cycle >= 0 or not int(record["cycle"]):
+        if self._cycle >= 0 or int(record["cycle"]) <= 1:
             self.last_cycle[counts > self.counts] = int(record["cycle"])
         self._cycle, self.counts = int(record["cycle"]), counts
 
@@ -115,7 +115,7 @@ class History:
             return np.full((1, 5 + len(self.stages)), np.nan)
         rows = np.array(self._rows)
         rows = rows[rows[:, 0] > rows[-1, 0] - CHART_S]
-        return rows[:: max(1, len(rows) // most)]
+        return np.asarray(rows[:: max(1, len(rows) // most)])
 
 
 class Charts:

@@ -18,7 +18,8 @@ class Player:
         """stamps_ns: of every record, rising."""
         self._at_s = [(stamp - stamps_ns[0]) * 1e-9 for stamp in stamps_ns]
         self.playing, self.speed = True, 1.0
-        self._now_s, self._wall_s = 0.0, None
+        self._now_s = 0.0
+        self._wall_s: float | None = None
         self._slider: Any = None
         self._button: Any = None
 
@@ -54,14 +55,12 @@ class Player:
         self._button = gui.add_button("Pause")
         speeds = gui.add_button_group("speed", tuple(_SPEEDS))
 
-        @self._slider.on_update
-        def _(event: Any) -> None:
+        def sought(event: Any) -> None:
             if event.client is not None:  # the user's hand, not ours
                 self.seek(float(self._slider.value))
 
-        @self._button.on_click
-        def _(_: Any) -> None:
-            self.toggle()
+        self._slider.on_update(sought)
+        self._button.on_click(lambda _: self.toggle())
 
         @speeds.on_click
         def _(_: Any) -> None:
