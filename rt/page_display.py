@@ -128,7 +128,7 @@ class Display:
         if self._last_field is not None and not note:
             picture = pictures.overlay(picture, self._last_field)
             note = (
-                f"field at θ = {np.degrees(action[2]):.0f}°, at {depth * 1e3:.0f} mm depth"
+                f"field: θ {np.degrees(action[2]):.0f}°, depth {depth * 1e3:.0f} mm"
                 if known
                 else ""
             )

@@ -19,7 +19,7 @@ from rt.pose import top_down
 from rt.robot import PoseHistory, RobotState
 from rt.view import END_HEIGHT_M, VIEW, View
 
-_STEEL, _PADS, _GOAL = (94, 104, 117), (62, 68, 78), (24, 168, 84)
+_STEEL, _PADS, _GOAL = (104, 116, 132), (82, 90, 102), (24, 168, 84)
 _WAY, _TRAIL, _VIEW_EDGE = (38, 103, 201), (150, 158, 168), (255, 149, 0)
 _PALM_HEIGHT_M, _FLANGE_M = 0.055, 0.05
 """Not in the hand file, and drawn only: how far palm and flange reach behind the fingers."""
@@ -47,7 +47,7 @@ class Scene:
         # No environment map: it fades in slowly, and a software renderer pays for it.
         scene.configure_environment_map(None)
         scene.configure_default_lights(cast_shadow=False)
-        scene.add_light_hemisphere("/light", (255, 255, 255), (190, 196, 205), intensity=1.2)
+        scene.add_light_ambient("/light", color=(255, 255, 255), intensity=1.4)
         scene.add_frame("/base", axes_length=0.08, axes_radius=0.002, origin_radius=0.004)
         scene.add_label("/base/name", "base", font_screen_scale=0.8)
         self._table = scene.add_grid(
