@@ -18,8 +18,9 @@ import threading
 import time
 import webbrowser
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -266,10 +267,9 @@ def review(
     port: int = 8080,
     host: str = "127.0.0.1",
     open_browser: bool = False,
-    opened: Callable[[str], None] = print,
 ) -> None:
     """The same page over recorded cycles (records of rt.ring.CYCLE, by index), with a time slider; until
-    Ctrl-C. `opened` is told the address. Raises PageError."""
+    Ctrl-C. Raises PageError."""
     if not len(records):
         raise PageError("there is no cycle in this record")
     server = serve(host, port)
@@ -281,7 +281,7 @@ def review(
     display = Display(server, header, player.add)
     pace, shown = Pace(server), -1
     url = _url(host, server.get_port())
-    opened(url)
+    print(f"the flight is shown at {url}; Ctrl-C ends it", flush=True)
     if open_browser:
         webbrowser.open(url)
     try:
@@ -345,10 +345,18 @@ class Config:
     """Address to listen at; 0.0.0.0 lets other computers look, and press stop."""
 
 
-def main() -> int:
-    config = tyro.cli(Config, prog="python -m rt.page")
+def _be_modest() -> None:
+    """Lower this process's priority. A session of its own is also a scheduling group of its own where
+    the kernel groups by session (autogroup), and there only the group's nice value counts."""
     with contextlib.suppress(OSError):
         os.nice(_NICE)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICE))
+
+
+def main() -> int:
+    config = tyro.cli(Config, prog="python -m rt.page")
+    _be_modest()
     reader = None
     try:
         reader = Reader(config.ring, "page")

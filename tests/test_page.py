@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -475,3 +477,46 @@ def look_and_stop(view: Any) -> None:
     assert (folder / "page.png").stat().st_size > 20_000
     view.get_by_role("button", name="STOP").click(no_wait_after=True)
     view.wait_for_function(f"{state}.includes('STOPPED') && {state}.includes('operator_stop')")
+
+
+def test_a_flight_record_is_reviewed_with_a_time_slider(tmp_path: Path) -> None:
+    import asyncio
+
+    from websockets.asyncio.client import connect
+
+    from rt.record import Recorder, read_record
+
+    names = list(CYCLE.names or ())
+    path = tmp_path / "flight.mcap"
+    with Recorder(path, {"format": "grasp-servo-flight/1", **HEADER}) as recorder:
+        for k in range(40):
+            recorder.put(**{name: record(k)[0][name] for name in names})
+    assert len(read_record(path).cycles) == 40
+    command = [sys.executable, "-m", "rt.replay", str(path), "--view", "--view-port", "8781"]
+    environment = {**os.environ, "BROWSER": "true", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split()[5].rstrip(";")
+            assert url.startswith("http://localhost")
+
+            async def greeting() -> bytes:
+                async with connect(
+                    url.replace("http", "ws"),
+                    subprotocols=["viser-v" + viser_version()],
+                    max_size=None,
+                ) as socket:
+                    heard = b""
+                    while b"GuiSliderMessage" not in heard:
+                        heard += bytes(await asyncio.wait_for(socket.recv(), 60))
+                    return heard
+
+            assert b"time [s]" in asyncio.run(greeting())
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
+def viser_version() -> str:
+    return version("viser")
