@@ -197,10 +197,14 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> Situation:
         s.target_late_s = (now_ns - loop.sent_ns) * 1e-9 - s.period_s
     s.tilt_deg = math.degrees(math.acos(min(max(-float(state.T_base_hand[2, 2]), -1.0), 1.0)))
     s.force_N, s.torque_Nm = felt(state, loop.wrench_zero)
-    asked = loop.record is not None and loop.record.ring.asked("stop")
-    s.operator_stop = len(loop.signals) + int(asked)
+    s.operator_stop = len(loop.signals) + asked(loop, "stop")
     loop.guard.check("input", loop.number, s)
     return s
+
+
+def asked(loop: Loop, word: str) -> int:
+    """What the live page asks for: stop, pause or slow (rt.ring.CONTROL)."""
+    return 0 if loop.record is None else int(loop.record.ring.asked(word))
 
 
 def felt(state: RobotState, zero: NDArray[np.float64] | None) -> tuple[float, float]:

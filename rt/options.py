@@ -73,6 +73,10 @@ class Config:
     """Pin the loop to this CPU."""
     record: Literal["auto", "off"] | Path = "auto"
     """The flight record (MCAP, every cycle): a file, or off. auto: flight.mcap in --out."""
+    view: bool = False
+    """A live page in the browser (rt.page; extra `view`): the run begins when one has opened it."""
+    view_port: int = 8080
+    """First TCP port to try for the page."""
     out: Path | None = None
     """Folder for servo.json, servo.png and the record. Default: runs/servo/<time>/."""
     limits: Annotated[Limits, tyro.conf.arg(name="limits")] = field(default_factory=Limits)

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from rt.controller import CONTROLLERS
 from rt.distance import SHIPPED_MODEL, Distance, DistanceError, open_model
 from rt.distance.contract import read_model
+from rt.page import PageError, review
 from rt.pose import METRES_PER_RADIAN, wrap_theta
 from rt.record import FlightRecord, RecordError, read_record
 
@@ -53,6 +54,10 @@ class Config:
     """Score every n-th view only."""
     tolerance_mm: float | None = None
     """End with exit code 1 if any distance differs by more than this [mm]."""
+    view: bool = False
+    """Show the flight in the browser (rt.page; extra `view`) with a time slider, and nothing else."""
+    view_port: int = 8080
+    """First TCP port to try for the page."""
     out: Path | None = None
     """Folder for replay.json and replay.png. Default: runs/replay/<time>/."""
 
@@ -341,6 +346,9 @@ def main() -> int:
         record = read_record(config.file)
         if not len(record.cycles):
             raise RecordError(f"{config.file} holds no cycle: the run ended before its first")
+        if config.view:
+            review(record.header, record.cycles, port=config.view_port, open_browser=True)
+            return 0
         result, difference = replay(config, record)
         folder = config.out or Path("runs/replay") / time.strftime("%Y-%m-%d_%H-%M-%S")
         folder.mkdir(parents=True, exist_ok=True)
@@ -355,7 +363,7 @@ def main() -> int:
         console.print(f"{folder}/: replay.json, replay.png", soft_wrap=True, highlight=False)
     except KeyboardInterrupt:
         return 130
-    except (RecordError, DistanceError, ValueError, OSError) as error:
+    except (RecordError, DistanceError, PageError, ValueError, OSError) as error:
         print(f"rt.replay: {error}", file=sys.stderr)
         return 1
     worst_mm = 0.0 if difference is None else float(difference.worst_m.max()) * 1e3
