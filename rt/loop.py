@@ -281,6 +281,7 @@ def remember(
     if told is not None:
         actions, distances = best_candidates(told.actions, told.distances)
         known.update(candidates=actions, distances=distances, weighed=len(told.actions))
+        known.update(symmetry=told.symmetry)
         known.update(action=told.actions[told.best], goal=told.goal)
         known.update(predicted_m=told.distances[0], predicted_best_m=told.distances[told.best])
     true = loop.cell.true_distance_m

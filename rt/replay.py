@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from rt.controller import CONTROLLERS
+from rt.controller import symmetry
 from rt.distance import SHIPPED_MODEL, Distance, DistanceError, open_model
 from rt.distance.contract import read_model
 from rt.page import PageError, review
@@ -118,15 +118,13 @@ def recorded(record: FlightRecord, rows: NDArray[np.intp]) -> list[NDArray[np.fl
 def score(
     record: FlightRecord, rows: NDArray[np.intp], distance: Distance, title: str = "scoring"
 ) -> list[NDArray[np.float32]]:
-    """The distances of each row's candidates, by this network, weighed as the recorded controller
-    weighs them (`symmetric` looks several times near a grasp)."""
-    name = record.header.get("config", {}).get("controller", "paper")
-    weigh = CONTROLLERS.get(name, CONTROLLERS["paper"])(0.2, 2, np.random.default_rng(0)).weigh
+    """The distances of each row's candidates, by this network, in the symmetry of the view that the
+    recorded controller looked at."""
     live, told, result = sys.stderr.isatty(), time.monotonic(), []
     for done, row in enumerate(tqdm(rows, title, unit="view", disable=not live)):
         cycle = record.cycles[row]
         actions = np.ascontiguousarray(cycle["candidates"][~np.isnan(cycle["distances"])])
-        result.append(weigh(distance, np.ascontiguousarray(cycle["view"]), actions))
+        result.append(distance(*symmetry(int(cycle["symmetry"]), cycle["view"], actions)))
         if not live and time.monotonic() - told > _TOLD_EVERY_S:
             told = time.monotonic()
             print(f"{title}: {done + 1} of {len(rows)} views", file=sys.stderr, flush=True)

@@ -21,7 +21,6 @@ from rt.camera import CameraError
 from rt.cell import Grasping
 from rt.cell_transform import CellError
 from rt.clock import Clock, ClockError, real_time
-from rt.controller import CONTROLLERS
 from rt.devices import Devices, open_devices, settle
 from rt.distance import Distance, DistanceError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
@@ -34,8 +33,8 @@ from rt.loop import (
     DistanceFunction,
     Loop,
     Pace,
-    brake,
     asked,
+    brake,
     halt,
     hold,
     look_once_more,
@@ -323,9 +322,8 @@ def how_many(config: Config, distance: Distance) -> int:
         return config.candidates
     if config.fast:
         return UNPACED_CANDIDATES
-    period_s = 1 / config.rate / CONTROLLERS[config.controller].looks
     try:
-        return candidates_for(period_s, distance, maximum=MOST_CANDIDATES)
+        return candidates_for(1 / config.rate, distance, maximum=MOST_CANDIDATES)
     except DistanceError as error:
         print(f"rt.servo: {error}; trying {MIN_CANDIDATES} candidates", file=sys.stderr)
         return MIN_CANDIDATES

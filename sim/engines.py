@@ -40,7 +40,7 @@ def run_local(config: Config, folder: Path, jobs: Sequence[Job], make: Make) -> 
     workers = min(config.workers or os.cpu_count() or 1, max(len(jobs), 1))
     # spawn, not fork: a forked child would inherit embree's threads half alive.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _die_with_parent, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(workers, context, die_with_parent, (os.getpid(),)) as pool:
         futures = {pool.submit(make, config, folder, *job): job for job in jobs}
         try:
             for done in as_completed(futures):
@@ -54,7 +54,7 @@ def run_local(config: Config, folder: Path, jobs: Sequence[Job], make: Make) -> 
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """A worker of a killed run must not go on writing beside the run that resumes it."""
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
