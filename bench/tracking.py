@@ -30,7 +30,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from bench.cycle import background_load
-from rt.clock import Clock
+from rt.clock import Clock, real_time
 from rt.report import output_folder
 from rt.robot import RobotError
 from rt.robot.emulator import Emulator, start_emulator
@@ -59,7 +59,7 @@ class Config:
     """Controller: e-Series at 500 Hz, or CB3 at 125 Hz."""
     rate: float = 30.0
     """The loop's rate, at which targets come [Hz]."""
-    address: str = "127.0.0.61"
+    address: str = "127.0.0.71"
     """Where the emulator listens."""
     seed: int = 0
     """Of the late cycles."""
@@ -92,6 +92,13 @@ def path(t: float) -> Array:
     return T
 
 
+def onwards(t: float, config: Config) -> Array:
+    """The path, and after its end evenly along y at 0.06 m/s, to be killed on the way."""
+    T = path(min(t, config.seconds))
+    T[1, 3] -= 0.06 * max(0.0, t - config.seconds)
+    return T
+
+
 def due_times(rate_hz: float, seconds: float, seed: int) -> Array:
     """When each target comes [s]: 1 to 8 ms into its slot, one in twenty half a period late, and every
     four seconds three are left out."""
@@ -116,7 +123,10 @@ def drive(method: str, config: Config, pipe: Any) -> None:
     from rt.robot.ur import open_robot
 
     due = due_times(config.rate, config.seconds, config.seed)
-    with open_robot(config.address, rate_hz=config.rate, T_flange_hand=np.eye(4)) as robot:
+    with (
+        open_robot(config.address, rate_hz=config.rate, T_flange_hand=np.eye(4)) as robot,
+        real_time("auto"),  # as rt.servo
+    ):
         began = time.monotonic_ns()
         times, targets = [], []
         for t in due:
@@ -130,7 +140,7 @@ def drive(method: str, config: Config, pipe: Any) -> None:
         )
         t = config.seconds
         while True:  # from the arm's rest, for the killing
-            robot.move(path(t))
+            robot.move(onwards(t, config))
             time.sleep(1 / config.rate)
             t += 1 / config.rate
 
@@ -159,14 +169,17 @@ def stream(method: str, config: Config, pipe: Any) -> None:
     privileges()
     follower = Follower(path(0.0), limits, HORIZON_PERIODS / config.rate)
     due = due_times(config.rate, config.seconds, config.seed).tolist()
-    times, targets, sent, points = [], [], [], []
+    times: list[int] = []
+    sent: list[int] = []
+    targets: list[Array] = []
+    points: list[Array] = []
     clock, began, k = Clock(link.rate_hz), time.monotonic_ns(), 0
     while True:
         clock.wait()
         now_ns = time.monotonic_ns()
         now_s, t = now_ns * 1e-9, (now_ns - began) * 1e-9
         while k < len(due) and t >= due[k]:
-            T = path(due[k])
+            T = onwards(due[k], config)
             follower.go(T, now_s)
             times.append(now_ns)
             targets.append(pose_vector(T))
@@ -213,6 +226,8 @@ def measure(method: str, load: int, config: Config) -> tuple[dict[str, Any], dic
                 for pid in filter(None, (child, process.pid)):
                     os.kill(pid, 9)  # as when the computer dies
                 time.sleep(1.0)
+                if receive.poll():
+                    raise RobotError(f"{method}: {receive.recv()}")
                 emulator.wait_still()
                 runs_on = emulator.motion(3)
             finally:
@@ -310,9 +325,9 @@ def table(result: dict[str, Any]) -> Table:
         title=f"Streaming to the emulated {result['config']['model']}, targets at "
         f"{result['config']['rate']:g} Hz",
         title_style="bold",
-        caption="set-pt lag, error: motion behind the set-points; target lag: behind the loop's targets;\n"
-        "shape: error but for that lag; errors are root mean squares; acceleration m/s2 and jerk m/s3; on: how\n"
-        "far and long the arm runs on when the sender's computer dies (watchdog 10 Hz)",
+        caption="set-pt lag, error: behind the set-points; target lag: behind the loop's targets; shape:\n"
+        "error but for that lag; errors are root mean squares; acceleration m/s2 and jerk m/s3; on:\n"
+        "how far and long the arm runs on when the sender's computer dies (watchdog 10 Hz)",
         box=box.SIMPLE_HEAD,
     )
     for name in ("load", "sender"):
