@@ -1,6 +1,7 @@
 """How long the depth image takes into the canonical view: `python -m bench.view`.
 
 Beside it, in the same run and in turns, a copy of as many bytes as it reads: what memory alone costs.
+Times are the thread's own processor time, so that other programs' share of a busy machine is not in them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-import rt.view
 from rt.camera import CameraError, Intrinsics
 from rt.camera.models import MODELS, parse_size
+from rt.native import native
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, Reprojector
 from sim.render import Renderer
 from sim.twin import MOUNTS
@@ -75,15 +77,16 @@ def measure(config: Config) -> list[dict[str, object]]:
     """One row for each path and height, as in view.json."""
     size, T = parse_size(config.size), MOUNTS["wrist"].T_hand_camera
     intrinsics = MODELS["D405"].intrinsics(size)
-    reprojector = Reprojector(intrinsics, T)
+    if native is None:
+        raise CameraError("rt._native is not built: there is nothing to time")
+    paths = {isa: Reprojector(intrinsics, T, isa=isa) for isa in native.view_isas()}
     rows: list[dict[str, object]] = []
     for height_m in (START_HEIGHT_M, END_HEIGHT_M):
         depth = depth_image(intrinsics, T, height_m, config.seed)
         read = np.ones(4 * depth.size, np.float32)  # depth, and a direction for each pixel
         to = np.empty_like(read)
-        calls: dict[str, Callable[[], object]] = {"copy": lambda a=read, b=to: np.copyto(b, a)}  # type: ignore[misc]
-        for name in reprojector.paths():
-            calls[name] = lambda d=depth, n=name: reprojector(d, n)  # type: ignore[misc]
+        calls: dict[str, Callable[[], object]] = {"copy": partial(np.copyto, to, read)}
+        calls |= {isa: partial(reprojector, depth) for isa, reprojector in paths.items()}
         times = time_in_turns(calls, config.repetitions)
         copy_ms = float(np.median(times["copy"]))
         for name, ms in times.items():
@@ -103,8 +106,6 @@ def measure(config: Config) -> list[dict[str, object]]:
 def main() -> int:
     try:
         config = tyro.cli(Config, prog="python -m bench.view")
-        if rt.view.native is None:
-            raise CameraError("rt._native is not built: there is nothing to time")
         folder = config.out or Path("runs/view") / time.strftime("%Y-%m-%d_%H-%M-%S")
         folder.mkdir(parents=True, exist_ok=True)
         rows = measure(config)
