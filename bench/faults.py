@@ -127,7 +127,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("depth all NaN", ("view_filled", "depth"), inject="nan_depth", known_s=_FRAME_S + _PERIOD_S),
     Fault("model of another view", ("view.fov_deg",), begins="start", recorded=False),
     Fault("network returns NaN", ("not_finite",), inject="nan_network", known_s=_PERIOD_S),
-    Fault("network takes 500 ms", ("target_age", "target_expired", "missed_deadlines", "stall"), inject="slow_network", known_s=2 * _PERIOD_S + _LIMITS.max_target_age_s),
+    Fault("network takes 500 ms", ("late_command", "target_age", "missed_deadlines"), inject="slow_network", known_s=2 * _PERIOD_S + _LIMITS.max_target_age_s),
     Fault("robot freezes", ("frozen", "connection_lost", "state_age"), act=tell("freeze"), known_s=WATCHDOG_S),
     Fault("robot repeats its state", ("frozen", "state_age"), act=tell("freeze_time"), by_silence=True),
     Fault("robot disconnects", ("connection_lost",), act=tell("drop")),

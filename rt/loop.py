@@ -230,6 +230,8 @@ def newest_frame(loop: Loop, s: Situation) -> Frame | None:
 def send(loop: Loop, s: Situation, command: NDArray[np.float64]) -> None:
     """A target for the hand (4,), as the guard lets it through. Raises Stop or RobotError."""
     s.command = command
+    if s.state is not None:
+        s.thought_s = (loop.robot.now_ns() - s.state.stamp_ns) * 1e-9 - s.state_age_s
     loop.guard.check("command", loop.number, s)
     loop.watch.lap("control")
     loop.robot.move(top_down(*s.command))
