@@ -230,6 +230,8 @@ def newest_frame(loop: Loop, s: Situation) -> Frame | None:
 def send(loop: Loop, s: Situation, command: NDArray[np.float64]) -> None:
     """A target for the hand (4,), as the guard lets it through. Raises Stop or RobotError."""
     s.command = command
+    if s.state is not None:
+        s.thought_s = (loop.robot.now_ns() - s.state.stamp_ns) * 1e-9 - s.state_age_s
     loop.guard.check("command", loop.number, s)
     loop.watch.lap("control")
     loop.robot.move(top_down(*s.command))
@@ -243,6 +245,14 @@ def hold(loop: Loop) -> None:
     loop.robot.move(top_down(*loop.commanded))
     loop.sent_ns = loop.robot.now_ns()
     loop.before = loop.commanded
+
+
+def brake(loop: Loop) -> None:
+    """To rest where the arm is: its last target may be centimetres ahead of it. What comes next starts
+    from there."""
+    loop.robot.stop()
+    loop.commanded = measured(loop.robot.state().T_base_hand)
+    loop.sent_ns = loop.before = None
 
 
 def remember(

@@ -80,7 +80,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
-            ("iterations", self.iterations, 1, 10_000),
+            ("iterations", self.iterations, 1, 1_000_000),
             ("ratio", self.ratio, 1e-6, 1.0),
             ("noise", self.noise, 0.0, 10.0),
             ("candidates", 2 if self.candidates == "auto" else self.candidates, 2, 1_000_000),

@@ -34,6 +34,7 @@ from rt.loop import (
     DistanceFunction,
     Loop,
     Pace,
+    brake,
     halt,
     hold,
     look_once_more,
@@ -146,11 +147,12 @@ def trace(loop: Loop, s: Situation, frame: int, told: controller.Told) -> None:
 
 
 def cycle_or_hold(loop: Loop) -> str:
-    """One cycle; where the guard holds it, the last target again, and the reason is returned."""
+    """One cycle; where the guard holds it, the last target again, and the reason is returned. One hold
+    alone does not jerk the arm; from the second in a row on it brakes."""
     try:
         cycle(loop)
     except Hold as held:
-        hold(loop)
+        (brake if loop.held_in_a_row else hold)(loop)
         loop.held, loop.held_in_a_row = loop.held + 1, loop.held_in_a_row + 1
         return str(held)
     loop.done, loop.held_in_a_row = loop.done + 1, 0
