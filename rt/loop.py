@@ -234,6 +234,8 @@ def newest_frame(loop: Loop, s: Situation) -> Frame | None:
 def send(loop: Loop, s: Situation, command: NDArray[np.float64]) -> None:
     """A target for the hand (4,), as the guard lets it through. Raises Stop or RobotError."""
     s.command = command
+    if s.state is not None:
+        s.thought_s = (loop.robot.now_ns() - s.state.stamp_ns) * 1e-9 - s.state_age_s
     loop.guard.check("command", loop.number, s)
     loop.watch.lap("control")
     loop.robot.move(top_down(*s.command))
@@ -327,6 +329,8 @@ def wait_for_first_frame(loop: Loop) -> None:
         with suppress(StaleFrameError):
             frame = loop.camera.read_latest(loop.limits.max_frame_age_s)
             if loop.history.gap_s(frame.stamp_ns) == 0:
+                if hasattr(loop.camera, "info"):  # some of it is known only now
+                    loop.cell.info["camera"] = loop.camera.info
                 return
         tick(loop)
     raise CameraError(f"no fresh frame within {loop.config.patience:g} s; check the camera's cable")

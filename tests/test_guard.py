@@ -77,6 +77,7 @@ BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
     "view_filled": (Hold, {"view_filled": 0.4}),
     "not_finite": (Stop, {"distances": np.float32([0.1, np.nan, 0.2])}),
     "flat_distances": (Hold, {"distances": np.float32([0.1, 0.1005])}),
+    "late_command": (Stop, {"thought_s": 0.11}),
     "bad_command": (Stop, {"command": np.array([0.1, np.nan, 0.2, 0])}),
     "speed": (None, {"command": np.array([0.2, -0.1, 0.2, 0.5])}),
     "turn": (None, {"command": np.array([0.1, -0.1, 0.2, 0.1])}),
