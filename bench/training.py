@@ -84,7 +84,7 @@ def measure(split: Split, rounds: int = 5, round_s: float = 2.0, threads: int = 
                 here = slice(i, i + 1), slice(k, k + 1)
                 predicted = tiled_forward(plain, batch.depth[here[0]], batch.actions[here])
                 loss = (predicted - batch.distance[here]).abs().mean() / LENGTH_SCALE_M
-                (loss / samples).backward()
+                torch.autograd.backward(loss / samples)
                 plain_samples += 1
                 if time.perf_counter() - begun > round_s or done == len(every):
                     break

@@ -21,7 +21,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ import tyro
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from rt.signals import signals_caught
 from sim.dataset import DatasetError, Split, open_split, read_manifest, write_text
 from train.batches import Batch, Batches
 from train.checkpoint import (
@@ -184,21 +185,6 @@ def identity(
     return {**about, "dtype": str(dtype), "batches": sampler}
 
 
-@contextlib.contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM add themselves to, so that a step is never cut in half."""
-    received: list[int] = []
-    previous = {
-        s: signal.signal(s, lambda number, _frame: received.append(number))
-        for s in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield received
-    finally:
-        for s, handler in previous.items():
-            signal.signal(s, handler)
-
-
 def train(
     state: State,
     batches: Batches | DeviceBatches,
@@ -220,7 +206,11 @@ def train(
     bar = Progress(state, total, total_s, batches) if team.lead else None
     begun, elapsed_before = time.perf_counter(), state.elapsed_s
     saved_s = validated_s = state.elapsed_s
-    with stop_signals() as signals, ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
+    with (
+        signals_caught() as signals,
+        ThreadPoolExecutor(1) as pool,
+        contextlib.ExitStack() as stack,
+    ):
         if writer is not None:
             stack.enter_context(contextlib.closing(writer))
         following = pool.submit(batches, state.step)
