@@ -18,13 +18,14 @@ import threading
 import time
 import webbrowser
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from rt.ring import CONTROL, DONE, FAILED, READY, Reader, RingError
 
@@ -262,13 +263,13 @@ def follow(reader: Reader, server: viser.ViserServer) -> None:
 
 def review(
     header: Mapping[str, Any],
-    records: Sequence[Any],
+    records: NDArray[np.void],
     *,
     port: int = 8080,
     host: str = "127.0.0.1",
     open_browser: bool = False,
 ) -> None:
-    """The same page over recorded cycles (records of rt.ring.CYCLE, by index), with a time slider; until
+    """The same page over recorded cycles ((n,) of rt.cycle.CYCLE), with a time slider; until
     Ctrl-C. Raises PageError."""
     if not len(records):
         raise PageError("there is no cycle in this record")
@@ -277,7 +278,7 @@ def review(
     from rt.page_panel import state
     from rt.page_player import Player
 
-    player = Player([int(r["stamp_ns"]) for r in records])
+    player = Player(records["stamp_ns"].tolist())
     display = Display(server, header, player.add)
     pace, shown = Pace(server), -1
     url = _url(host, server.get_port())

@@ -34,7 +34,7 @@ _HEIGHT_COLOURS = np.array(
 
 
 class Scene:
-    """What is drawn, and the little memory that it needs. `show` takes a record of rt.ring.CYCLE."""
+    """What is drawn, and the little memory that it needs. `show` takes a record of rt.cycle.CYCLE."""
 
     def __init__(self, server: viser.ViserServer, hand: Hand, ratio: float = RATIO) -> None:
         self._server, self._hand, self._ratio = server, hand, ratio
