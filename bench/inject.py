@@ -109,7 +109,7 @@ def nan_depth(begun: Trigger) -> None:
             return frame
         return replace(frame, depth=np.full_like(frame.depth, np.nan))
 
-    RealSense._take = take  # type: ignore[assignment, method-assign]
+    RealSense._take = take  # type: ignore[method-assign]
 
 
 def network_fault(change: Callable[[Any], Any], begun: Trigger) -> None:
