@@ -68,13 +68,13 @@ def grasp(loop: Loop, options: Grasping, status: Status) -> Grasp:
     phase = "look"
     try:
         notes["height"] = _depth(loop, options)
-        phase = "descend"
+        phase = loop.phase = "descend"
         status.note = f"down to {notes['height'].height_m * 1e3:.0f} mm"
         _descend(loop, options, notes)
-        phase = "close"
+        phase = loop.phase = "close"
         status.note = "closing"
         _close(loop, options, notes)
-        phase = "lift"
+        phase = loop.phase = "lift"
         status.note = f"lifting, {notes['width_m'] * 1e3:.0f} mm between the pads"
         _lift(loop, options, notes)
     except HeightError as error:

@@ -42,6 +42,8 @@ class RobotPart:
     """The driver's own limit."""
     max_acceleration_m_s2: float = 1.5
     max_turn_deg_s: float = 90.0
+    max_silence_s: float = 0.05
+    """The arm counts as frozen when the controller sends nothing new for longer."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Grasping:
     """Free space below fingertips and palm, beyond what was seen."""
     table_gap_m: float = 0.004
     """Lowest fingertips above the table."""
-    min_seen: float = 0.6
+    min_seen: float = 0.4
     """Least part of the ground under the jaws that must have been seen."""
     min_width_m: float = 0.003
     """What is thinner between the pads is nothing."""

@@ -119,7 +119,9 @@ def _override(limits: Limits, given: Limits) -> Limits:
 def open_devices(config: Config, devices: Devices) -> Cell:
     """Open robot and camera; the gripper is prepared. Nothing moves. Raises the devices' errors."""
     if devices.cell is None:
-        return open_cell("twin", seed=config.seed, scene=config.scene, mount=config.mount)
+        mount = config.mount if config.sensor == "ideal" else "wrist"
+        seen = {"mount": mount, "sensor": config.sensor}
+        return open_cell("twin", seed=config.seed, scene=config.scene, **seen)
     file, limits = devices.cell, devices.limits
     from rt.camera.realsense import open_camera
     from rt.robot.ur import open_robot
@@ -135,6 +137,7 @@ def open_devices(config: Config, devices: Devices) -> Cell:
             max_turn_deg_s=file.robot.max_turn_deg_s,
             max_target_age_s=1 / config.rate + limits.max_target_age_s,
             speed_scale=config.speed_scale,
+            max_silence_s=file.robot.max_silence_s,
         )
         stack.push(robot)
         camera = open_camera(

@@ -35,7 +35,7 @@ STAGES = ("world", "camera", "view", "distance", "control", "command", "whole")
 """world: a simulated world's own time, no part of the whole. distance: candidates and their distances."""
 
 PATIENCE_S = 3.0
-"""How long the first frame may take, and how long the arm may take to stand still."""
+"""How long the arm may take to stand still."""
 _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
 _TRACE_LENGTH = 20_000
 _LATE_VIEWS, _EARLY_VIEWS, _EARLY_EVERY_M = 8, 12, 0.01
@@ -197,10 +197,14 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> Situation:
         s.target_late_s = (now_ns - loop.sent_ns) * 1e-9 - s.period_s
     s.tilt_deg = math.degrees(math.acos(min(max(-float(state.T_base_hand[2, 2]), -1.0), 1.0)))
     s.force_N, s.torque_Nm = felt(state, loop.wrench_zero)
-    asked = loop.record is not None and loop.record.ring.asked("stop")
-    s.operator_stop = len(loop.signals) + int(asked)
+    s.operator_stop = len(loop.signals) + asked(loop, "stop")
     loop.guard.check("input", loop.number, s)
     return s
+
+
+def asked(loop: Loop, word: str) -> int:
+    """What the live page asks for: stop, pause or slow (rt.ring.CONTROL)."""
+    return 0 if loop.record is None else int(loop.record.ring.asked(word))
 
 
 def felt(state: RobotState, zero: NDArray[np.float64] | None) -> tuple[float, float]:
@@ -245,6 +249,14 @@ def hold(loop: Loop) -> None:
     loop.before = loop.commanded
 
 
+def brake(loop: Loop) -> None:
+    """To rest where the arm is: its last target may be centimetres ahead of it. What comes next starts
+    from there."""
+    loop.robot.stop()
+    loop.commanded = measured(loop.robot.state().T_base_hand)
+    loop.sent_ns = loop.before = None
+
+
 def remember(
     loop: Loop,
     s: Situation | None,
@@ -269,6 +281,7 @@ def remember(
     if told is not None:
         actions, distances = best_candidates(told.actions, told.distances)
         known.update(candidates=actions, distances=distances, weighed=len(told.actions))
+        known.update(symmetry=told.symmetry)
         known.update(action=told.actions[told.best], goal=told.goal)
         known.update(predicted_m=told.distances[0], predicted_best_m=told.distances[told.best])
     true = loop.cell.true_distance_m
@@ -309,14 +322,14 @@ GRASPING = ("descend", "close", "lift", "retreat")
 
 def wait_for_first_frame(loop: Loop) -> None:
     """Until a frame comes that was exposed when the hand's pose was known. Raises CameraError."""
-    for _ in range(max(int(PATIENCE_S * loop.config.rate), 10)):
+    for _ in range(max(int(loop.config.patience * loop.config.rate), 10)):
         loop.history.append(loop.robot.state())
         with suppress(StaleFrameError):
             frame = loop.camera.read_latest(loop.limits.max_frame_age_s)
             if loop.history.gap_s(frame.stamp_ns) == 0:
                 return
         tick(loop)
-    raise CameraError(f"no fresh frame within {PATIENCE_S:g} s; check the camera's cable")
+    raise CameraError(f"no fresh frame within {loop.config.patience:g} s; check the camera's cable")
 
 
 def stand_still(loop: Loop, where: NDArray[np.float64] | None) -> bool:

@@ -34,6 +34,8 @@ class Config:
     """realsense. Default: the cell's."""
     camera_device: str = ""
     """Another source of the camera's frames, `module:function?name=value&...` (rt.camera.realsense)."""
+    patience: float = 10.0
+    """How long the camera's first frame may take [s]."""
     gripper: str = ""
     """robotiq or none. Default: the cell's."""
     speed_scale: float = 1.0
@@ -46,8 +48,8 @@ class Config:
     """What computes the network: auto, onnx, reference, ... (rt.distance)."""
     hand: str = ""
     """Gripper: a name of rt/hands/ or a TOML file. Default: the cell's, else robotiq_2f85."""
-    controller: Literal["paper", "symmetric"] = "paper"
-    """paper: Algorithm 1; symmetric: near a grasp, on the mean of four looks at the same view."""
+    controller: Literal["paper", "ensemble"] = "paper"
+    """paper: Algorithm 1; ensemble: on goals kept in base, with the mean of the last eight views."""
     iterations: int = ITERATIONS
     """Cycles from the start height to the end height (at least: the guard's speed limit may take more)."""
     ratio: float = RATIO
@@ -63,6 +65,8 @@ class Config:
     """Number of the twin's scene (test objects)."""
     mount: Literal["ideal", "wrist"] = "ideal"
     """The twin's camera: `ideal` is the network's own view, `wrist` a D405 beside the hand, reprojected."""
+    sensor: Literal["ideal", "d405", "d435", "sr300"] = "ideal"
+    """What the twin's camera makes of depth (sim.sensor); a real one sits at the `wrist`."""
     fast: bool = False
     """No pacing: cycles as fast as they can be computed (simulated time is the same). Twin only."""
     realtime: Literal["auto", "off", "require"] = "auto"
@@ -71,6 +75,10 @@ class Config:
     """Pin the loop to this CPU."""
     record: Literal["auto", "off"] | Path = "auto"
     """The flight record (MCAP, every cycle): a file, or off. auto: flight.mcap in --out."""
+    view: bool = False
+    """A live page in the browser (rt.page; extra `view`): the run begins when one has opened it."""
+    view_port: int = 8080
+    """First TCP port to try for the page."""
     out: Path | None = None
     """Folder for servo.json, servo.png and the record. Default: runs/servo/<time>/."""
     limits: Annotated[Limits, tyro.conf.arg(name="limits")] = field(default_factory=Limits)
@@ -78,12 +86,13 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
-            ("iterations", self.iterations, 1, 10_000),
+            ("iterations", self.iterations, 1, 1_000_000),
             ("ratio", self.ratio, 1e-6, 1.0),
             ("noise", self.noise, 0.0, 10.0),
             ("candidates", 2 if self.candidates == "auto" else self.candidates, 2, 1_000_000),
             ("seed", self.seed, 0, 2**63),
             ("scene", self.scene, 0, 2**31),
+            ("patience", self.patience, 0.1, 600.0),
             ("speed_scale", self.speed_scale, 0.01, 1.0),
         ):
             if not low <= value <= high:

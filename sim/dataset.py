@@ -92,12 +92,16 @@ def write_shard(
     for file in beside.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-    os.rename(beside, path)
+    move_into_place(beside, path)
 
 
-def remove_partial_shards(folder: Path) -> None:
-    """Clear away what a killed writer left. Only for who holds the folder's lock."""
-    for beside in folder.glob(".*.partial"):
+def move_into_place(beside: Path, path: Path) -> None:
+    """Rename a finished shard; if another process was quicker, its bytes are the same and stay."""
+    try:
+        os.rename(beside, path)
+    except OSError:
+        if not (path / "shard.json").is_file():
+            raise
         shutil.rmtree(beside)
 
 

@@ -6,20 +6,14 @@ views of them traced, on all cores. Killed at any instant, the same command goes
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
-import json
-import multiprocessing
-import os
-import signal
+import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -31,8 +25,11 @@ from tqdm import tqdm
 from rt.hand import HandError, load_hand
 from rt.pose import top_down
 from rt.view import VIEW
-from sim import dataset
+from sim import dataset, label_check
+from sim.claim import claim, locked, parse_share
+from sim.convex import PhysicsError
 from sim.dataset import DatasetError
+from sim.engines import ENGINES, Job
 from sim.grasps import FRICTION, SAMPLES, numbered_scene
 from sim.objects import ObjectError, Split, object_set
 from sim.render import Renderer
@@ -63,6 +60,13 @@ class Config:
     """The same seed gives the same bytes, whatever the number of workers."""
     workers: int = 0
     """Processes. 0: one for each core."""
+    engine: Literal["local", "ray"] = "local"
+    """Where shards are made: processes of this machine, or a Ray cluster (extra `cluster`)."""
+    ray_address: str | None = None
+    """Of a running cluster's head, host:port, or auto. Default: one of --workers processes, started here."""
+    shard: str = "0/1"
+    """i/n: make the shards k with k % n == i alone, as one of the n jobs of a batch scheduler, all into one
+    folder or each into its own (sim.merge puts those together)."""
     hand: str = "robotiq_2f85"
     """Hand: a name in rt/hands/ or a TOML file."""
     friction: float = FRICTION
@@ -76,6 +80,9 @@ class Config:
     """Folder of your own meshes (obj, stl, ply, off, glb; metres) to add to the catalogue."""
     only_meshes: bool = False
     """Use the meshes alone, without the catalogue."""
+    physics_check: int = 0
+    """Lift about this many of the set's grasps in MuJoCo and report how many hold, by category (extra
+    `physics`). 0: none."""
     scenes_per_shard: int = 20
     """Scenes in a shard, the unit of work and of resuming."""
 
@@ -93,6 +100,7 @@ def parameters(config: Config) -> dict[str, Any]:
         ("--scenes-per-shard", config.scenes_per_shard, 1),
         ("--seed", config.seed, 0),
         ("--workers", config.workers, 0),
+        ("--physics-check", config.physics_check, 0),
     ):
         if value < least:
             raise DatasetError(f"{name} {value} must be at least {least}")
@@ -172,43 +180,48 @@ def encode_depth(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def generate(config: Config) -> dict[str, float]:
-    """Make the set, or what is missing of it. Returns what was done in this run."""
+    """Make the set, or what is missing of it (of this --shard). Returns what was done in this run."""
+    part, parts = parse_share(config.shard)
+    if config.ray_address and config.engine != "ray":
+        raise DatasetError("--ray-address needs --engine ray")
     params = parameters(config)
     for name, reason in object_set("all", config.meshes, config.only_meshes).skipped:
         print(f"skipped {name}: {reason}", file=sys.stderr)
     folder = config.out
     manifest = {"format": dataset.FORMAT, "id": dataset.dataset_id(params), "params": params}
-    _claim(folder, manifest)
-    with _locked(folder):
-        dataset.remove_partial_shards(folder)
-        todo = [
+    claim(folder, manifest)
+    with locked(folder, part, parts):
+        mine: list[Job] = [
             (split, k, numbers)
             for split in dataset.SPLITS
             for k, numbers in enumerate(dataset.shard_scenes(manifest, split))
-            if not dataset.shard_path(folder, split, k).exists()
+            if k % parts == part
         ]
-        every = params["train_scenes"] + params["test_scenes"]
-        missing = sum(len(numbers) for _, _, numbers in todo)
+        todo = [job for job in mine if not dataset.shard_path(folder, *job[:2]).exists()]
+        every, missing = (sum(len(job[2]) for job in jobs) for jobs in (mine, todo))
         if missing < every:
             print(f"{folder}: {every - missing} of {every} scenes are there, making the rest")
         started = time.monotonic()
-        _run(config, folder, todo, every, missing)
+        if todo:
+            _run(config, folder, todo, every, missing)
         seconds = time.monotonic() - started
     return {
         "scenes": missing,
         "images": missing * config.views,
         "seconds": seconds,
-        "images_per_s": missing * config.views / seconds,
+        "images_per_s": missing * config.views / seconds if missing else 0.0,
+        "peak_mb": _peak_mb(resource.RUSAGE_SELF),
+        "peak_worker_mb": _peak_mb(resource.RUSAGE_CHILDREN),
     }
 
 
-def _run(
-    config: Config, folder: Path, todo: Sequence[tuple[Split, int, range]], every: int, missing: int
-) -> None:
-    """Make the shards on a pool of processes, with a progress bar in scenes."""
-    workers = min(config.workers or os.cpu_count() or 1, max(len(todo), 1))
-    # spawn, not fork: a forked child would inherit embree's threads half alive.
-    context = multiprocessing.get_context("spawn")
+def _peak_mb(who: int) -> float:
+    """Most memory that this process, or any child that has ended, has held."""
+    return resource.getrusage(who).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def _run(config: Config, folder: Path, todo: Sequence[Job], every: int, missing: int) -> None:
+    """Make the shards on the engine, with a progress bar in scenes."""
     on_terminal, begun, told = sys.stderr.isatty(), time.monotonic(), time.monotonic()
     bar = tqdm(
         total=every,
@@ -217,107 +230,50 @@ def _run(
         desc=str(folder),
         disable=not on_terminal,
     )
-    with (
-        bar,
-        ProcessPoolExecutor(workers, context, _die_with_parent, (os.getpid(),)) as pool,
-    ):
-        shards = {
-            pool.submit(make_shard, config, folder, split, k, numbers): len(numbers)
-            for split, k, numbers in todo
-        }
-        made = 0
-        try:
-            for done in as_completed(shards):
-                done.result()
-                bar.update(shards[done])
-                made += shards[done]
-                now = time.monotonic()
-                if not on_terminal and now - told > _TELL_S:
-                    told, rate = now, made / (now - begun)
-                    left = (missing - made) / rate
-                    print(
-                        f"{every - missing + made} of {every} scenes, {rate:.1f} a second, "
-                        f"{left / 60:.1f} min left",
-                        file=sys.stderr,
-                    )
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _die_with_parent(parent: int) -> None:
-    """A worker of a killed run must not go on writing beside the run that resumes it."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _claim(folder: Path, manifest: dict[str, Any]) -> None:
-    """Make the folder this set's, or refuse: it holds something else, or a set made otherwise."""
-    if (folder / "manifest.json").exists():
-        there = dataset.read_manifest(folder)["params"]
-        here = manifest["params"]
-        differ = [
-            f"{k}: there {there.get(k)!r}, asked {here.get(k)!r}"
-            for k in sorted({*there, *here})
-            if there.get(k) != here.get(k)
-        ]
-        if differ:
-            raise DatasetError(
-                f"{folder} holds a set made with other parameters ({'; '.join(differ)}); "
-                "give another --out, or the same parameters to go on"
-            )
-        return
-    if folder.is_dir():
-        for half in folder.glob(".manifest.json.*"):  # a run killed while it began
-            half.unlink()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DatasetError(f"{folder} exists and is not a dataset; give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-    dataset.write_text(folder / "manifest.json", text)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against a second writer; the kernel lets go of it however this process ends."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatasetError(f"{folder}: another sim.generate is writing there") from None
-        yield
-    finally:
-        os.close(handle)
+    made = 0
+    with bar, closing(ENGINES[config.engine](config, folder, todo, make_shard)) as done:
+        for _, _, numbers in done:
+            bar.update(len(numbers))
+            made += len(numbers)
+            now = time.monotonic()
+            if not on_terminal and now - told > _TELL_S:
+                told, rate = now, made / (now - begun)
+                print(
+                    f"{every - missing + made} of {every} scenes, {rate:.1f} a second, "
+                    f"{(missing - made) / rate / 60:.1f} min left",
+                    file=sys.stderr,
+                )
 
 
 def main() -> int:
     config = tyro.cli(Config, prog="python -m sim.generate")
     try:
         done = generate(config)
+        _, parts = parse_share(config.shard)
         table = Table(
             "split", "scenes", "images", "grasps", "grasps a scene", title=str(config.out)
         )
         params = dataset.read_manifest(config.out)["params"]
         for split in dataset.SPLITS:
-            if params[f"{split}_scenes"]:
+            if params[f"{split}_scenes"] and parts == 1:
                 part = dataset.open_split(config.out, split)
                 counts = np.diff(part.grasp_start)
                 per_scene = f"{np.median(counts):.0f} (median), {counts.min()} to {counts.max()}"
                 row = len(counts), len(part), len(part.grasps)
                 table.add_row(split, *(f"{n:,}" for n in row), per_scene)
-        Console().print(table)
-    except (DatasetError, ObjectError, SceneError, SensorError, HandError) as error:
+        if table.rows:
+            Console().print(table)
+        if config.physics_check:
+            label_check.report(config, label_check.check_labels(config))
+    except (PhysicsError, DatasetError, ObjectError, SceneError, SensorError, HandError) as error:
         print(f"sim.generate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("sim.generate: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     print(
-        f"{done['images']:,.0f} images in {done['seconds']:.1f} s: {done['images_per_s']:.0f} images/s"
+        f"{done['images']:,.0f} images in {done['seconds']:.1f} s: {done['images_per_s']:.0f} images/s; "
+        f"peak memory {done['peak_mb']:.0f} MB, the largest worker {done['peak_worker_mb']:.0f} MB"
     )
     return 0
 

@@ -229,7 +229,8 @@ def _collect(
     return records
 
 
-def _table(found: dict[str, dict[str, Any]]) -> Table:
+def rate_table(found: dict[str, dict[str, Any]]) -> Table:
+    """What `rates` found, for the screen."""
     table = Table(title="grasps that held when lifted")
     for name in ("category", "lifts", "held", "95 % interval", "failed"):
         table.add_column(name, justify="left" if name in ("category", "failed") else "right")
@@ -303,7 +304,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("sim.lifts: interrupted; nothing written", file=sys.stderr)
         return 130
-    Console().print(_table(found))
+    Console().print(rate_table(found))
     walls: NDArray[np.float64] = np.array([r.wall_s for r in records])
     median = f", {np.median(walls):.2f} s the median lift" if len(walls) else ""
     print(

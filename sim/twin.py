@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,8 @@ from rt.hand import load_hand
 from rt.pose import from_top_down, grasp_distance, to_view, top_down
 from rt.robot import Cell, RobotError, RobotState
 from rt.view import START_HEIGHT_M, VIEW
+from sim.rig import IDEAL, mounted
+from sim.sensor import SENSORS, SensorError
 
 _SUBSTEP_NS = 1_000_000
 _START_NS = 1_000_000_000
@@ -33,6 +36,9 @@ GRIPPER_M_S = 0.150
 
 DepthImage = Callable[[NDArray[np.float64], NDArray[np.float32]], NDArray[np.float32]]
 """(T_world_camera (4, 4), rays (H, W, 3) with z = 1) -> depth (H, W) float32 m; sim.render's."""
+
+Image = Callable[[NDArray[np.float64]], NDArray[np.float32]]
+"""hand (4,) of x, y, z [m], yaw [rad] -> depth (H, W) float32 m of the camera on it."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +62,12 @@ class Mount:
     T_hand_camera: NDArray[np.float64]
 
 
-def _beside_the_hand() -> NDArray[np.float64]:
-    """7 cm beside the hand across its closing axis and 10 cm behind the fingertips, tilted to look at
-    a point 22 cm below them: the middle of what the hand needs to see over its travel."""
-    tilt = math.atan2(0.07, 0.32)
-    c, s = math.cos(tilt), math.sin(tilt)
-    return np.array([[1, 0, 0, 0], [0, c, s, -0.07], [0, -s, c, -0.10], [0, 0, 0, 1]])
-
-
 MOUNTS = {
     "ideal": Mount(VIEW.intrinsics, np.eye(4)),
-    # RealSense D405 at 480x270: 87 degrees wide; sees from 45 mm on.
-    "wrist": Mount(Intrinsics(480, 270, 252.9, 252.9, 239.5, 134.5), _beside_the_hand()),
+    "wrist": Mount(SENSORS[IDEAL].intrinsics, mounted(load_hand())),
 }
-"""`ideal` is the canonical view itself, which the hand's own fingers never hide."""
+"""`ideal` is the canonical view itself, which the hand's own fingers never hide; `wrist` is beside the hand
+(sim.rig), with the field of view of a D405."""
 
 
 class TwinArm:
@@ -162,10 +160,9 @@ class TwinCamera:
     read are rendered, when they are first wanted: the scene stands still, so that is the same."""
 
     def __init__(
-        self, arm: TwinArm, depth: DepthImage, mount: Mount, *, rate_hz: float, delay_s: float
+        self, arm: TwinArm, image: Image, mount: Mount, *, rate_hz: float, delay_s: float
     ) -> None:
-        self._arm, self._depth, self._mount = arm, depth, mount
-        self._rays = mount.intrinsics.rays()
+        self._arm, self._image, self._mount = arm, image, mount
         self.period_ns, self.delay_ns = round(1e9 / rate_hz), round(delay_s * 1e9)
         self._next_ns, self._number = arm.now_ns(), 0
         self._exposures: deque[_Exposure] = deque(maxlen=_FRAMES_KEPT)
@@ -200,8 +197,7 @@ class TwinCamera:
         newest = self._newest()
         if newest is None or (self._rendered and self._rendered.number == newest.number):
             return
-        T_world_camera = top_down(*newest.hand) @ self._mount.T_hand_camera
-        depth = self._depth(T_world_camera, self._rays)
+        depth = self._image(newest.hand)
         self._rendered = Frame(newest.stamp_ns, newest.number, depth, self._mount.intrinsics)
         self.seen_from = newest.hand
 
@@ -261,7 +257,8 @@ def build(
     grasps: NDArray[np.floating],
     start: NDArray[np.floating],
     *,
-    mount: str = "ideal",
+    mount: str | Mount = "ideal",
+    image: Image | None = None,
     arm: Arm | None = None,
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
@@ -270,12 +267,22 @@ def build(
     """A twin over any world: what can be seen of it, and its grasps (G, 4) of x, y, z [m], yaw
     [rad], and in a fifth column their widths [m], if the gripper shall work.
 
-    start: (4,) of x, y, z [m], yaw [rad]. Raises CameraError for a mount that is not known.
+    start: (4,) of x, y, z [m], yaw [rad]. mount: of the camera, or its name; image: what it gives, if
+    not the exact `depth` from there. Raises CameraError for a mount that is not known.
     """
-    if mount not in MOUNTS:
-        raise CameraError(f"no mount {mount!r}; known are: {', '.join(MOUNTS)}")
+    if isinstance(mount, str):
+        if mount not in MOUNTS:
+            raise CameraError(f"no mount {mount!r}; known are: {', '.join(MOUNTS)}")
+        mount = MOUNTS[mount]
+    T_hand_camera, rays = mount.T_hand_camera, mount.intrinsics.rays()
+
+    def exact(hand: NDArray[np.float64]) -> NDArray[np.float32]:
+        return depth(top_down(*hand) @ T_hand_camera, rays)
+
     robot = TwinArm(np.asarray(start, dtype=np.float64), arm)
-    camera = TwinCamera(robot, depth, MOUNTS[mount], rate_hz=camera_rate_hz, delay_s=camera_delay_s)
+    camera = TwinCamera(
+        robot, image or exact, mount, rate_hz=camera_rate_hz, delay_s=camera_delay_s
+    )
     wide = np.asarray(grasps, dtype=np.float64)
     targets = wide[:, :4]
     gripper = TwinGripper(robot, wide) if wide.shape[1] > 4 else None
@@ -299,16 +306,31 @@ def open_cell(
     seed: int = 0,
     scene: int = 0,
     mount: Literal["ideal", "wrist"] = "ideal",
+    sensor: str = IDEAL,
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
 ) -> Cell:
     """The twin over scene number `scene` of test objects; the hand starts above one of them, at the
-    height and anywhere in the region that the network's training views come from."""
+    height and anywhere in the region that the network's training views come from.
+
+    sensor: a name of sim.sensor. A real one needs a mount (`wrist`), sees the hand's fingers, and gives
+    the part of its image that the view can need, at the resolution of training. Raises CameraError.
+    """
     from sim.grasps import numbered_scene
     from sim.objects import object_set
     from sim.render import Renderer
+    from sim.rig import RigView, make_rig
     from sim.scene import camera_poses
+    from sim.sensor import sensor as preset
 
+    if sensor != IDEAL and mount == "ideal":
+        raise CameraError(
+            f"sensor {sensor!r} cannot sit in the hand's own place; use mount 'wrist'"
+        )
+    try:
+        kind = preset(sensor)
+    except SensorError as error:
+        raise CameraError(str(error)) from error
     world, grasps, rng = numbered_scene(object_set("test"), seed, "test", scene)
     start = camera_poses(world, 1, rng)[0]
     start[2] = START_HEIGHT_M
@@ -316,16 +338,25 @@ def open_cell(
         "seed": seed,
         "scene": scene,
         "mount": mount,
+        "sensor": sensor,
         "objects": [thing.name for thing in world.placed],
         "grasps": len(grasps),
         "camera_rate_hz": camera_rate_hz,
         "camera_delay_s": camera_delay_s,
     }
+    renderer = Renderer(world)
+    camera = MOUNTS[mount]
+    image: Image | None = None
+    if sensor != IDEAL:
+        rig = make_rig(kind, camera.T_hand_camera)
+        camera = Mount(rig.intrinsics, rig.T_hand_camera)
+        image = partial(RigView(renderer, rig, load_hand()).image, rng=rng)
     return build(
-        Renderer(world).depth,
+        renderer.depth,
         grasps.poses,
         start,
-        mount=mount,
+        mount=camera,
+        image=image,
         camera_rate_hz=camera_rate_hz,
         camera_delay_s=camera_delay_s,
         info=info,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sim import dataset
+from sim.claim import locked
 from sim.dataset import DatasetError
 
 
@@ -77,5 +78,5 @@ def test_a_shard_is_never_half_there(tmp_path):
     with pytest.raises(KeyError):
         dataset.write_shard(tmp_path / "train-00000", bad, [["a"]], ["ideal"])
     assert not (tmp_path / "train-00000").exists()
-    dataset.remove_partial_shards(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    with locked(tmp_path):
+        assert list(tmp_path.iterdir()) == []

@@ -26,9 +26,9 @@ from rt.distance.graph import write_model
 from rt.hand import Hand
 from rt.view import View
 from sim.dataset import DatasetError, open_split, read_manifest, write_text
-from train.batches import uniform_offsets
 from train.checkpoint import FitError, load_checkpoint
 from train.network import DistanceNetwork, folded_weights, tiled_forward
+from train.offsets import uniform_offsets
 
 TOLERANCE_M = 1e-5
 CHECK_ACTIONS = 16

@@ -12,6 +12,7 @@ import socket
 import socketserver
 import threading
 import time
+from collections.abc import Callable
 
 from rt.gripper.robotiq import CLOSED_COUNT, OPEN_COUNT, PORT, SPEED_M_S
 
@@ -29,6 +30,7 @@ FAULTS = {
     "fault_on_close": "FLT 14 from the first request to close on",
 }
 """What can be wrong, or in the way; several are separated by commas."""
+Fault = str | None | Callable[[], str | None]
 _DEFAULTS = {"object": 0.04, "slips": 0.3, "slow": 0.2}
 _STROKE_M = 0.085
 
@@ -47,8 +49,10 @@ def parse_faults(text: str | None) -> dict[str, float]:
 class GripperEmulator:
     """What `serve` started. `faults` may be changed at any time; `stop` ends it."""
 
-    def __init__(self, host: str, port: int, fault: str | None) -> None:
-        self.faults = parse_faults(fault)
+    def __init__(self, host: str, port: int, fault: Fault) -> None:
+        self._ask = fault if callable(fault) else None
+        self._asked = None if callable(fault) else fault
+        self.faults = parse_faults(self._asked)
         self._lock = threading.Lock()
         self._values = {"ACT": 0, "GTO": 0, "ATR": 0, "ARD": 0, "FOR": 0, "SPE": 0, "POS": 0}
         self._activated_s: float | None = None
@@ -100,6 +104,8 @@ class GripperEmulator:
     def answer(self, line: str) -> bytes:
         """To one line; empty for none."""
         with self._lock:
+            if self._ask is not None and (now := self._ask()) != self._asked:
+                self._asked, self.faults = now, parse_faults(now)
             self._advance()
             command, *words = line.split()
             if command == "SET":
@@ -186,8 +192,9 @@ class GripperEmulator:
             self._held_s = now
 
 
-def serve(host: str = "127.0.0.1", port: int = PORT, fault: str | None = None) -> GripperEmulator:
-    """Start to answer at host:port (0: any free one, see `.port`), and return. `fault`: see FAULTS.
+def serve(host: str = "127.0.0.1", port: int = PORT, fault: Fault = None) -> GripperEmulator:
+    """Start to answer at host:port (0: any free one, see `.port`), and return. `fault`: see FAULTS; or a
+    function that says it, asked at every line.
 
     Raises OSError if the port is taken, ValueError for a fault that is not known.
     """

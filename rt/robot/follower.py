@@ -1,11 +1,11 @@
 """From targets that come now and then to a smooth set-point for every instant (Ruckig, jerk-limited).
 
 Each target is planned to be reached, at rest, at the end of `horizon_s` or as soon as the limits
-permit. With a horizon of one and a half periods of the loop the arm moves evenly under steady targets,
-and a target that comes late by up to half a period changes nothing. There is no feed-forward of the
-targets' own speed: the set-point then never leaves the way between where it is and a target that was
-checked, and the arm comes to rest at the last one whatever happens to the loop. For steady targets it
-lags by the horizon less half a period on average.
+permit. With a horizon of two periods of the loop the arm moves evenly under steady targets, and one that
+comes late by up to a period changes nothing. There is no feed-forward of the targets' own speed: the
+set-point never passes a target that was checked, and comes to rest at the last one whatever
+happens to the loop. The price is lag, about the time that stopping takes: 70 ms behind targets of
+up to 0.09 m/s at 1 m/s^2.
 
 Limits hold for the length of the vectors: Ruckig's are per axis, so they are shared out along the way.
 """

@@ -39,7 +39,7 @@ class UR:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         memory = create()
         self._state, self._command = attach(memory)
         self._process = subprocess.Popen(

@@ -109,24 +109,30 @@ def start_emulator(
 ) -> Iterator[Emulator]:
     """An emulator while inside; `options` are those of the command, such as "--model", "cb3"."""
     command = [sys.executable, "-m", "rt.robot.emulator", "--address", address]
-    command += ["--control-port", str(control_port), *options]
+    command += ["--control-port", str(control_port), "--until-eof"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        [*command, *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
     )
     assert process.stdout is not None
     said: list[str] = []
-    ready = threading.Event()
+    ready, running = threading.Event(), threading.Event()
 
     def listen() -> None:
         for line in process.stdout or ():
             said.append(line)
             if line.startswith("emulating"):
+                running.set()
                 ready.set()
         ready.set()
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        if not ready.wait(timeout_s) or process.poll() is not None:
+        if not ready.wait(timeout_s) or not running.is_set():
             raise EmulatorError(f"the emulator did not start: {''.join(said).strip() or 'silence'}")
         emulator = Emulator(address, control_port)
         try:

@@ -56,6 +56,8 @@ class Config:
     """Height of a table in base [m], which pushes back."""
     priority: bool = True
     """Real-time priority, where permitted: a controller is not late because a PC is busy."""
+    until_eof: bool = False
+    """End when standard input ends, as it does when the program that started this dies."""
 
 
 def privileges() -> None:
@@ -99,6 +101,14 @@ def serve(config: Config) -> None:
         ).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
+    if config.until_eof:
+
+        def until_eof() -> None:
+            while os.read(0, 4096):
+                pass
+            over.set()
+
+        threading.Thread(target=until_eof, daemon=True).start()
     if config.priority:
         privileges()
     print(

@@ -4,8 +4,8 @@ The state is the six joints and their speeds; the tool's pose comes from them by
 Denavit-Hartenberg parameters, and cartesian commands reach them through the Jacobian, so joints and
 pose always agree. Tracking: a command acts `delay_s` after it came; servoing aims at a speed of
 error / lookahead, which the arm takes on through a first-order lag of SPEED_LAG_S and below its
-acceleration limits. At a lookahead of 0.03 s the whole lag is then delay + 30 ms: with the default
-4 ms that is the 34 ms measured on a UR10e (UR client library, issue 86). Gain, payload, friction,
+acceleration limits. At a lookahead of 0.03 s an arm in even motion is delay + 30 ms behind: with the
+default 4 ms that is the 34 ms measured on a UR10e (UR client library, issue 86). Gain, payload, friction,
 gravity and joint limits are not modelled.
 """
 
@@ -167,7 +167,7 @@ class Arm:
             return m.aim, min(m.acceleration, self.joint_limit)
         error = m.aim - self.q
         if m.kind == "servo_j":
-            return error / max(m.lookahead_s - SPEED_LAG_S, self.dt), self.joint_limit
+            return error / max(m.lookahead_s, self.dt), self.joint_limit
         most = float(np.abs(error).max())
         self.arrived = most < 1e-5
         return error * _towards(most, m), min(2 * m.acceleration, self.joint_limit)
@@ -179,7 +179,7 @@ class Arm:
             )
         error = difference(self.T, m.aim)
         if m.kind == "servo":
-            return error / max(m.lookahead_s - SPEED_LAG_S, self.dt), self.limit
+            return error / max(m.lookahead_s, self.dt), self.limit
         most = max(float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:])) / 5)
         self.arrived = most < 1e-5
         # twice the acceleration that the profile asks for, so that the lag does not make it overshoot

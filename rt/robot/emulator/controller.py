@@ -155,6 +155,7 @@ class Controller:
                 self._end_program("watchdog")
             else:
                 self._program()
+                self._progress()
         self.arm.step(self.commanded)
         self._contact()
         row = self.log[self.ticks % len(self.log)]
@@ -193,7 +194,6 @@ class Controller:
             self._end_program("script stopped")
         else:
             self.busy = self._once(command)
-        self._progress()
 
     def _d(self, first: int, count: int) -> Array:
         return np.array([self.doubles.get(k, 0.0) for k in range(first, first + count)])

@@ -1,0 +1,294 @@
+"""Check a training set: `python -m sim.verify data/grasps`.
+
+Every shard is read: its files, their SHA-256, counts, types, the range of every array, and whether all of
+it agrees with the manifest. What is broken or missing is named with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from rt.view import END_HEIGHT_M, START_HEIGHT_M
+from sim import dataset
+from sim.claim import locked
+from sim.dataset import DatasetError
+from sim.objects import catalogue_set
+from sim.scene import MAX_HEIGHT_M, MAX_OBJECTS
+
+
+@dataclass(frozen=True)
+class Config:
+    """Check every shard of a training set.
+
+    Example: python -m sim.verify data/grasps --repair
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """The set."""
+    repair: bool = False
+    """Move broken shards and what does not belong there into DIR/broken/, so that the sim.generate command
+    that made the set makes just those again."""
+    out: Path | None = None
+    """Folder for verify.json. Default: runs/verify/<time>/."""
+
+
+@dataclass
+class Shard:
+    """What was found of one shard."""
+
+    split: str
+    number: int
+    scenes: int
+    problems: list[str] = field(default_factory=list)
+    images: int = 0
+    empty_images: int = 0
+    """Without a single return."""
+    grasps: int = 0
+    bytes: int = 0
+    missing: bool = False
+
+
+def check_shard(folder: Path, manifest: dict[str, Any], split: str, number: int) -> Shard:
+    """Read a whole shard and say all that is wrong with it. Holds one shard in memory at a time."""
+    scenes = dataset.shard_scenes(manifest, split)[number]
+    found = Shard(split, number, len(scenes))
+    path, wrong = dataset.shard_path(folder, split, number), found.problems
+    if not path.is_dir():
+        found.missing = True
+        wrong.append("is missing")
+        return found
+    try:
+        about = json.loads((path / "shard.json").read_text())
+        objects, digests = about["objects"], about["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        wrong.append(f"shard.json: {type(error).__name__} {error}")
+        return found
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in dataset.ARRAYS:
+        file = path / f"{name}.npy"
+        try:
+            content = file.read_bytes()
+            found.bytes += len(content)
+            if hashlib.sha256(content).hexdigest() != digests.get(name):
+                wrong.append(f"{file.name}: SHA-256 is not the one written in shard.json")
+            del content
+            arrays[name] = np.load(file)
+        except (OSError, ValueError, EOFError) as error:
+            wrong.append(f"{file.name}: {type(error).__name__} {error}")
+    for extra in sorted(
+        {p.name for p in path.iterdir()} - {f"{n}.npy" for n in dataset.ARRAYS} - {"shard.json"}
+    ):
+        wrong.append(f"{extra} does not belong there")
+    if len(arrays) == len(dataset.ARRAYS):
+        shapes = list(_shapes(arrays, manifest, len(scenes)))
+        wrong += shapes or list(_values(arrays, manifest))
+        if not shapes:
+            found.images, found.grasps = len(arrays["depth"]), len(arrays["grasps"])
+            found.empty_images = int((~arrays["depth"].any(axis=(1, 2))).sum())
+            wrong += _names(about, objects, arrays, manifest, split, len(scenes))
+    return found
+
+
+def _shapes(
+    arrays: dict[str, NDArray[Any]], manifest: dict[str, Any], scenes: int
+) -> Iterator[str]:
+    """Types and counts that are not what the manifest says."""
+    size = manifest["params"]["view"]["size_px"]
+    images, grasps = scenes * manifest["params"]["views"], len(arrays["grasp_object"])
+    expected: dict[str, tuple[type, tuple[int, ...]]] = {
+        "depth": (np.uint16, (images, size, size)),
+        "camera": (np.float32, (images, 4)),
+        "grasps": (np.float32, (grasps, 5)),
+        "grasp_object": (np.int16, (grasps,)),
+        "grasp_start": (np.int64, (scenes + 1,)),
+    }
+    for name, (kind, shape) in expected.items():
+        array = arrays[name]
+        if array.dtype != kind or array.shape != shape:
+            yield (
+                f"{name}.npy is {array.dtype} {array.shape}, "
+                f"should be {np.dtype(kind).name} {shape}"
+            )
+
+
+def _values(arrays: dict[str, NDArray[Any]], manifest: dict[str, Any]) -> Iterator[str]:
+    """Values out of range; the shapes are right."""
+    view, hand = manifest["params"]["view"], manifest["params"]["hand"]
+    unit = dataset.DEPTH_UNIT_M
+    depth, camera, grasps = arrays["depth"], arrays["camera"], arrays["grasps"]
+    seen = depth[depth > 0]
+    if len(seen):
+        yield from _range("depth", seen * unit, view["near_m"], view["far_m"], unit / 2, "m")
+    yield from _range("camera z", camera[:, 2], END_HEIGHT_M - 0.005, START_HEIGHT_M + 0.01, 1e-6)
+    yield from _range("camera yaw", camera[:, 3], -np.pi, np.pi, 1e-6, "rad")
+    yield from _range("camera x, y", camera[:, :2], -1.0, 1.0, 0)
+    yield from _range("grasp x, y", grasps[:, :2], -1.0, 1.0, 0)
+    yield from _range("grasp z", grasps[:, 2], 0.0, MAX_HEIGHT_M, 0)
+    yield from _range("grasp yaw", grasps[:, 3], -np.pi / 2, np.pi / 2, 1e-6, "rad")
+    yield from _range("grasp width", grasps[:, 4], 0.0, hand["opening_m"], 0)
+    start = arrays["grasp_start"]
+    if start[0] != 0 or start[-1] != len(grasps) or (np.diff(start) < 1).any():
+        yield f"grasp_start does not give each scene at least one of the {len(grasps)} grasps"
+
+
+def _range(
+    name: str, values: NDArray[Any], low: float, high: float, slack: float, unit: str = "m"
+) -> Iterator[str]:
+    if not len(values):
+        return
+    least, most = float(values.min()), float(values.max())
+    if not (least >= low - slack and most <= high + slack):  # NaN is neither
+        yield f"{name}: {least:.4g} to {most:.4g} {unit}, not within {low:.4g} to {high:.4g}"
+
+
+def _names(
+    about: dict[str, Any],
+    objects: list[list[str]],
+    arrays: dict[str, NDArray[Any]],
+    manifest: dict[str, Any],
+    split: str,
+    scenes: int,
+) -> list[str]:
+    """What is wrong with the names of objects and sensors, and with who owns which grasp."""
+    wrong, params = [], manifest["params"]
+    if len(objects) != scenes or not all(1 <= len(o) <= MAX_OBJECTS for o in objects):
+        return [
+            f"shard.json does not name one to {MAX_OBJECTS} objects for each of {scenes} scenes"
+        ]
+    known = catalogue_set("train" if split == "train" else "test")
+    if params.get("objects", {}).get(split) == known.fingerprint():  # else the user's meshes too
+        unknown = {o for scene in objects for o in scene} - set(known.names)
+        if unknown:
+            wrong.append(f"objects that are not of the {split} split: {', '.join(sorted(unknown))}")
+    if "rigs" in params:
+        sensors, kinds = about.get("sensors", []), {s["name"] for s in params["rigs"]["sensors"]}
+        if len(sensors) != scenes or not set(sensors) <= kinds:
+            wrong.append(f"sensors are not one of {', '.join(sorted(kinds))} for each scene")
+    counts = np.repeat([len(o) for o in objects], np.maximum(np.diff(arrays["grasp_start"]), 0))
+    owner = arrays["grasp_object"]
+    if len(counts) == len(owner) and ((owner < 0) | (owner >= counts)).any():
+        wrong.append("grasp_object names objects that the scene does not have")
+    return wrong
+
+
+def strays(folder: Path, manifest: dict[str, Any]) -> list[Path]:
+    """What lies in the folder and is no part of the set: left by a killed run, or from another set."""
+    own = {"manifest.json", "broken"} | {
+        dataset.shard_path(folder, split, k).name
+        for split in dataset.SPLITS
+        for k in range(len(dataset.shard_scenes(manifest, split)))
+    }
+    return sorted(p for p in folder.iterdir() if p.name not in own)
+
+
+def verify(folder: Path) -> tuple[list[Shard], list[Path]]:
+    """Every shard of the set, and strays. Raises DatasetError if the folder is no dataset at all."""
+    manifest = dataset.read_manifest(folder)
+    if dataset.dataset_id(manifest["params"]) != manifest["id"]:
+        raise DatasetError(
+            f"{folder}/manifest.json was changed: its id {manifest['id']} is not that of its parameters"
+        )
+    jobs = [
+        (split, k)
+        for split in dataset.SPLITS
+        for k in range(len(dataset.shard_scenes(manifest, split)))
+    ]
+    bar = tqdm(jobs, unit="shard", desc=str(folder), disable=not sys.stderr.isatty())
+    return [check_shard(folder, manifest, *job) for job in bar], strays(folder, manifest)
+
+
+def repair(folder: Path, shards: list[Shard], others: list[Path]) -> list[Path]:
+    """Move broken shards and strays into DIR/broken/; returns where they are now."""
+    broken = [
+        dataset.shard_path(folder, s.split, s.number)
+        for s in shards
+        if s.problems and not s.missing
+    ]
+    with locked(folder):  # refuses while somebody writes there, and clears away half-written shards
+        return [_moved_aside(folder, path) for path in broken + others if path.exists()]
+
+
+def _moved_aside(folder: Path, path: Path) -> Path:
+    to, count = folder / "broken" / path.name.lstrip("."), 1
+    to.parent.mkdir(exist_ok=True)
+    while to.exists():
+        to, count = to.with_name(f"{path.name.lstrip('.')}.{count}"), count + 1
+    path.rename(to)
+    return to
+
+
+def _table(folder: Path, shards: list[Shard]) -> Table:
+    table = Table(title=str(folder))
+    for name in ("split", "shards", "sound", "broken", "missing", "scenes", "images", "empty"):
+        table.add_column(name, justify="left" if name == "split" else "right")
+    table.add_column("grasps", justify="right")
+    table.add_column("size", justify="right")
+    for split in dataset.SPLITS:
+        some = [s for s in shards if s.split == split]
+        missing = sum(s.missing for s in some)
+        broken = sum(bool(s.problems) for s in some) - missing
+        sums = (sum(getattr(s, n) for s in some) for n in ("images", "empty_images", "grasps"))
+        row = (len(some), len(some) - broken - missing, broken, missing)
+        scenes = sum(s.scenes for s in some if not s.problems)
+        size = sum(s.bytes for s in some) / 1e9
+        table.add_row(split, *(f"{n:,}" for n in (*row, scenes, *sums)), f"{size:.2f} GB")
+    return table
+
+
+def main() -> int:
+    config = tyro.cli(Config, prog="python -m sim.verify")
+    begun = time.monotonic()
+    try:
+        shards, others = verify(config.folder)
+        bad = [s for s in shards if s.problems]
+        out = config.out or Path("runs/verify") / time.strftime("%Y-%m-%d_%H-%M-%S")
+        out.mkdir(parents=True, exist_ok=True)
+        content = {
+            "command": "sim.verify",
+            "folder": str(config.folder),
+            "id": dataset.read_manifest(config.folder)["id"],
+            "sound": len(shards) - len(bad),
+            "shards": len(shards),
+            "images": sum(s.images for s in shards),
+            "broken": {f"{s.split}-{s.number:05d}": s.problems for s in bad},
+            "strays": [p.name for p in others],
+        }
+        dataset.write_text(out / "verify.json", json.dumps(content, indent=1) + "\n")
+        moved = repair(config.folder, shards, others) if config.repair else []
+    except (DatasetError, OSError) as error:
+        print(f"sim.verify: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    Console().print(_table(config.folder, shards))
+    for shard in bad:
+        print(f"{shard.split}-{shard.number:05d}: {'; '.join(shard.problems)}")
+    for path in others:
+        print(f"{path.name} is no part of the set")
+    for path in moved:
+        print(f"moved to {path}")
+    if bad:
+        first = "" if moved or all(s.missing for s in bad) else "--repair, and then "
+        print(f"to repair: {first}the sim.generate command that made the set makes just these")
+    print(
+        f"{len(shards) - len(bad)} of {len(shards)} shards sound, {time.monotonic() - begun:.1f} s"
+    )
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
