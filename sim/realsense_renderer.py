@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -43,8 +44,8 @@ class Config:
     """Of the scene."""
     scene: int = 0
     """Its number."""
-    objects: str = "test"
-    """Objects of which split: test or train."""
+    objects: Literal["train", "test", "all"] = "test"
+    """Objects of which split."""
     size: str = "240x136"
     """Width and height [px]; 87 degrees wide."""
     rate_hz: float = 30.0
