@@ -127,4 +127,4 @@ class _Camera:
         self.intrinsics = Camera(*numbers, dist)
 
     def read_latest(self, max_age_s: float) -> ImageFrame:
-        return self._camera.read_latest(max_age_s)  # type: ignore[no-any-return]
+        return self._camera.read_latest(max_age_s)

@@ -116,6 +116,8 @@ class Told:
     """(4,) hand in base: where to go."""
     move: NDArray[np.float64]
     """(3,) of dx, dy [m], dyaw [rad] of the commanded hand: part of the way there."""
+    symmetry: int = 0
+    """In which of its symmetries the view was looked at (`symmetry`)."""
 
 
 class Paper:
@@ -161,7 +163,7 @@ class Ensemble(Paper):
         self.mean_m, self.views = np.empty(0), np.empty(0)
         """(K,) distance of each, and in how many views it was weighed, at most MEMORY."""
         self.best_m = np.inf
-        self.cycle = 0
+        self.symmetry = -1
 
     def __call__(
         self,
@@ -173,8 +175,8 @@ class Ensemble(Paper):
         kept = to_view(self.goals, seen_from).astype(np.float32)
         fresh = self.fresh(self.n - len(kept), kept)
         actions = np.concatenate([fresh, kept])
-        distances = distance(*symmetry(self.cycle, view, actions))
-        self.cycle += 1
+        self.symmetry = (self.symmetry + 1) % 8
+        distances = distance(*symmetry(self.symmetry, view, actions))
 
         self.views = np.append(np.ones(len(fresh)), np.minimum(self.views + 1, MEMORY))
         self.mean_m = np.append(distances[: len(fresh)], self.mean_m)
@@ -187,7 +189,8 @@ class Ensemble(Paper):
         self.best_m = float(doubtful_m[best])
         goal = self.goals[0].copy()
         goal[2] = seen_from[2]
-        return Told(actions, distances, best, goal, step(commanded, goal, self.ratio))
+        move = step(commanded, goal, self.ratio)
+        return Told(actions, distances, best, goal, move, self.symmetry)
 
     def fresh(self, n: int, kept: NDArray[np.float32]) -> NDArray[np.float32]:
         """New candidates (n, 3): the paper's, wider where nothing is good; a quarter around the best kept."""

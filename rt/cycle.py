@@ -32,6 +32,7 @@ CYCLE = np.dtype([
     ("candidates", "f4", (K, 3)),  # x, y [m], theta [rad] in the view: staying, then the best others
     ("distances", "f4", (K,)),   # of each [m]; NaN beyond the last
     ("weighed", "i4"),           # candidates that were weighed in this cycle
+    ("symmetry", "i4"),          # of the view in which they were (rt.controller.symmetry)
     ("action", "f4", (3,)),      # the chosen one
     ("predicted_m", "f4"),       # distance for staying
     ("predicted_best_m", "f4"),  # distance of the chosen one

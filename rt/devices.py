@@ -119,7 +119,9 @@ def _override(limits: Limits, given: Limits) -> Limits:
 def open_devices(config: Config, devices: Devices) -> Cell:
     """Open robot and camera; the gripper is prepared. Nothing moves. Raises the devices' errors."""
     if devices.cell is None:
-        return open_cell("twin", seed=config.seed, scene=config.scene, mount=config.mount)
+        mount = config.mount if config.sensor == "ideal" else "wrist"
+        seen = {"mount": mount, "sensor": config.sensor}
+        return open_cell("twin", seed=config.seed, scene=config.scene, **seen)
     file, limits = devices.cell, devices.limits
     from rt.camera.realsense import open_camera
     from rt.robot.ur import open_robot

@@ -139,6 +139,8 @@ class Situation:
     same_views: int = 0
     """Frames in a row that show what the one before did, from elsewhere."""
     distances: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    thought_s: float = 0.0
+    """From the state that the command follows from to now, when it is about to be sent."""
     command: Hand = field(default_factory=lambda: np.zeros(4))
     """About to be sent."""
     details: dict[str, str] = field(default_factory=dict)
@@ -283,7 +285,7 @@ _CLAMP, _HOLD, _STOP = Action.CLAMP, Action.HOLD, Action.STOP
 # ruff: noqa: E501  (a table has the width of its columns)
 ROWS: tuple[Row, ...] = (
     # when       name                action  quantity                 at most/least its limit            unit         remedy
-    Row("start", "wrong_model", _STOP, "wrong_model", "most", 0, "differences", "use a model that was trained for this cell, or mend the cell file"),
+    Row("start", "wrong_model", _STOP, "wrong_model", "most", 0, "refusal", "nothing was opened"),
     Row("input", "operator_stop", _STOP, "operator_stop", "most", 0, "requests", "start again when it is safe"),
     Row("input", "missed_deadlines", _STOP, "missed_in_a_row", "most", "max_missed_in_a_row", "in a row", "lower --rate or --candidates"),
     Row("input", "held_too_long", _STOP, "held_s", "most", "max_held_s", "s", "see what held it"),
@@ -304,6 +306,7 @@ ROWS: tuple[Row, ...] = (
     Row("answer", "not_finite", _STOP, "not_finite", "most", 0, "distances", "the model or its input is broken"),
     Row("answer", "implausible", _STOP, "farthest_m", "most", "max_distance_m", "m", "no distance is like that: the model or its input is broken"),
     Row("answer", "flat_distances", _HOLD, "spread_m", "least", "min_spread_m", "m", "the network sees no grasp: look at the view"),
+    Row("command", "late_command", _STOP, "thought_s", "most", "max_target_age_s", "s", "the cycle stalled: lower --candidates, or see what else runs here"),
     Row("command", "bad_command", _STOP, "command_not_finite", "most", 0, "numbers", "report this: the controller is broken"),
     Row("command", "step", _STOP, "command_step_m", "most", "max_step_m", "m", "report this: no controller asks for that"),
     Row("command", "rotation", _STOP, "command_step_deg", "most", "max_step_deg", "deg", "report this: no controller asks for that"),

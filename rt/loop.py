@@ -197,10 +197,14 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> Situation:
         s.target_late_s = (now_ns - loop.sent_ns) * 1e-9 - s.period_s
     s.tilt_deg = math.degrees(math.acos(min(max(-float(state.T_base_hand[2, 2]), -1.0), 1.0)))
     s.force_N, s.torque_Nm = felt(state, loop.wrench_zero)
-    asked = loop.record is not None and loop.record.ring.asked("stop")
-    s.operator_stop = len(loop.signals) + int(asked)
+    s.operator_stop = len(loop.signals) + asked(loop, "stop")
     loop.guard.check("input", loop.number, s)
     return s
+
+
+def asked(loop: Loop, word: str) -> int:
+    """What the live page asks for: stop, pause or slow (rt.ring.CONTROL)."""
+    return 0 if loop.record is None else int(loop.record.ring.asked(word))
 
 
 def felt(state: RobotState, zero: NDArray[np.float64] | None) -> tuple[float, float]:
@@ -230,6 +234,8 @@ def newest_frame(loop: Loop, s: Situation) -> Frame | None:
 def send(loop: Loop, s: Situation, command: NDArray[np.float64]) -> None:
     """A target for the hand (4,), as the guard lets it through. Raises Stop or RobotError."""
     s.command = command
+    if s.state is not None:
+        s.thought_s = (loop.robot.now_ns() - s.state.stamp_ns) * 1e-9 - s.state_age_s
     loop.guard.check("command", loop.number, s)
     loop.watch.lap("control")
     loop.robot.move(top_down(*s.command))
@@ -277,6 +283,7 @@ def remember(
     if told is not None:
         actions, distances = best_candidates(told.actions, told.distances)
         known.update(candidates=actions, distances=distances, weighed=len(told.actions))
+        known.update(symmetry=told.symmetry)
         known.update(action=told.actions[told.best], goal=told.goal)
         known.update(predicted_m=told.distances[0], predicted_best_m=told.distances[told.best])
     true = loop.cell.true_distance_m
@@ -322,6 +329,8 @@ def wait_for_first_frame(loop: Loop) -> None:
         with suppress(StaleFrameError):
             frame = loop.camera.read_latest(loop.limits.max_frame_age_s)
             if loop.history.gap_s(frame.stamp_ns) == 0:
+                if hasattr(loop.camera, "info"):  # some of it is known only now
+                    loop.cell.info["camera"] = loop.camera.info
                 return
         tick(loop)
     raise CameraError(f"no fresh frame within {loop.config.patience:g} s; check the camera's cable")

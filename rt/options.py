@@ -48,8 +48,8 @@ class Config:
     """What computes the network: auto, onnx, reference, ... (rt.distance)."""
     hand: str = ""
     """Gripper: a name of rt/hands/ or a TOML file. Default: the cell's, else robotiq_2f85."""
-    controller: Literal["paper", "symmetric"] = "paper"
-    """paper: Algorithm 1; symmetric: near a grasp, on the mean of four looks at the same view."""
+    controller: Literal["paper", "ensemble"] = "paper"
+    """paper: Algorithm 1; ensemble: on goals kept in base, with the mean of the last eight views."""
     iterations: int = ITERATIONS
     """Cycles from the start height to the end height (at least: the guard's speed limit may take more)."""
     ratio: float = RATIO
@@ -65,6 +65,8 @@ class Config:
     """Number of the twin's scene (test objects)."""
     mount: Literal["ideal", "wrist"] = "ideal"
     """The twin's camera: `ideal` is the network's own view, `wrist` a D405 beside the hand, reprojected."""
+    sensor: Literal["ideal", "d405", "d435", "sr300"] = "ideal"
+    """What the twin's camera makes of depth (sim.sensor); a real one sits at the `wrist`."""
     fast: bool = False
     """No pacing: cycles as fast as they can be computed (simulated time is the same). Twin only."""
     realtime: Literal["auto", "off", "require"] = "auto"
@@ -73,6 +75,10 @@ class Config:
     """Pin the loop to this CPU."""
     record: Literal["auto", "off"] | Path = "auto"
     """The flight record (MCAP, every cycle): a file, or off. auto: flight.mcap in --out."""
+    view: bool = False
+    """A live page in the browser (rt.page; extra `view`): the run begins when one has opened it."""
+    view_port: int = 8080
+    """First TCP port to try for the page."""
     out: Path | None = None
     """Folder for servo.json, servo.png and the record. Default: runs/servo/<time>/."""
     limits: Annotated[Limits, tyro.conf.arg(name="limits")] = field(default_factory=Limits)

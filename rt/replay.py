@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from rt.controller import CONTROLLERS
+from rt.controller import symmetry
 from rt.distance import SHIPPED_MODEL, Distance, DistanceError, open_model
 from rt.distance.contract import read_model
+from rt.page import PageError, review
 from rt.pose import METRES_PER_RADIAN, wrap_theta
 from rt.record import FlightRecord, RecordError, read_record
 
@@ -53,6 +54,10 @@ class Config:
     """Score every n-th view only."""
     tolerance_mm: float | None = None
     """End with exit code 1 if any distance differs by more than this [mm]."""
+    view: bool = False
+    """Show the flight in the browser (rt.page; extra `view`) with a time slider, and nothing else."""
+    view_port: int = 8080
+    """First TCP port to try for the page."""
     out: Path | None = None
     """Folder for replay.json and replay.png. Default: runs/replay/<time>/."""
 
@@ -113,15 +118,13 @@ def recorded(record: FlightRecord, rows: NDArray[np.intp]) -> list[NDArray[np.fl
 def score(
     record: FlightRecord, rows: NDArray[np.intp], distance: Distance, title: str = "scoring"
 ) -> list[NDArray[np.float32]]:
-    """The distances of each row's candidates, by this network, weighed as the recorded controller
-    weighs them (`symmetric` looks several times near a grasp)."""
-    name = record.header.get("config", {}).get("controller", "paper")
-    weigh = CONTROLLERS.get(name, CONTROLLERS["paper"])(0.2, 2, np.random.default_rng(0)).weigh
+    """The distances of each row's candidates, by this network, in the symmetry of the view that the
+    recorded controller looked at."""
     live, told, result = sys.stderr.isatty(), time.monotonic(), []
     for done, row in enumerate(tqdm(rows, title, unit="view", disable=not live)):
         cycle = record.cycles[row]
         actions = np.ascontiguousarray(cycle["candidates"][~np.isnan(cycle["distances"])])
-        result.append(weigh(distance, np.ascontiguousarray(cycle["view"]), actions))
+        result.append(distance(*symmetry(int(cycle["symmetry"]), cycle["view"], actions)))
         if not live and time.monotonic() - told > _TOLD_EVERY_S:
             told = time.monotonic()
             print(f"{title}: {done + 1} of {len(rows)} views", file=sys.stderr, flush=True)
@@ -341,6 +344,9 @@ def main() -> int:
         record = read_record(config.file)
         if not len(record.cycles):
             raise RecordError(f"{config.file} holds no cycle: the run ended before its first")
+        if config.view:
+            review(record.header, record.cycles, port=config.view_port, open_browser=True)
+            return 0
         result, difference = replay(config, record)
         folder = config.out or Path("runs/replay") / time.strftime("%Y-%m-%d_%H-%M-%S")
         folder.mkdir(parents=True, exist_ok=True)
@@ -355,7 +361,7 @@ def main() -> int:
         console.print(f"{folder}/: replay.json, replay.png", soft_wrap=True, highlight=False)
     except KeyboardInterrupt:
         return 130
-    except (RecordError, DistanceError, ValueError, OSError) as error:
+    except (RecordError, DistanceError, PageError, ValueError, OSError) as error:
         print(f"rt.replay: {error}", file=sys.stderr)
         return 1
     worst_mm = 0.0 if difference is None else float(difference.worst_m.max()) * 1e3

@@ -21,12 +21,11 @@ from rt.camera import CameraError
 from rt.cell import Grasping
 from rt.cell_transform import CellError
 from rt.clock import Clock, ClockError, real_time
-from rt.controller import CONTROLLERS
 from rt.devices import Devices, open_devices, settle
-from rt.distance import Distance, DistanceError, candidates_for, open_model
+from rt.distance import Distance, DistanceError, ModelError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
 from rt.gripper import GripperError
-from rt.guard import ROWS, Hold, Limits, Situation, Stop
+from rt.guard import ROWS, Guard, Hold, Limits, Situation, Stop
 from rt.hand import HandError, load_hand
 from rt.loop import (
     GRASPING,
@@ -34,6 +33,7 @@ from rt.loop import (
     DistanceFunction,
     Loop,
     Pace,
+    asked,
     brake,
     halt,
     hold,
@@ -48,6 +48,8 @@ from rt.loop import (
     wait_for_first_frame,
 )
 from rt.options import Config
+from rt.page import Page, PageError
+from rt.page import start as start_page
 from rt.pose import METRES_PER_DEGREE
 from rt.record import Recorder, RecordError, flight_header
 from rt.report import Look, Report, Status, output_folder, write
@@ -61,6 +63,11 @@ __all__ = ["STAGES", "Config", "Loop", "Setup", "cycle", "main", "run"]
 MOST_CANDIDATES = 1024
 """More than these gain little: they lie closer than the network can tell apart."""
 UNPACED_CANDIDATES = 256
+
+_SLOW = 0.25
+"""Part of each step that is gone while the page asks for slow motion."""
+_BROWSER_S = 15.0
+"""How long a run waits for a browser to open its page."""
 
 FAULTS = (RobotError, CameraError, GripperError, DistanceError, ViewError, ClockError)
 """What devices and network may raise while the arm moves: each stops it."""
@@ -114,11 +121,12 @@ def cycle(loop: Loop) -> None:
         watch.lap("distance")
 
         # What the arm makes of the move, and one step down.
-        move = loop.pace.bound(told.move, s.period_s)
+        slow = _SLOW if asked(loop, "slow") else 1.0
+        move = loop.pace.bound(told.move * slow, s.period_s)
         if config.noise:
             move = controller.disturb(loop.noise_rng, move, config.noise)
         command = loop.commanded + np.array([move[0], move[1], 0, move[2]])
-        command[2] = controller.descend(loop.commanded[2], loop.descent_m, loop.end_m)
+        command[2] = controller.descend(loop.commanded[2], loop.descent_m * slow, loop.end_m)
         send(loop, s, command)
         watch.whole("whole")
         trace(loop, s, frame.number, told)
@@ -159,12 +167,22 @@ def cycle_or_hold(loop: Loop) -> str:
     return ""
 
 
+def pause(loop: Loop) -> None:
+    """A cycle in which the arm holds its target because the page asks for it."""
+    s = sense(loop, "paused")
+    hold(loop)
+    remember(loop, s)
+
+
 def servo(loop: Loop, status: Status) -> None:
     """Cycles until the end height. Raises Stop, or a device's error, with the last reason to hold."""
     why = ""
     while not loop.arrived:
         try:
             tick(loop)
+            if asked(loop, "pause"):
+                pause(loop)
+                continue
             held = cycle_or_hold(loop)
         except Stop as stop:
             raise Stop(f"{stop} ({why})" if loop.held_in_a_row else str(stop)) from stop
@@ -304,21 +322,25 @@ def how_many(config: Config, distance: Distance) -> int:
         return config.candidates
     if config.fast:
         return UNPACED_CANDIDATES
-    period_s = 1 / config.rate / CONTROLLERS[config.controller].looks
     try:
-        return candidates_for(period_s, distance, maximum=MOST_CANDIDATES)
+        return candidates_for(1 / config.rate, distance, maximum=MOST_CANDIDATES)
     except DistanceError as error:
         print(f"rt.servo: {error}; trying {MIN_CANDIDATES} candidates", file=sys.stderr)
         return MIN_CANDIDATES
 
 
 def check_model(distance: Distance, devices: Devices) -> None:
-    """Refuse a model that was made for something else, before anything is opened. Raises ModelError."""
-    distance.contract.require(
-        hand=load_hand(devices.hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE
-    )
+    """Refuse a model that was made for something else, before anything is opened. Raises Stop."""
     wanted = {k: v for k, v in devices.model.items() if v}
-    distance.contract.require(**wanted)
+    nowhere = np.zeros(4)
+    s = Situation(devices.limits, 1.0, nowhere, nowhere)
+    try:
+        distance.contract.require(
+            hand=load_hand(devices.hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE, **wanted
+        )
+    except ModelError as error:
+        s.wrong_model, s.details["wrong_model"] = 1, str(error)
+    Guard(devices.limits).check("start", 0, s)
 
 
 def main() -> int:
@@ -332,39 +354,99 @@ def main() -> int:
         # The first call of a network is the slowest; it shall not be a cycle's.
         blank = np.full((VIEW.size_px, VIEW.size_px), START_HEIGHT_M, np.float32)
         distance(blank, controller.candidates(np.random.default_rng(0), n))
-        cell = open_devices(config, devices)
-        with ExitStack() as stack:
-            for device in (cell.robot, cell.camera):
-                if isinstance(device, AbstractContextManager):
-                    stack.push(device)  # open already: closed however this ends
-            folder = output_folder(config.out)
-            recorder = start_record(config, folder, cell, distance, n)
-            if recorder is not None:
-                stack.enter_context(recorder)
-            setup = Setup(
-                devices.limits, devices.pace, devices.grasping, devices.to_start, recorder
-            )
-            report = run(config, cell, distance, n, setup)
-        if recorder is not None:
-            report = replace(
-                report, record=recorder.path, dropped=recorder.dropped, record_error=recorder.error
-            )
-        write(report, folder)
+        with ExitStack() as pages:
+            view = View(config, pages) if config.view else None
+            report = fly(config, devices, distance, n, view)
+            while view is not None and view.again(report):
+                # Another scene, and whatever chance plays with it.
+                config = replace(config, scene=config.scene + 1)
+                report = fly(config, devices, distance, n, view)
     except KeyboardInterrupt:
         return 128 + int(signal.SIGINT)
-    except (*FAULTS, HandError, CellError, RecordError, RingError, ValueError, OSError) as error:
+    except (
+        Stop,
+        *FAULTS,
+        HandError,
+        CellError,
+        RecordError,
+        RingError,
+        PageError,
+        ValueError,
+        OSError,
+    ) as error:
         print(f"rt.servo: {error}", file=sys.stderr)
         return 1
     return int(report.exit_code)
+
+
+def fly(
+    config: Config, devices: Devices, distance: Distance, n: int, view: View | None = None
+) -> Report:
+    """One run with its devices, its record and its report."""
+    cell = open_devices(config, devices)
+    with ExitStack() as stack:
+        for device in (cell.robot, cell.camera):
+            if isinstance(device, AbstractContextManager):
+                stack.push(device)  # open already: closed however this ends
+        folder = output_folder(config.out)
+        recorder = start_record(config, folder, cell, distance, n)
+        if recorder is not None:
+            stack.enter_context(recorder)
+            if view is not None:
+                view.show(recorder)
+        setup = Setup(devices.limits, devices.pace, devices.grasping, devices.to_start, recorder)
+        report = run(config, cell, distance, n, setup)
+    if recorder is not None:
+        report = replace(
+            report, record=recorder.path, dropped=recorder.dropped, record_error=recorder.error
+        )
+    write(report, folder)
+    return report
+
+
+class View:
+    """The live page over one run after another."""
+
+    def __init__(self, config: Config, stack: ExitStack) -> None:
+        self._config, self._stack = config, stack
+        self._page: Page | None = None
+
+    def show(self, recorder: Recorder) -> None:
+        """Let the page follow this run; the first time it is opened, and a browser waited for."""
+        if self._page is not None:
+            self._page.follow(recorder.ring.name)
+            return
+        port, name = self._config.view_port, recorder.ring.name
+        self._page = self._stack.enter_context(start_page(name, port=port, open_browser=True))
+        print(f"rt.servo: the live page is at {self._page.url}", file=sys.stderr, flush=True)
+        self._page.said("watched", _BROWSER_S)
+
+    def again(self, report: Report) -> bool:
+        """Whether another scene is wanted; waits while somebody looks at the page."""
+        if self._page is None:
+            return False
+        twin = report.cell.name == "twin"
+        print(
+            "rt.servo: the page stays open while it is looked at; Ctrl-C ends it", file=sys.stderr
+        )
+        try:
+            while self._page.alive:
+                if self._page.said("restart", 0.5) and twin:
+                    return True
+        except KeyboardInterrupt:
+            pass
+        return False
 
 
 def start_record(
     config: Config, folder: Path, cell: Cell, distance: Distance, n: int
 ) -> Recorder | None:
     """The flight record's writer, ready to be entered; None if none is wanted."""
-    if config.record == "off":
+    if config.record == "off" and not config.view:
         return None
-    path = folder / "flight.mcap" if config.record == "auto" else Path(config.record)
+    path = None  # a ring without a file, for the page
+    if config.record != "off":
+        path = folder / "flight.mcap" if config.record == "auto" else Path(config.record)
     header = flight_header(
         config=config,
         cell={"name": cell.name, **cell.info},

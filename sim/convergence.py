@@ -91,14 +91,11 @@ def measure(config: Config, number: int) -> dict[str, Any]:
     hand, key = load_hand(config.hand), (config.seed, number)
     scene = make_scene(object_set(config.split), np.random.default_rng((*key, 0)))
     renderer, never = Renderer(scene), 10**9
-    draw_grasps = lambda stream, samples, enough: true_grasps(  # noqa: E731
-        scene,
-        np.random.default_rng((*key, stream)),
-        hand,
-        samples=samples,
-        enough=enough,
-        renderer=renderer,
-    )
+
+    def draw_grasps(stream: int, samples: int, enough: int) -> Grasps:
+        rng = np.random.default_rng((*key, stream))
+        return true_grasps(scene, rng, hand, samples=samples, enough=enough, renderer=renderer)
+
     dense = draw_grasps(1, config.dense, never)
     # Tried in rounds from one stream, so fewer points are the beginning of more.
     one = draw_grasps(2, config.dense, COUNTS[-1])

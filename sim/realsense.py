@@ -68,7 +68,10 @@ class SoftwareCamera(AbstractContextManager[Any]):
         baseline_m: float | None = 0.018,
         pictures: Sequence[SoftwareMode] = (),
     ) -> None:
-        """modes: of depth, default d405_modes(). pictures: of the left imager. Raises CameraError where pyrealsense2 is not installed."""
+        """modes: of depth, default d405_modes(). pictures: of the left imager.
+
+        Raises CameraError where pyrealsense2 is not installed.
+        """
         rs = self._rs = library()
         self.depth_unit_m = depth_unit_m
         self._software = rs.software_device()

@@ -22,7 +22,7 @@ from rt.cell import load_cell
 from rt.clock import Clock, ClockError
 from rt.pose import inverse
 from rt.robot import RobotError
-from sim.objects import ObjectError, object_set
+from sim.objects import ObjectError, Split, object_set
 from sim.realsense import HEADER, d405_modes, to_z16
 
 UNIT_M = 1e-4
@@ -43,7 +43,7 @@ class Config:
     """Of the scene."""
     scene: int = 0
     """Its number."""
-    objects: str = "test"
+    objects: Split = "test"
     """Objects of which split: test or train."""
     size: str = "240x136"
     """Width and height [px]; 87 degrees wide."""

@@ -37,7 +37,7 @@ from rt.hand import HandError, load_hand
 from rt.pose import METRES_PER_DEGREE
 from rt.view import VIEW
 from sim.disturbance import Disturbance
-from sim.generate import _die_with_parent
+from sim.engines import die_with_parent
 from sim.gpd import Detector, GpdError
 from sim.objects import ObjectError, ObjectSet
 from sim.scene import SceneError
@@ -135,7 +135,7 @@ def _begin(parent: int, setup: Setup, model: Path | None, backend: str) -> None:
     """Of a worker: open once what every trial needs. One thread each, the processes share the cores."""
     global _worker
     if parent:
-        _die_with_parent(parent)
+        die_with_parent(parent)
     distance = open_model(model, "native" if backend == "auto" else backend, threads=1)
     _worker = objects_of(setup), setup, distance, Detector()
 

@@ -233,7 +233,7 @@ def _moved_aside(folder: Path, path: Path) -> Path:
 
 def _table(folder: Path, shards: list[Shard]) -> Table:
     table = Table(title=str(folder))
-    for name in ("split", "shards", "sound", "broken", "missing", "scenes", "images", "empty"):
+    for name in ("split", "sound", "broken", "missing", "images", "empty"):
         table.add_column(name, justify="left" if name == "split" else "right")
     table.add_column("grasps", justify="right")
     table.add_column("size", justify="right")
@@ -242,10 +242,9 @@ def _table(folder: Path, shards: list[Shard]) -> Table:
         missing = sum(s.missing for s in some)
         broken = sum(bool(s.problems) for s in some) - missing
         sums = (sum(getattr(s, n) for s in some) for n in ("images", "empty_images", "grasps"))
-        row = (len(some), len(some) - broken - missing, broken, missing)
-        scenes = sum(s.scenes for s in some if not s.problems)
+        row = (len(some) - broken - missing, broken, missing)
         size = sum(s.bytes for s in some) / 1e9
-        table.add_row(split, *(f"{n:,}" for n in (*row, scenes, *sums)), f"{size:.2f} GB")
+        table.add_row(split, *(f"{n:,}" for n in (*row, *sums)), f"{size:.2f} GB")
     return table
 
 

@@ -77,6 +77,7 @@ BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
     "view_filled": (Hold, {"view_filled": 0.4}),
     "not_finite": (Stop, {"distances": np.float32([0.1, np.nan, 0.2])}),
     "flat_distances": (Hold, {"distances": np.float32([0.1, 0.1005])}),
+    "late_command": (Stop, {"thought_s": 0.11}),
     "bad_command": (Stop, {"command": np.array([0.1, np.nan, 0.2, 0])}),
     "speed": (None, {"command": np.array([0.2, -0.1, 0.2, 0.5])}),
     "turn": (None, {"command": np.array([0.1, -0.1, 0.2, 0.1])}),
@@ -139,7 +140,7 @@ def test_a_clamped_acceleration_changes_the_last_motion_by_no_more_than_allowed(
 def test_what_is_known_of_a_stop_is_said() -> None:
     guard = Guard()
     s = situation(guard.limits, wrong_model=1, details={"wrong_model": "hand.opening_m: 0.1"})
-    with pytest.raises(Stop, match=r"wrong_model: 1 differences.*\(hand.opening_m: 0.1\); use a"):
+    with pytest.raises(Stop, match=r"wrong_model: 1 refusal.*\(hand.opening_m: 0.1\); nothing"):
         guard.check("start", 0, s)
 
 

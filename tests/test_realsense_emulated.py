@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("pyrealsense2")
 
-from rt.camera import CameraError, StaleFrameError  # noqa: E402
-from rt.camera.realsense import open_camera  # noqa: E402
-from rt.robot.emulator import start_emulator  # noqa: E402
-from sim.realsense import emulated  # noqa: E402
+from rt.camera import CameraError, StaleFrameError
+from rt.camera.realsense import open_camera
+from rt.robot.emulator import start_emulator
+from sim.realsense import emulated
 
 ADDRESS, PORT = "127.0.0.71", 30971
 

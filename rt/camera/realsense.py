@@ -206,7 +206,9 @@ def fresh(stream: Stream[T], max_age_s: float) -> T:
 def in_metres(depth: Any, unit_m: float) -> NDArray[np.float32]:
     """A depth frame of the library as (H, W) float32 metres; unit_m where it does not know its own."""
     raw = np.asanyarray(depth.get_data())
-    metres = np.multiply(raw, np.float32(depth.get_units() or unit_m), dtype=np.float32)
+    metres: NDArray[np.float32] = np.multiply(
+        raw, np.float32(depth.get_units() or unit_m), dtype=np.float32
+    )
     metres.setflags(write=False)
     return metres
 
