@@ -22,7 +22,7 @@ def _mm(metres: float) -> str:
 
 def servo(result: Json) -> Json:
     start, end = result["true_distance_start_m"], result["true_distance_end_m"]
-    missed = result["timing"]["missed"]
+    missed = result["timing"]["missed_deadlines"]
     rows = [
         "| cycles | distance at the start | at the end | missed deadlines |",
         "| --- | --- | --- | --- |",
@@ -92,7 +92,7 @@ def study(result: Json) -> Json:
 
 
 def validation(result: Json) -> Json:
-    return {"weights_sha256": result["weights_sha256"], **_errors(result["validation"])}
+    return _errors(result["validation"])
 
 
 def network(record: Json) -> Json:

@@ -7,6 +7,7 @@ those summaries, each with its command and machine. `--check` says which blocks 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ from typing import Any
 import tyro
 
 from bench.figure_tables import jump, latency, measured, network, servo, study, trials, validation
+from rt.distance.contract import DistanceError, read_model
 from sim.dataset import write_text
 
 ROOT = Path(__file__).parents[1]
@@ -138,7 +140,12 @@ def summarise(figure: Figure, folder: Path, machine: str) -> Json:
         kept = figure.summary(result)
     except (KeyError, IndexError, TypeError, StopIteration) as error:
         raise FiguresError(f"{path} lacks what the figure shows ({error!r})") from error
-    return {"command": figure.command, "machine": machine, **kept}
+    model = result.get("model")
+    weights = (
+        model.get("weights_sha256") if isinstance(model, dict) else result.get("weights_sha256")
+    )
+    made_with = {"weights_sha256": weights} if weights else {}
+    return {"command": figure.command, "machine": machine, **made_with, **kept}
 
 
 def run_command(figure: Figure, folder: Path) -> None:
@@ -189,18 +196,38 @@ def read_stored(root: Path) -> dict[str, Json]:
     return {**stored, "network": network(json.loads(record.read_text()))}
 
 
+def stale(root: Path) -> list[str]:
+    """What is not as the stored figures make it, or was measured with another network. Raises FiguresError."""
+    stored, text = read_stored(root), (root / "README.md").read_text()
+    shipped = read_model(root / "rt/models/distance.onnx")[0].weights_sha256
+    found = []
+    if fill(text, blocks(stored)) != text:
+        found.append("README.md: its blocks are not what docs/figures makes them")
+    for name, summary in stored.items():
+        if summary.get("weights_sha256", shipped) != shipped:
+            found.append(
+                f"docs/figures/{name}.json: measured with another network than the shipped one"
+            )
+        picture = root / f"docs/{name}.png"
+        if "picture_sha256" in summary and summary["picture_sha256"] != _sha256(picture):
+            found.append(f"docs/{name}.png: not the picture of the run in docs/figures/{name}.json")
+    return found
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
+
+
 def make(config: Config, root: Path = ROOT) -> int:
     """Do what the options say; returns the exit code."""
     readme = root / "README.md"
     if config.check:
-        text = readme.read_text()
-        stale = fill(text, blocks(read_stored(root))) != text
+        for line in (found := stale(root)):
+            print(line)
         print(
-            "README: figures are stale; run `python -m bench.figures`"
-            if stale
-            else "README: as stored"
+            "figures are stale: run `python -m bench.figures`" if found else "figures are as stored"
         )
-        return int(stale)
+        return 1 if found else 0
     folder = config.runs or Path("runs/figures")
     machine = config.machine or this_machine()
     (root / "docs/figures").mkdir(parents=True, exist_ok=True)
@@ -212,9 +239,10 @@ def make(config: Config, root: Path = ROOT) -> int:
                 continue
             run_command(figure, (folder / name).absolute())
         summary = summarise(figure, folder / name, machine)
-        write_text(root / f"docs/figures/{name}.json", json.dumps(summary, indent=1) + "\n")
         if figure.picture:
             shutil.copyfile(folder / name / figure.picture, root / f"docs/{name}.png")
+            summary["picture_sha256"] = _sha256(root / f"docs/{name}.png")
+        write_text(root / f"docs/figures/{name}.json", json.dumps(summary, indent=1) + "\n")
         print(f"{name}: docs/figures/{name}.json")
     write_text(readme, fill(readme.read_text(), blocks(read_stored(root))))
     print("README.md: written")
@@ -224,7 +252,7 @@ def make(config: Config, root: Path = ROOT) -> int:
 def main() -> int:
     try:
         return make(tyro.cli(Config, prog="python -m bench.figures"))
-    except (FiguresError, OSError) as error:
+    except (FiguresError, DistanceError, OSError) as error:
         print(f"bench.figures: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
