@@ -30,7 +30,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from bench.cycle import background_load
-from rt.clock import Clock
+from rt.clock import Clock, real_time
 from rt.report import output_folder
 from rt.robot import RobotError
 from rt.robot.emulator import Emulator, start_emulator
@@ -59,7 +59,7 @@ class Config:
     """Controller: e-Series at 500 Hz, or CB3 at 125 Hz."""
     rate: float = 30.0
     """The loop's rate, at which targets come [Hz]."""
-    address: str = "127.0.0.61"
+    address: str = "127.0.0.71"
     """Where the emulator listens."""
     seed: int = 0
     """Of the late cycles."""
@@ -123,7 +123,10 @@ def drive(method: str, config: Config, pipe: Any) -> None:
     from rt.robot.ur import open_robot
 
     due = due_times(config.rate, config.seconds, config.seed)
-    with open_robot(config.address, rate_hz=config.rate, T_flange_hand=np.eye(4)) as robot:
+    with (
+        open_robot(config.address, rate_hz=config.rate, T_flange_hand=np.eye(4)) as robot,
+        real_time("auto"),  # as rt.servo
+    ):
         began = time.monotonic_ns()
         times, targets = [], []
         for t in due:
@@ -166,7 +169,10 @@ def stream(method: str, config: Config, pipe: Any) -> None:
     privileges()
     follower = Follower(path(0.0), limits, HORIZON_PERIODS / config.rate)
     due = due_times(config.rate, config.seconds, config.seed).tolist()
-    times, targets, sent, points = [], [], [], []
+    times: list[int] = []
+    sent: list[int] = []
+    targets: list[Array] = []
+    points: list[Array] = []
     clock, began, k = Clock(link.rate_hz), time.monotonic_ns(), 0
     while True:
         clock.wait()

@@ -164,7 +164,7 @@ def test_speed_scale_slows_the_same_targets(emulator: Emulator) -> None:
 
 
 def test_a_target_that_is_not_renewed_expires(emulator: Emulator) -> None:
-    with connect(max_target_age_s=0.1) as robot:
+    with connect(max_target_age_s=0.1, max_speed_m_s=0.08) as robot:
         far = robot.state().T_base_hand.copy()
         far[0, 3] += 0.15
         for _ in range(10):
@@ -175,7 +175,7 @@ def test_a_target_that_is_not_renewed_expires(emulator: Emulator) -> None:
         robot.state()  # no fault: it just stands, and goes on when told to
         reached = robot.state().T_base_hand[0, 3]
         assert reached < far[0, 3] - 0.02
-        # 0.1 s to expire, then 0.25 m/s at 1 m/s^2
+        # 0.1 s to expire, then from 0.08 m/s at 1 m/s^2
         assert emulator.moved_until_s(given_s) < 0.1 + 0.25 + 0.3
         drive(robot, 0.5)
         assert robot.state().T_base_hand[0, 3] > reached + 0.005

@@ -32,8 +32,9 @@ def rotation_vector(R: ArrayLike) -> Array:
         w, x, y, z = -w, -x, -y, -z
     length = math.sqrt(x * x + y * y + z * z)
     if length < 1e-12 * w:
-        return np.array([x, y, z]) * (2 / w)
-    return np.array([x, y, z]) * (2 * math.atan2(length, w) / length)
+        return np.array([2 * x / w, 2 * y / w, 2 * z / w])
+    scale = 2 * math.atan2(length, w) / length
+    return np.array([x * scale, y * scale, z * scale])
 
 
 def rotation(vector: ArrayLike) -> Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from typing import Any
 
 import numpy as np
 
@@ -64,8 +65,8 @@ class Block:
     def number(self) -> int:
         return int(self.here["end"])
 
-    def read(self) -> np.void:
-        """A copy that belongs together."""
+    def read(self) -> Any:
+        """A copy (numpy.void) that belongs together."""
         while True:
             end = self.here["end"]
             copy = self._array.copy()[0]

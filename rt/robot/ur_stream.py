@@ -6,11 +6,12 @@ interface reconnects by itself and may crash, and only ending the process forbid
 is killed, even by SIGKILL, is noticed at once here (its end of a pipe closes) and the arm is stopped.
 
 Set-points go out as servoL, ahead along their own velocity by its lag. `python -m bench.tracking` measures
-the alternatives on the emulator (e-Series, 30 Hz, 0.09 m/s): the arm is 0 ms and 0.07 mm (RMS) behind the
-set-points so, 29 ms and 1.3 mm without `ahead`, and 0 to 1 ms and 0.15 mm with speedL closed over the
-measured pose; jerk is alike (p99 49, 27 and 40 m/s^3). What decides is silence: servoL's last command
-is a place, so an arm that hears no more comes to rest there by itself (2.4 mm further; 7.3 mm with a
-busy computer), where under speedL it runs on until the watchdog (6.6 and 18.2 mm).
+the alternatives on the emulator (e-Series, 30 Hz, up to 0.09 m/s): so the arm is 4 ms and 0.16 mm (RMS)
+behind the set-points, without `ahead` 33 ms and 1.5 mm, with speedL closed over the measured pose 0 ms
+and 0.16 mm; jerk (p99) is 42, 23 and 41 m/s^3. What decides is silence: servoL's last command is a place,
+so an arm that hears no more comes to rest there by itself (2.0 mm on at 0.06 m/s; 3.8 mm with a
+busy computer), where under speedL it runs on until the watchdog (10.5 and 10.0 mm). A real arm's lag
+may differ; `ahead` is then off by its speed times the difference.
 
 The controller's watchdog is armed with the program and fed by the set-points themselves, or by kicks
 while the arm rests. What ends the process: the pipe's end, SIGTERM, or a fault (name and message
@@ -62,6 +63,7 @@ STOP_LIMITS = MotionLimits(2.0, 4.0, 200.0, 10.0, 20.0, 1000.0)
 HORIZON_PERIODS = 2.0
 RESTED_S = 0.15
 """After the set-point has come to rest the arm needs its lag; then servoing ends."""
+_AWAKE_S = 0.01
 NAMED_S = 0.01
 """A stopped program waits this long for a safety status that explains it."""
 
@@ -106,7 +108,9 @@ class Stream:
         self.receive, self.control = self.link.receive, self.link.control
         self.clock_map = ClockMap()
         self.packet: Packet = read_packet(self.receive)
-        self.found_ns = self.sent_ns = time.monotonic_ns()
+        self.found_ns = self.sent_ns = self.looked_ns = time.monotonic_ns()
+        self.silent_s = 0.0
+        """Time without news in which this process was awake to hear it."""
         self.stopped_since_ns = 0
         self.seen = command.number
         self.target_ns = 0
@@ -161,10 +165,14 @@ class Stream:
         self._send(now_ns)
 
     def _look(self, now_ns: int) -> None:
+        # A pause of this process is not the controller's: only some of it counts as silence, since the
+        # library's thread needs a moment too. The age of the state tells the loop of it all the same.
+        self.silent_s += min((now_ns - self.looked_ns) * 1e-9, _AWAKE_S)
+        self.looked_ns = now_ns
         timestamp = self.receive.getTimestamp()
         if timestamp <= self.packet.timestamp_s:
             return  # the same news, or a controller whose time goes backwards: both are old news
-        self.packet, self.found_ns = read_packet(self.receive), now_ns
+        self.packet, self.found_ns, self.silent_s = read_packet(self.receive), now_ns, 0.0
         self.publish(self.clock_map.stamp_ns(self.packet.timestamp_s, now_ns))
 
     def publish(self, stamp_ns: int) -> None:
@@ -186,17 +194,17 @@ class Stream:
         )
 
     def _check(self, now_ns: int) -> None:
-        host, silent_s = self.setup.host, (now_ns - self.found_ns) * 1e-9
+        host = self.setup.host
         if not (self.receive.isConnected() and self.control.isConnected()):
             raise UrError(
                 "connection_lost", f"{host} has closed the connection; check cable and power"
             )
         if (fault := safety_fault(self.packet.safety_bits)) is not None:
             raise UrError(*fault)
-        if silent_s > self.setup.max_silence_s:
+        if self.silent_s > self.setup.max_silence_s:
             raise UrError(
                 "frozen",
-                f"no new data from {host} for {silent_s * 1e3:.0f} ms, the limit is "
+                f"no new data from {host} for {(now_ns - self.found_ns) / 1e6:.0f} ms, the limit is "
                 f"{self.setup.max_silence_s * 1e3:.0f} ms; check cable and controller",
             )
         if not self.playing or self.packet.runtime == PLAYING:

@@ -102,7 +102,13 @@ def serve(config: Config) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
     if config.until_eof:
-        threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+
+        def until_eof() -> None:
+            while os.read(0, 4096):
+                pass
+            over.set()
+
+        threading.Thread(target=until_eof, daemon=True).start()
     if config.priority:
         privileges()
     print(
