@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard rt/native/*.c
 	touch $@
 
 $(VENV)/.installed-dev: $(STAMP)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -e '.[train,calib,physics,tensorrt-rtx,dev]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -e '.[train,calib,physics,realsense,tensorrt-rtx,dev]'
 	touch $@
 
 demo: $(STAMP) ## Set up .venv and watch the simulated arm find a grasp

@@ -324,6 +324,8 @@ def wait_for_first_frame(loop: Loop) -> None:
         with suppress(StaleFrameError):
             frame = loop.camera.read_latest(loop.limits.max_frame_age_s)
             if loop.history.gap_s(frame.stamp_ns) == 0:
+                if hasattr(loop.camera, "info"):  # some of it is known only now
+                    loop.cell.info["camera"] = loop.camera.info
                 return
         tick(loop)
     raise CameraError(f"no fresh frame within {loop.config.patience:g} s; check the camera's cable")

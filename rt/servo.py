@@ -23,10 +23,10 @@ from rt.cell_transform import CellError
 from rt.clock import Clock, ClockError, real_time
 from rt.controller import CONTROLLERS
 from rt.devices import Devices, open_devices, settle
-from rt.distance import Distance, DistanceError, candidates_for, open_model
+from rt.distance import Distance, DistanceError, ModelError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
 from rt.gripper import GripperError
-from rt.guard import ROWS, Hold, Limits, Situation, Stop
+from rt.guard import ROWS, Guard, Hold, Limits, Situation, Stop
 from rt.hand import HandError, load_hand
 from rt.loop import (
     GRASPING,
@@ -313,12 +313,17 @@ def how_many(config: Config, distance: Distance) -> int:
 
 
 def check_model(distance: Distance, devices: Devices) -> None:
-    """Refuse a model that was made for something else, before anything is opened. Raises ModelError."""
-    distance.contract.require(
-        hand=load_hand(devices.hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE
-    )
+    """Refuse a model that was made for something else, before anything is opened. Raises Stop."""
     wanted = {k: v for k, v in devices.model.items() if v}
-    distance.contract.require(**wanted)
+    nowhere = np.zeros(4)
+    s = Situation(devices.limits, 1.0, nowhere, nowhere)
+    try:
+        distance.contract.require(
+            hand=load_hand(devices.hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE, **wanted
+        )
+    except ModelError as error:
+        s.wrong_model, s.details["wrong_model"] = 1, str(error)
+    Guard(devices.limits).check("start", 0, s)
 
 
 def main() -> int:
@@ -352,7 +357,16 @@ def main() -> int:
         write(report, folder)
     except KeyboardInterrupt:
         return 128 + int(signal.SIGINT)
-    except (*FAULTS, HandError, CellError, RecordError, RingError, ValueError, OSError) as error:
+    except (
+        Stop,
+        *FAULTS,
+        HandError,
+        CellError,
+        RecordError,
+        RingError,
+        ValueError,
+        OSError,
+    ) as error:
         print(f"rt.servo: {error}", file=sys.stderr)
         return 1
     return int(report.exit_code)

@@ -66,9 +66,12 @@ class SoftwareCamera(AbstractContextManager[Any]):
         serial: str = "software",
         depth_unit_m: float = 1e-4,
         baseline_m: float | None = 0.018,
-        record: str | None = None,
+        pictures: Sequence[SoftwareMode] = (),
     ) -> None:
-        """record: a .db3 file that the library writes everything sent into."""
+        """modes: of depth, default d405_modes(). pictures: of the left imager.
+
+        Raises CameraError where pyrealsense2 is not installed.
+        """
         rs = self._rs = library()
         self.depth_unit_m = depth_unit_m
         self._software = rs.software_device()
@@ -80,39 +83,43 @@ class SoftwareCamera(AbstractContextManager[Any]):
             profile = self._sensor.add_video_stream(_stream(rs, mode, uid))
             size = (mode.intrinsics.width_px, mode.intrinsics.height_px)
             self._profiles.setdefault(size, profile.as_video_stream_profile())
+        self._pictures: dict[tuple[int, int], Any] = {}
+        for uid, mode in enumerate(pictures, start=1001):
+            stream = _stream(rs, mode, uid)
+            stream.type, stream.index = rs.stream.infrared, 1
+            stream.bpp, stream.fmt = 1, rs.format.y8
+            profile = self._sensor.add_video_stream(stream)
+            size = (mode.intrinsics.width_px, mode.intrinsics.height_px)
+            self._pictures.setdefault(size, profile.as_video_stream_profile())
         self._sensor.add_read_only_option(rs.option.depth_units, depth_unit_m)
         if baseline_m is not None:
             self._sensor.add_read_only_option(rs.option.stereo_baseline, baseline_m * 1e3)
         self._software.create_matcher(rs.matchers.default)
-        self._record = record
-        self._recorder: Any = None
 
     def __enter__(self) -> Any:
-        if self._record is not None:
-            self._recorder = self._rs.recorder(self._record, self._software)
-            return self._recorder
         return self._software
 
     def __exit__(self, *_: object) -> None:
-        self._recorder = None
+        """The device goes when nobody holds it any more."""
 
     def send(
         self,
-        pixels: NDArray[np.uint16],
+        pixels: NDArray[np.uint16] | NDArray[np.uint8],
         number: int,
         *,
         stamp_ns: int | None = None,
         domain: str = "global_time",
         metadata: dict[str, int] | None = None,
     ) -> None:
-        """One z16 frame (H, W), exposed at `stamp_ns` on the monotonic clock (default: now).
+        """One z16 frame, or y8 picture, (H, W), exposed at `stamp_ns` on the monotonic clock (default: now).
 
         domain: what its stamp is; `hardware_clock` counts from the monotonic clock's origin.
         metadata: by name of rs.frame_metadata_value. Raises CameraError for a size of no mode.
         """
         rs, (height, width) = self._rs, pixels.shape
-        if pixels.dtype != np.uint16 or (width, height) not in self._profiles:
-            raise CameraError(f"{width}x{height} {pixels.dtype} is no z16 frame of a mode")
+        profiles = self._profiles if pixels.dtype == np.uint16 else self._pictures
+        if pixels.dtype not in (np.uint16, np.uint8) or (width, height) not in profiles:
+            raise CameraError(f"{width}x{height} {pixels.dtype} is no frame of a mode")
         now = time.monotonic_ns()
         at = now if stamp_ns is None else stamp_ns
         if domain != "hardware_clock":
@@ -121,10 +128,10 @@ class SoftwareCamera(AbstractContextManager[Any]):
             self._sensor.set_metadata(getattr(rs.frame_metadata_value, key), value)
         frame = rs.software_video_frame()
         frame.pixels = np.ascontiguousarray(pixels)
-        frame.stride, frame.bpp = width * 2, 2
+        frame.stride, frame.bpp = width * pixels.itemsize, pixels.itemsize
         frame.timestamp, frame.domain = at * 1e-6, getattr(rs.timestamp_domain, domain)
         frame.frame_number, frame.depth_units = number, self.depth_unit_m
-        frame.profile = self._profiles[width, height]
+        frame.profile = profiles[width, height]
         self._sensor.on_video_frame(frame)
 
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rt.distance import Contract
-from rt.gripper import GripperError
+from rt.gripper import GripperError, GripperState
 from rt.hand import load_hand
 from rt.options import Config
 from rt.pose import grasp_distance, to_view
@@ -140,9 +140,11 @@ def test_an_object_that_slips_is_noticed() -> None:
     gripper, robot = c.gripper, c.robot
     assert gripper is not None
     plain = gripper.state
-    lost: Any = lambda: (
-        replace(plain(), holding=False) if robot.state().T_base_hand[2, 3] > 0.05 else plain()
-    )
+
+    def lost() -> GripperState:
+        high = robot.state().T_base_hand[2, 3] > 0.05
+        return replace(plain(), holding=False) if high else plain()
+
     gripper.state = lost  # type: ignore[method-assign]
     report = go(c)
     assert report.outcome.startswith("no grasp: slipped") and report.grasp is not None

@@ -51,8 +51,8 @@ max_missed_in_a_row = 30
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    options = ["--gripper", "--tcp", *"0 0 0.163 0 0 0".split()]
-    options += ["--start", *"-0.45 -0.13 0.31 3.14159265 0 0".split()]
+    options = ["--gripper", "--tcp", *["0", "0", "0.163", "0", "0", "0"]]
+    options += ["--start", *["-0.45", "-0.13", "0.31", "3.14159265", "0", "0"]]
     with start_emulator(ADDRESS, *options, control_port=PORT) as running:
         yield running
 

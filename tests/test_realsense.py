@@ -87,14 +87,14 @@ def test_only_the_newest_frame_is_kept() -> None:
         device.send(noise(0), 0)
         frame_number(camera, 0)
         held, seen = threading.Event(), []
-        take = camera._take
+        take = camera.stream.take
 
-        def slow(depth: Any) -> Frame:
-            seen.append(depth.get_frame_number())
+        def slow(frames: Any) -> Frame | None:
+            seen.append(frames.get_frame_number())
             held.wait(5.0)
-            return take(depth)
+            return take(frames)
 
-        camera._take = slow  # type: ignore[method-assign]
+        camera.stream.take = slow
         device.send(noise(1), 1)
         eventually(lambda: seen == [1])
         for number in range(2, 12):
@@ -166,9 +166,9 @@ def test_a_lost_camera_is_an_error_that_says_so() -> None:
 
         class Event:
             def was_removed(self, device: Any) -> bool:
-                return device is camera._device
+                return device is camera.stream._device
 
-        camera._devices_changed(Event())
+        camera.stream.devices_changed(Event())
         with pytest.raises(CameraError, match="disconnected"):
             camera.read_latest(60.0)
 
@@ -177,7 +177,7 @@ def test_a_stamp_that_cannot_be_true_ends_the_stream() -> None:
     with opened(width=480, height=270) as (camera, device):
         device.send(noise(0), 0, stamp_ns=time.monotonic_ns() + 3600 * 10**9)
         with pytest.raises(CameraError, match="3600"):
-            eventually(lambda: camera._gone)
+            eventually(lambda: camera.stream.gone)
             camera.read_latest(60.0)
 
 
@@ -189,7 +189,7 @@ def test_it_is_closed_once_and_for_all() -> None:
         camera.close()
         camera.close()
         assert time.monotonic() - began < 10
-        assert not camera._thread.is_alive()
+        assert not camera.stream._thread.is_alive()
         with pytest.raises(CameraError, match="closed"):
             camera.read_latest(60.0)
 
@@ -237,6 +237,7 @@ def test_a_camera_not_known_is_judged_by_its_baseline() -> None:
     [
         ({"width": 640, "height": 480}, "it has 848x480, 480x270"),
         ({"width": 640}, "both"),
+        ({"record": "session.bag"}, "db3"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, int], message: str) -> None:
@@ -305,7 +306,7 @@ def test_a_feeder_renders_what_is_to_be_seen() -> None:
     depth = np.linspace(0.1, 0.6, 480 * 270, dtype=np.float32).reshape(270, 480)
     feeder = Feeder(SoftwareCamera(MODES), lambda stamp_ns: depth, 60)
     with open_camera(MOUNT, device=feeder, width=480, height=270) as camera:
-        first = eventually(lambda: camera._latest)
+        first = eventually(lambda: camera.stream.latest)
         eventually(lambda: camera.read_latest(5.0).number > first.number)
         np.testing.assert_allclose(camera.read_latest(5.0).depth, depth, atol=0.51e-4)
 
@@ -313,3 +314,24 @@ def test_a_feeder_renders_what_is_to_be_seen() -> None:
 def test_no_return_and_too_far_are_zero() -> None:
     depth = np.array([[0, 0.1, 7.0, np.inf]], np.float32)
     np.testing.assert_array_equal(to_z16(depth, 1e-4), [[0, 1000, 0, 0]])
+
+
+def test_pictures_for_calibration_come_with_their_depth() -> None:
+    from rt.camera.pictures import open_pictures
+
+    bent = Intrinsics(480, 270, 252.9, 252.9, 239.5, 134.5, BENT)
+    modes = [SoftwareMode(bent, 30), *d405_modes([(240, 136)], [30])]
+    device = SoftwareCamera(modes, pictures=modes)
+    with open_pictures("infrared", device=device) as camera:
+        grey = np.random.default_rng(0).integers(0, 256, (270, 480), dtype=np.uint8)
+        at = time.monotonic_ns() - 20_000_000
+        device.send(noise(3), 5, stamp_ns=at)
+        device.send(grey, 5, stamp_ns=at)
+        picture = eventually(lambda: camera.stream.latest)
+        np.testing.assert_array_equal(picture.image, grey)
+        np.testing.assert_array_equal(picture.depth, noise(3) * np.float32(1e-4))
+        assert abs(picture.stamp_ns - at) < 1_000_000 and picture.number == 5
+        assert camera.intrinsics.distortion == pytest.approx(BENT)
+        assert camera.read_latest(60.0) is picture
+    with pytest.raises(CameraError, match="no colour pictures"):
+        open_pictures("colour", device=SoftwareCamera(MODES))

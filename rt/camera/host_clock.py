@@ -60,7 +60,7 @@ class HostClock:
                 f"a frame that has just arrived claims to be {(arrival_ns - at) * 1e-9:.1f} s old by "
                 f"its {stamp.domain} stamp; was the computer's clock set? Open the camera again"
             )
-        return min(at - _since_exposure_ns(stamp), arrival_ns)
+        return min(at - since_exposure_ns(stamp), arrival_ns)
 
     def _from_hardware(self, hardware_ns: int, arrival_ns: int) -> int:
         last, self._last_ns = self._last_ns, hardware_ns
@@ -77,7 +77,7 @@ class HostClock:
         return hardware_ns + self._delays[0][1]
 
 
-def _since_exposure_ns(stamp: Stamp) -> int:
+def since_exposure_ns(stamp: Stamp) -> int:
     """From the middle of the exposure to the moment that the stamp tells."""
     if stamp.sensor_us is not None and stamp.readout_us is not None:
         since = (stamp.readout_us - stamp.sensor_us) * 1000
