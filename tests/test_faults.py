@@ -116,7 +116,7 @@ def test_endurance_is_judged_beside_the_bare_loop(tmp_path: Path) -> None:
     # hand k is 10 mm along x and 1 mm down from hand k-1, whose command was 1 mm off in each.
     assert result["tracking_mm"]["max"] == pytest.approx(np.linalg.norm([9, 1, 2]), rel=1e-6)
     result = judged(EnduranceConfig(), tmp_path, 1, {**bare, "missed": 0}, Jerk())
-    assert "the run ended with exit code 1" in result["problems"]
+    assert "the run ended with exit code 1: done" in result["problems"]
     assert "more deadlines missed than the bare loop and 0.1 %" in result["problems"]
 
 

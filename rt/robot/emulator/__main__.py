@@ -85,6 +85,10 @@ def serve(config: Config) -> None:
     def now_s() -> float:
         return controller.started_s + (time.monotonic_ns() - began_ns) * 1e-9
 
+    if config.priority:
+        # Before any thread is made: they inherit it. One without, asleep with the lock in its hand on a
+        # busy computer, would hold every tick up.
+        privileges()
     lock, over = threading.Lock(), threading.Event()
     server = Server(config.address, controller, now_s)
     channel = Channel(config.address, config.control_port, server, lock, over)
@@ -109,8 +113,6 @@ def serve(config: Config) -> None:
             over.set()
 
         threading.Thread(target=until_eof, daemon=True).start()
-    if config.priority:
-        privileges()
     print(
         f"emulating {config.model} at {config.address}, {model.rate_hz} Hz; control channel on port "
         f"{config.control_port}: {', '.join(c.split()[0] for c in COMMANDS)}",
