@@ -285,7 +285,7 @@ _CLAMP, _HOLD, _STOP = Action.CLAMP, Action.HOLD, Action.STOP
 # ruff: noqa: E501  (a table has the width of its columns)
 ROWS: tuple[Row, ...] = (
     # when       name                action  quantity                 at most/least its limit            unit         remedy
-    Row("start", "wrong_model", _STOP, "wrong_model", "most", 0, "differences", "use a model that was trained for this cell, or mend the cell file"),
+    Row("start", "wrong_model", _STOP, "wrong_model", "most", 0, "refusal", "nothing was opened"),
     Row("input", "operator_stop", _STOP, "operator_stop", "most", 0, "requests", "start again when it is safe"),
     Row("input", "missed_deadlines", _STOP, "missed_in_a_row", "most", "max_missed_in_a_row", "in a row", "lower --rate or --candidates"),
     Row("input", "held_too_long", _STOP, "held_s", "most", "max_held_s", "s", "see what held it"),

@@ -22,10 +22,10 @@ from rt.cell import Grasping
 from rt.cell_transform import CellError
 from rt.clock import Clock, ClockError, real_time
 from rt.devices import Devices, open_devices, settle
-from rt.distance import Distance, DistanceError, candidates_for, open_model
+from rt.distance import Distance, DistanceError, ModelError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
 from rt.gripper import GripperError
-from rt.guard import ROWS, Hold, Limits, Situation, Stop
+from rt.guard import ROWS, Guard, Hold, Limits, Situation, Stop
 from rt.hand import HandError, load_hand
 from rt.loop import (
     GRASPING,
@@ -330,12 +330,17 @@ def how_many(config: Config, distance: Distance) -> int:
 
 
 def check_model(distance: Distance, devices: Devices) -> None:
-    """Refuse a model that was made for something else, before anything is opened. Raises ModelError."""
-    distance.contract.require(
-        hand=load_hand(devices.hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE
-    )
+    """Refuse a model that was made for something else, before anything is opened. Raises Stop."""
     wanted = {k: v for k, v in devices.model.items() if v}
-    distance.contract.require(**wanted)
+    nowhere = np.zeros(4)
+    s = Situation(devices.limits, 1.0, nowhere, nowhere)
+    try:
+        distance.contract.require(
+            hand=load_hand(devices.hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE, **wanted
+        )
+    except ModelError as error:
+        s.wrong_model, s.details["wrong_model"] = 1, str(error)
+    Guard(devices.limits).check("start", 0, s)
 
 
 def main() -> int:
@@ -359,6 +364,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 128 + int(signal.SIGINT)
     except (
+        Stop,
         *FAULTS,
         HandError,
         CellError,

@@ -140,7 +140,7 @@ def test_a_clamped_acceleration_changes_the_last_motion_by_no_more_than_allowed(
 def test_what_is_known_of_a_stop_is_said() -> None:
     guard = Guard()
     s = situation(guard.limits, wrong_model=1, details={"wrong_model": "hand.opening_m: 0.1"})
-    with pytest.raises(Stop, match=r"wrong_model: 1 differences.*\(hand.opening_m: 0.1\); use a"):
+    with pytest.raises(Stop, match=r"wrong_model: 1 refusal.*\(hand.opening_m: 0.1\); nothing"):
         guard.check("start", 0, s)
 
 
