@@ -17,8 +17,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+try:
+    import torch
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    raise SystemExit(
+        f"bench.training needs PyTorch ({error}): pip install 'grasp-servo[train]'"
+    ) from None
+
 import matplotlib
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table

@@ -14,9 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+try:
+    import torch
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    raise SystemExit(
+        f"train.export needs PyTorch ({error}): pip install 'grasp-servo[train]'"
+    ) from None
+
 import numpy as np
 import onnxruntime
-import torch
 import tyro
 from numpy.typing import NDArray
 

@@ -27,7 +27,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
+try:
+    import torch
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    raise SystemExit(
+        f"train.fit needs PyTorch ({error}): pip install 'grasp-servo[train]'"
+    ) from None
+
 import tyro
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
