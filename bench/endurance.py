@@ -74,7 +74,8 @@ class Config:
 
 
 def bare_loop(rate_hz: float, send: Connection, over: Any) -> None:
-    """Wakes up at the rate until told to end; sends `ready`, then cycles, missed deadlines, and how late it woke."""
+    """Wakes up at the rate until told to end; sends `ready`, then cycles, missed deadlines, and how late
+    it woke."""
     clock = Clock(rate_hz)
     send.send("ready")
     with real_time("auto"):
