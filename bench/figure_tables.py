@@ -10,6 +10,8 @@ _WAYS = {
     "INIT": "the start (INIT)",
     "CTR": "the loop (CTR)",
     "CTR_noise": "the loop, noise 0.4 (CTR_noise)",
+    "CTR_ensemble": "`--controller ensemble`",
+    "CTR_ensemble_noise": "`--controller ensemble`, noise 0.4",
     "GPD": "one-shot detection (GPD)",
     "GPD_noise": "one-shot detection, noise 0.4 (GPD_noise)",
 }
@@ -32,15 +34,31 @@ def servo(result: Json) -> Json:
 
 
 def trials(result: Json) -> Json:
-    rows = ["| | median [95 %] | under 1 cm | under 2 cm |", "| --- | --- | --- | --- |"]
+    rows = [
+        "| | median [95 %] | under 1 cm | under 2 cm | lifted [95 %] |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for name, words in _WAYS.items():
+        s = result["scenarios"][name]
+        (low, high), (least, most) = s["ci95_m"], s["lifted_ci95"]
+        rows.append(
+            f"| {words} | {_mm(s['median_m'])} mm [{_mm(low)}, {_mm(high)}] "
+            f"| {s['under_1cm']:.0%} | {s['under_2cm']:.0%} "
+            f"| {s['lifted']:.0%} [{least:.0%}, {most:.0%}] |".replace("%", " %")
+        )
+    return {"title": f"Final distances of {len(result['trials'])} trials", "table": rows}
+
+
+def sensor(result: Json) -> Json:
+    rows = ["| | median [95 %] | under 1 cm | under 2 cm |", "| --- | --- | --- | --- |"]
+    for name in ("INIT", "CTR", "CTR_ensemble"):
         s = result["scenarios"][name]
         low, high = s["ci95_m"]
         rows.append(
-            f"| {words} | {_mm(s['median_m'])} mm [{_mm(low)}, {_mm(high)}] "
+            f"| {_WAYS[name]} | {_mm(s['median_m'])} mm [{_mm(low)}, {_mm(high)}] "
             f"| {s['under_1cm']:.0%} | {s['under_2cm']:.0%} |".replace("%", " %")
         )
-    return {"title": f"Final distances of {len(result['trials'])} trials", "table": rows}
+    return {"title": "The same through a D405 beside the hand", "table": rows}
 
 
 def jump(result: Json) -> Json:

@@ -22,7 +22,17 @@ from typing import Any
 
 import tyro
 
-from bench.figure_tables import jump, latency, measured, network, servo, study, trials, validation
+from bench.figure_tables import (
+    jump,
+    latency,
+    measured,
+    network,
+    sensor,
+    servo,
+    study,
+    trials,
+    validation,
+)
 from rt.distance.contract import DistanceError, read_model
 from sim.dataset import write_text
 
@@ -57,11 +67,17 @@ FIGURES = {
         (("config.rate", 30.0), ("config.seed", 0), ("config.fast", False)),
     ),
     "trials": Figure(
-        "python -m sim.trials --noise 0.4",
+        "python -m sim.trials --noise 0.4 --against ensemble --lift",
         "trials.json",
         trials,
         "trials.png",
         (("config.trials", 400), ("config.disturbance.noise", 0.4), ("config.seed", 0)),
+    ),
+    "sensor": Figure(
+        "python -m sim.trials --trials 200 --sensor d405 --against ensemble",
+        "trials.json",
+        sensor,
+        agrees=(("config.trials", 200), ("config.sensor", "d405"), ("config.seed", 0)),
     ),
     "jump": Figure(
         "python -m sim.trials sweep --over jump --trials 48",

@@ -276,7 +276,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
             row.append(f"{p['lifted_difference']:+.0%} [{low:+.0%}, {high:+.0%}]")
         pairs.add_row(f"{p['a']} - {p['b']}", *row)
     shown = [n for n in report["scenarios"] if n.startswith(("CTR", "GPD"))]
-    groups = Table("objects", "n", *shown, title="median [mm]" + (", lifted" if lifts else ""))
+    groups = Table("objects", "n", *shown, title="median in mm" + (", lifted" if lifts else ""))
     for kind in ("categories", "clutter"):
         for name, group in report[kind].items():
             cells = [
