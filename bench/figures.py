@@ -213,8 +213,7 @@ def read_stored(root: Path) -> dict[str, Json]:
 
 
 def stale(root: Path) -> list[str]:
-    """What is not as the stored figures make it, or was measured with another network. Raises
-    FiguresError."""
+    """What is not as the stored figures make it, or of another network. Raises FiguresError."""
     stored, text = read_stored(root), (root / "README.md").read_text()
     shipped = read_model(root / "rt/models/distance.onnx")[0].weights_sha256
     found = []

@@ -96,13 +96,13 @@ def test_a_block_without_a_figure_and_one_never_closed_are_refused() -> None:
 def test_a_run_with_other_options_is_refused(tmp_path: Path) -> None:
     result = {"config": {"trials": 10, "disturbance": {"noise": 0.4}, "seed": 0}}
     (tmp_path / "trials.json").write_text(json.dumps(result))
-    with pytest.raises(FiguresError, match=r"config.trials = 10, the figure needs 400"):
+    with pytest.raises(FiguresError, match=r"config\.trials = 10, the figure needs 400"):
         summarise(FIGURES["trials"], tmp_path, "here")
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(FiguresError, match="lacks what the figure shows"):
         summarise(FIGURES["study"], tmp_path, "here")
     (tmp_path / "study.json").write_text("{")
-    with pytest.raises(FiguresError, match=r"run `python -m calib.study` again"):
+    with pytest.raises(FiguresError, match=r"run `python -m calib\.study` again"):
         summarise(FIGURES["study"], tmp_path, "here")
 
 
