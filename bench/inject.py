@@ -101,11 +101,13 @@ def nan_depth(begun: Trigger) -> None:
     """Frames of NaN, as a driver that divides by a missing scale would give."""
     from rt.camera.realsense import RealSense
 
-    usual = RealSense._take
+    usual: Any = RealSense._take
 
-    def take(self: Any, depth: Any) -> Any:
-        frame = usual(self, depth)
-        return replace(frame, depth=np.full_like(frame.depth, np.nan)) if begun() else frame
+    def take(self: Any, frames: Any) -> Any:
+        frame = usual(self, frames)
+        if frame is None or not begun():
+            return frame
+        return replace(frame, depth=np.full_like(frame.depth, np.nan))
 
     RealSense._take = take  # type: ignore[method-assign]
 
