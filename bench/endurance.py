@@ -73,11 +73,11 @@ class Config:
             raise ValueError(f"load = {self.load} must not be negative")
 
 
-def bare_loop(rate_hz: float, send: Connection, over: Any) -> None:
-    """Wakes up at the rate until told to end; sends `ready`, then cycles, missed deadlines, and how late
-    it woke."""
-    clock = Clock(rate_hz)
+def bare_loop(rate_hz: float, send: Connection, go: Any, over: Any) -> None:
+    """Sends `ready`; from `go` to `over` wakes up at the rate; sends cycles, missed deadlines, lateness."""
     send.send("ready")
+    go.wait()
+    clock = Clock(rate_hz)
     with real_time("auto"):
         while not over.is_set():
             clock.wait()
@@ -107,7 +107,7 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
     """The run. Raises EmulatorError or OSError if it cannot be made."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
-    over = context.Event()
+    go, over = context.Event(), context.Event()
     cycles = round(config.minutes * 60 * config.rate)
     with emulated_cell(folder, config.number, config.silence) as cell:
         arguments = cell.servo(
@@ -117,7 +117,7 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
             scene=config.scene,
         )
         process = cell.start(folder, arguments, nice=config.nice)
-        bare = context.Process(target=bare_loop, args=(config.rate, send, over), daemon=True)
+        bare = context.Process(target=bare_loop, args=(config.rate, send, go, over), daemon=True)
         jerk = Jerk()
         try:
             bare.start()
@@ -126,6 +126,7 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
             receive.recv()
             if wait_until_moving(cell, process, 120, BELOW_START_M):
                 with background_load(config.load):
+                    go.set()
                     _watch(config, cell, process, jerk)
                     over.set()
                     beside = receive.recv() if receive.poll(10) else None
@@ -133,6 +134,7 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
                 beside = None
             process.wait(60)
         finally:
+            go.set()
             over.set()
             for running in (process, bare):
                 with suppress(AssertionError, ValueError, OSError, AttributeError):

@@ -101,7 +101,7 @@ def nan_depth(begun: Trigger) -> None:
     """Frames of NaN, as a driver that divides by a missing scale would give."""
     from rt.camera.realsense import RealSense
 
-    usual = RealSense._take
+    usual: Any = RealSense._take
 
     def take(self: Any, frames: Any) -> Any:
         frame = usual(self, frames)

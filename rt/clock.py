@@ -12,9 +12,10 @@ import ctypes.util
 import gc
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -194,9 +195,13 @@ def real_time(mode: str = "auto", cpu: int | None = None) -> Iterator[list[str]]
     refused = []
     affinity = os.sched_getaffinity(0)
     policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    helpers = [int(t) for t in os.listdir("/proc/self/task") if int(t) != threading.get_native_id()]
     try:
         # Threads and children started meanwhile fall back to normal: only the loop is urgent.
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(50))
+        # Threads that exist already (a camera's) share the interpreter lock with the loop: one that is
+        # put to sleep with the lock in its hand would hold the loop up.
+        _schedule(helpers, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, 49)
     except OSError as error:
         refused.append(
             f"SCHED_FIFO refused ({error.strerror}): add '@realtime - rtprio 95' to "
@@ -232,3 +237,10 @@ def real_time(mode: str = "auto", cpu: int | None = None) -> Iterator[list[str]]
             libc.munlockall()
         os.sched_setaffinity(0, affinity)
         os.sched_setscheduler(0, policy, parameter)
+        _schedule(helpers, policy, parameter.sched_priority)
+
+
+def _schedule(threads: Sequence[int], policy: int, priority: int) -> None:
+    for thread in threads:
+        with suppress(OSError):  # it may have ended
+            os.sched_setscheduler(thread, policy, os.sched_param(priority))
