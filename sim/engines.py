@@ -112,8 +112,8 @@ def run_ray(
 
 
 def _connect(ray: Any, options: dict[str, Any]) -> None:
-    """ray.init; a cluster begun here gets three tries, for on a busy machine Ray gives up after 30 s."""
-    for left in reversed(range(3 if options["address"] == "local" else 1)):
+    """ray.init; a cluster begun here gets five tries, for on a busy machine Ray gives up after 30 s."""
+    for left in reversed(range(5 if options["address"] == "local" else 1)):
         try:
             ray.init(**options)
             return
