@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -33,18 +34,19 @@ STATE = np.dtype(
 )
 """From the streaming process. moving: the set-point is not at rest. fault: its name; empty for none."""
 
-NOTHING, TARGET, STOP = 0, 1, 2
+TARGET, STOP = 1, 2
 COMMAND = np.dtype(
     [
         ("begin", "u8"),
         ("kind", "i8"),
         ("stamp_ns", "i8"),
         ("T_base_hand", "f8", (4, 4)),
-        ("heartbeat_ns", "i8"),
         ("end", "u8"),
     ]
 )
-"""From the loop. heartbeat_ns is written by itself, outside the numbering."""
+"""From the loop."""
+
+_TRIES, _NAP_S = 20, 0.0005
 
 
 class Block:
@@ -65,13 +67,22 @@ class Block:
     def number(self) -> int:
         return int(self.here["end"])
 
-    def read(self) -> Any:
-        """A copy (numpy.void) that belongs together."""
+    def read(self, within_s: float = 0.0) -> Any:
+        """A copy (numpy.void) that belongs together; None if the writer leaves it half written for so long.
+
+        A writer that died in the middle never ends it, and one that this process keeps from the CPU only
+        does if this sleeps: so it does not spin.
+        """
+        deadline = time.monotonic() + within_s
         while True:
-            end = self.here["end"]
-            copy = self._array.copy()[0]
-            if self.here["begin"] == end and copy["end"] == end:
-                return copy
+            for _ in range(_TRIES):
+                end = self.here["end"]
+                copy = self._array.copy()[0]
+                if self.here["begin"] == end and copy["end"] == end:
+                    return copy
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(_NAP_S)
 
 
 def create() -> int:

@@ -68,14 +68,18 @@ class UR:
                     f"{self.setup.host} was not ready within {_OPENS_WITHIN_S:g} s; try again",
                 )
             time.sleep(0.002)
-        self.about = json.loads(self._state.read()["message"])
+        self.about = json.loads(self._read()["message"])
 
     def _raise_fault(self) -> None:
         # looked at first: a process that leaves a fault has written it before it ends
         ended = self._process.poll()
         here = self._state.here
         if here["fault"]:
-            record = self._state.read()
+            record = self._state.read(self._patience_s)
+            if record is None:
+                raise UrError(
+                    "driver_failed", "the streaming process died while it told of a fault"
+                )
             raise UrError(record["fault"].decode(), record["message"].decode(errors="replace"))
         if ended is not None:
             if ended < 0:  # a signal: ur-rtde may crash when its connection breaks
@@ -90,6 +94,18 @@ class UR:
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "without a word"
 
+    @property
+    def _patience_s(self) -> float:
+        """How long the streaming process may be silent."""
+        return 2 * self.setup.max_silence_s + 0.05
+
+    def _read(self) -> Any:
+        record = self._state.read(self._patience_s)
+        if record is None:
+            self._raise_fault()
+            raise _stalled(self._patience_s)
+        return record
+
     def now_ns(self) -> int:
         """time.monotonic_ns"""
         return time.monotonic_ns()
@@ -97,16 +113,12 @@ class UR:
     def state(self) -> RobotState:
         """The newest packet's state, at once. Raises UrError if the arm is lost or stopped by itself."""
         self._raise_fault()
-        record = self._state.read()
+        record = self._read()
         stamp_ns = int(record["stamp_ns"])
         silent_s = (time.monotonic_ns() - stamp_ns) * 1e-9
         # The streaming process watches the controller; this watches the streaming process.
-        if silent_s > 2 * self.setup.max_silence_s + 0.05:
-            raise UrError(
-                "stream_stalled",
-                f"no state for {silent_s * 1e3:.0f} ms: the streaming process does not get the CPU; give it "
-                "real-time priority, or stop other programs",
-            )
+        if silent_s > self._patience_s:
+            raise _stalled(silent_s)
         return RobotState(
             stamp_ns,
             record["T_base_hand"].copy(),
@@ -161,6 +173,14 @@ class UR:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _stalled(silent_s: float) -> UrError:
+    return UrError(
+        "stream_stalled",
+        f"no state for {silent_s * 1e3:.0f} ms: the streaming process does not get the CPU; give it "
+        "real-time priority, or stop other programs",
+    )
 
 
 def open_robot(

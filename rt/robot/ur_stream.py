@@ -147,6 +147,7 @@ class Stream:
 
     def _armed(self) -> None:
         if not self.control.setWatchdog(self.setup.watchdog_hz):
+            self.control.stopScript()
             raise UrError(
                 "no_watchdog", f"{self.setup.host} does not arm its watchdog; nothing moves"
             )
@@ -234,22 +235,31 @@ class Stream:
         now_s = now_ns * 1e-9
         if self.command.number != self.seen:
             command = self.command.read()
-            self.seen = int(command["end"])
-            if command["kind"] == TARGET and not self.over.is_set():
-                if not self.playing:
-                    self._call_for_program(now_ns)
-                if self.follower is None:
-                    T_base_hand = transform(self.packet.pose) @ self.T_tcp_hand
-                    horizon_s = HORIZON_PERIODS / self.setup.rate_hz
-                    self.follower = Follower(T_base_hand, self.setup.limits(), horizon_s)
-                self.follower.go(command["T_base_hand"], now_s)
-                self.target_ns, self.expired = int(command["stamp_ns"]), False
-            elif command["kind"] == STOP:
-                self.halt(now_s)
+            if command is None:
+                pass  # half written: its writer does not get the CPU, or has died; looked at again
+            elif command["kind"] == TARGET and not self.playing and not self.over.is_set():
+                # Kept until the program runs: a set-point that went ahead meanwhile would make it jump.
+                self._call_for_program(now_ns)
+                return
+            else:
+                self.seen = int(command["end"])
+                self._take(command, now_s)
         age_s = (now_ns - self.target_ns) * 1e-9
         if self.follower and not self.expired and age_s > self.setup.max_target_age_s:
             self.follower.stop(now_s)
             self.expired = True
+
+    def _take(self, command: Any, now_s: float) -> None:
+        """A command that is whole: a target for the set-point, or to stop it."""
+        if command["kind"] == TARGET and not self.over.is_set():
+            if self.follower is None:
+                T_base_hand = transform(self.packet.pose) @ self.T_tcp_hand
+                horizon_s = HORIZON_PERIODS / self.setup.rate_hz
+                self.follower = Follower(T_base_hand, self.setup.limits(), horizon_s)
+            self.follower.go(command["T_base_hand"], now_s)
+            self.target_ns, self.expired = int(command["stamp_ns"]), False
+        elif command["kind"] == STOP:
+            self.halt(now_s)
 
     def _call_for_program(self, now_ns: int) -> None:
         if not self.starting_until_ns:
