@@ -175,9 +175,8 @@ def run_command(figure: Figure, folder: Path) -> None:
 
 def blocks(stored: dict[str, Json]) -> dict[str, str]:
     """Markdown of every block that the stored summaries can make."""
-    made = {
-        name: _block(name, stored[name]) for name in ("servo", "trials", "jump") if name in stored
-    }
+    names = [name for name in ("servo", "trials", "sensor", "jump") if name in stored]
+    made: dict[str, str] = {name: _block(name, stored[name]) for name in names}
     rows = measured(stored)
     if rows:
         made["measured"] = "\n".join(["| what | figure | command |", "| --- | --- | --- |", *rows])
@@ -185,9 +184,9 @@ def blocks(stored: dict[str, Json]) -> dict[str, str]:
 
 
 def _block(name: str, summary: Json) -> str:
-    picture = f"![{summary['title']}](docs/{name}.png)"
+    picture = [f"![{summary['title']}](docs/{name}.png)", ""] if FIGURES[name].picture else []
     said = f"`{summary['command']}` ({summary['machine']}):"
-    return "\n".join([picture, "", said, "", *summary["table"]])
+    return "\n".join([*picture, said, "", *summary["table"]])
 
 
 def fill(text: str, made: dict[str, str]) -> str:
