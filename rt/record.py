@@ -100,9 +100,10 @@ class Recorder:
     """The loop's end of a flight record: a ring, and the process that writes it to a file."""
 
     def __init__(
-        self, path: str | Path | None, header: Mapping[str, Any], slots: int = 512
+        self, path: str | Path | None, header: Mapping[str, Any], slots: int = 2048
     ) -> None:
-        """path: the file; None for a ring without a file, for others to read."""
+        """path: the file; None for a ring without a file, for others to read. slots: cycles that may wait
+        for a writer whom a busy computer keeps waiting; 2048 take 38 MB and last 68 s at 30 Hz."""
         self.path = None if path is None else Path(path)
         self._header, self._slots = header, slots
         self._process: subprocess.Popen[bytes] | None = None

@@ -225,10 +225,13 @@ def _transforms(record: np.void, unix_ns: int) -> Message:
     for name in ("command", "goal"):
         if not np.isnan(record[name]).any():
             known.append((name, top_down(*record[name])))
-    for name, T in known:
+    if not known:
+        return message
+    turns = Rotation.from_matrix(np.stack([T[:3, :3] for _, T in known])).as_quat().tolist()
+    for (name, T), turn in zip(known, turns, strict=True):  # x, y, z, w
         transform = message.transforms.add(parent_frame_id="base", child_frame_id=name)
         transform.timestamp.FromNanoseconds(max(unix_ns, 0))
-        _place(transform.translation, transform.rotation, T[:3, 3].tolist(), _quaternion(T[:3, :3]))
+        _place(transform.translation, transform.rotation, T[:3, 3].tolist(), turn)
     return message
 
 
@@ -240,10 +243,6 @@ def _candidates(record: np.void, unix_ns: int) -> Message:
         turn = (0.0, 0.0, float(np.sin(theta / 2)), float(np.cos(theta / 2)))
         _place(pose.position, pose.orientation, (x, y, 0.0), turn)
     return message
-
-
-def _quaternion(R: NDArray[np.float64]) -> Sequence[float]:
-    return tuple(Rotation.from_matrix(R).as_quat().tolist())  # x, y, z, w
 
 
 def _place(where: Any, turn: Any, position: Sequence[float], quaternion: Sequence[float]) -> None:

@@ -165,7 +165,7 @@ def _sweep() -> None:
 class Ring:
     """The producer's end. `put` costs some tens of microseconds and waits for nobody."""
 
-    def __init__(self, header: Mapping[str, Any], slots: int = 512) -> None:
+    def __init__(self, header: Mapping[str, Any], slots: int = 2048) -> None:
         """header: whatever JSON can hold; see rt.record.flight_header. Raises RingError if the shared
         memory cannot be had."""
         if not 2 <= slots <= MAX_SLOTS:
