@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint sanitize clean
+.PHONY: help demo test lint sanitize aarch64 wheel clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # `rt.native` is compiled, so C++ sources count; Python sources are used where they lie (editable).
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard rt/native/*.cpp rt/native/*.h)
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard rt/native/*.c
 	touch $@
 
 $(VENV)/.installed-dev: $(STAMP)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -e '.[train,calib,physics,tensorrt-rtx,dev]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -e '.[train,calib,physics,ur,realsense,tensorrt-rtx,view,cluster,dev]'
 	touch $@
 
 demo: $(STAMP) ## Set up .venv and watch the simulated arm find a grasp
@@ -36,5 +36,14 @@ sanitize: ## Run every path of the native kernels under ASan and UBSan, then TSa
 	tests/sanitize/run.sh address,undefined
 	tests/sanitize/run.sh thread
 
+aarch64: ## Cross-compile the native kernels for aarch64 and run them under qemu-user (skips without)
+	tests/sanitize/aarch64.sh
+
+wheel: ## Build the sdist, and from it a wheel for this Python, into dist/
+	rm -rf build/wheel-venv dist
+	$(PYTHON) -m venv build/wheel-venv
+	build/wheel-venv/bin/python -m pip install --quiet -c constraints.txt build
+	PIP_CONSTRAINT=constraints.txt build/wheel-venv/bin/python -m build
+
 clean: ## Remove what this file made
-	rm -rf $(VENV) build
+	rm -rf $(VENV) build dist

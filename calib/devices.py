@@ -105,8 +105,26 @@ def open_cell(robot: str, camera: str, **options: Any) -> CalibrationCell:
 
     return CalibrationCell(
         parts[0],
-        parts[1],
+        _Camera(parts[1]),
         f"{robot}+{camera}",
         options.get("stream", ""),
         lambda period_ns: time.sleep(period_ns * 1e-9),
     )
+
+
+class _Camera:
+    """A camera of rt.camera, with its intrinsics as calibration has them."""
+
+    def __init__(self, camera: Any) -> None:
+        self._camera, ours = camera, camera.intrinsics
+        if any(ours.distortion) and ours.distortion_model != "brown_conrady":
+            raise CalibrationError(
+                f"the camera's distortion model is {ours.distortion_model}, OpenCV's is brown_conrady; "
+                "choose another --stream"
+            )
+        dist = (*ours.distortion, 0.0, 0.0, 0.0, 0.0, 0.0)[:5]
+        numbers = (ours.width_px, ours.height_px, ours.fx_px, ours.fy_px, ours.cx_px, ours.cy_px)
+        self.intrinsics = Camera(*numbers, dist)
+
+    def read_latest(self, max_age_s: float) -> ImageFrame:
+        return self._camera.read_latest(max_age_s)

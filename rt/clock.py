@@ -12,9 +12,10 @@ import ctypes.util
 import gc
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -69,6 +70,8 @@ class Stopwatch:
 
     def __init__(self, stages: Sequence[str], now: Callable[[], int] = time.perf_counter_ns):
         self.histograms = {stage: Histogram() for stage in stages}
+        self._number = {stage: i for i, stage in enumerate(stages)}
+        self._newest_ms = [math.nan] * len(stages)
         self._now, self._last = now, now()
         self._began = self._last
 
@@ -77,12 +80,21 @@ class Stopwatch:
 
     def lap(self, stage: str) -> None:
         now = self._now()
-        self.histograms[stage].add(now - self._last)
+        self._add(stage, now - self._last)
         self._last = now
 
     def whole(self, stage: str) -> None:
         """Everything since `start`."""
-        self.histograms[stage].add(self._now() - self._began)
+        self._add(stage, self._now() - self._began)
+
+    def _add(self, stage: str, ns: int) -> None:
+        self.histograms[stage].add(ns)
+        self._newest_ms[self._number[stage]] = ns * 1e-6
+
+    def take_ms(self) -> list[float]:
+        """The newest time of each stage, nan for those without one since the last call."""
+        newest, self._newest_ms = self._newest_ms, [math.nan] * len(self._newest_ms)
+        return newest
 
 
 class Clock:
@@ -183,9 +195,13 @@ def real_time(mode: str = "auto", cpu: int | None = None) -> Iterator[list[str]]
     refused = []
     affinity = os.sched_getaffinity(0)
     policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    helpers = [int(t) for t in os.listdir("/proc/self/task") if int(t) != threading.get_native_id()]
     try:
         # Threads and children started meanwhile fall back to normal: only the loop is urgent.
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(50))
+        # Threads that exist already (a camera's) share the interpreter lock with the loop: one that is
+        # put to sleep with the lock in its hand would hold the loop up.
+        _schedule(helpers, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, 49)
     except OSError as error:
         refused.append(
             f"SCHED_FIFO refused ({error.strerror}): add '@realtime - rtprio 95' to "
@@ -221,3 +237,10 @@ def real_time(mode: str = "auto", cpu: int | None = None) -> Iterator[list[str]]
             libc.munlockall()
         os.sched_setaffinity(0, affinity)
         os.sched_setscheduler(0, policy, parameter)
+        _schedule(helpers, policy, parameter.sched_priority)
+
+
+def _schedule(threads: Sequence[int], policy: int, priority: int) -> None:
+    for thread in threads:
+        with suppress(OSError):  # it may have ended
+            os.sched_setscheduler(thread, policy, os.sched_param(priority))

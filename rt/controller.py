@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.pose import METRES_PER_RADIAN, from_top_down, planar, top_down, wrap_theta
+from rt.pose import METRES_PER_RADIAN, from_top_down, planar, to_view, top_down, wrap_theta
 
 RADIUS_M = 0.06
 """How far candidates reach. Local, so that the hand follows the gradient to the nearest object and
@@ -109,20 +109,19 @@ class Told:
     actions: NDArray[np.float32]
     """(N, 3): all that was weighed, in the view."""
     distances: NDArray[np.float32]
-    """(N,) of each [m]."""
+    """(N,) of each [m], as this view has it."""
     best: int
     """Index of the one chosen."""
     goal: NDArray[np.float64]
     """(4,) hand in base: where to go."""
     move: NDArray[np.float64]
     """(3,) of dx, dy [m], dyaw [rad] of the commanded hand: part of the way there."""
+    symmetry: int = 0
+    """In which of its symmetries the view was looked at (`symmetry`)."""
 
 
 class Paper:
     """Algorithm 1, with no memory: candidates, the least, `ratio` of the way."""
-
-    looks = 1
-    """Calls of the network in one period, at most."""
 
     def __init__(self, ratio: float, n: int, rng: np.random.Generator) -> None:
         self.ratio, self.n, self.rng = ratio, n, rng
@@ -137,49 +136,109 @@ class Paper:
         """view (64, 64) as seen from the hand `seen_from` (4,); the hand is now told to be at
         `commanded` (4,). The goal is a place in base, so an old frame is only old news."""
         actions = candidates(self.rng, self.n)
-        distances = self.weigh(distance, view, actions)
+        distances = distance(view, actions)
         best = select(actions, distances)
         goal = place(seen_from, actions[best])
         return Told(actions, distances, best, goal, step(commanded, goal, self.ratio))
 
-    def weigh(
-        self,
-        distance: DistanceFunction,
-        view: NDArray[np.float32],
-        actions: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
-        """The distance (N,) of every candidate."""
-        return distance(view, actions)
 
+class Ensemble(Paper):
+    """Algorithm 1 with a memory: goals that stay in base, each with the mean of what the last views said.
 
-NEAR_M = 0.02
-"""Predicted distance below which `Symmetric` takes its four looks."""
+    A view's distances are off by more than a grasp is wide, and the least of many candidates is the one
+    with the luckiest error. So the best candidates are kept as places in base and weighed again in the
+    next views, and the goal is the one with the least mean. A new candidate has been seen once: it must
+    beat the kept ones by the doubt that is left in one look, which keeps the hand from turning back and
+    forth between two grasps. Some of the new ones are drawn around the best, as in the cross-entropy
+    method. Each view is looked at in another of its eight symmetries (`symmetry`), so that the mean is
+    over them too. Where nothing near is good the search widens, to leave an object without a grasp.
 
-
-class Symmetric(Paper):
-    """Algorithm 1; near a grasp, on the mean of four looks at the same view: as it is, turned by half a
-    turn, and both in the mirror.
-
-    A parallel hand is its own half turn and its own mirror image, so the true distance is the same in
-    all four. The network's errors are not, and a mean of four is nearer to the truth than one. Far
-    away that brings nothing (which object is taken matters more), so there it looks once.
+    One call of the network in a cycle, with as many candidates as the paper's.
     """
 
-    looks = 4
+    def __init__(self, ratio: float, n: int, rng: np.random.Generator) -> None:
+        super().__init__(ratio, n, rng)
+        self.goals = np.empty((0, 4))
+        """(K, 4) hands in base."""
+        self.mean_m, self.views = np.empty(0), np.empty(0)
+        """(K,) distance of each, and in how many views it was weighed, at most MEMORY."""
+        self.best_m = np.inf
+        self.symmetry = -1
 
-    def weigh(
+    def __call__(
         self,
         distance: DistanceFunction,
         view: NDArray[np.float32],
-        actions: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
-        total = distance(view, actions)
-        if total.min() > NEAR_M:
-            return total
-        for x, y in ((-1, -1), (-1, 1), (1, -1)):
-            seen = np.ascontiguousarray(view[::y, ::x])
-            total = total + distance(seen, actions * np.array([x, y, x * y], np.float32))
-        return total / np.float32(4)
+        seen_from: NDArray[np.float64],
+        commanded: NDArray[np.float64],
+    ) -> Told:
+        kept = to_view(self.goals, seen_from).astype(np.float32)
+        fresh = self.fresh(self.n - len(kept), kept)
+        actions = np.concatenate([fresh, kept])
+        self.symmetry = (self.symmetry + 1) % 8
+        distances = distance(*symmetry(self.symmetry, view, actions))
+
+        self.views = np.append(np.ones(len(fresh)), np.minimum(self.views + 1, MEMORY))
+        self.mean_m = np.append(distances[: len(fresh)], self.mean_m)
+        self.mean_m += (distances - self.mean_m) / self.views
+        doubtful_m = self.mean_m + DOUBT_M * (self.views**-0.5 - MEMORY**-0.5)
+        order = np.argsort(doubtful_m, kind="stable")[: self.n // 4]
+        places = np.concatenate([place_all(seen_from, fresh), self.goals])
+        self.goals, self.mean_m, self.views = (a[order] for a in (places, self.mean_m, self.views))
+        best = int(order[0])
+        self.best_m = float(doubtful_m[best])
+        goal = self.goals[0].copy()
+        goal[2] = seen_from[2]
+        move = step(commanded, goal, self.ratio)
+        return Told(actions, distances, best, goal, move, self.symmetry)
+
+    def fresh(self, n: int, kept: NDArray[np.float32]) -> NDArray[np.float32]:
+        """New candidates (n, 3): the paper's, wider where nothing is good; a quarter around the best kept."""
+        if self.best_m > FAR_M:
+            return candidates(self.rng, n, WIDE_M, np.pi / 2)
+        actions, around = candidates(self.rng, n), n // 4
+        if around:
+            which = self.rng.integers(min(len(kept), _ELITE), size=around)
+            spread = self.rng.standard_normal((around, 3)) * (1, 1, 1 / METRES_PER_RADIAN)
+            actions[-around:] = kept[which] + AROUND_M * spread
+        return actions
+
+
+MEMORY = 8
+"""Views that a mean is over, as each of a view's symmetries comes once: about a quarter of a second at
+30 Hz. Longer is steadier, shorter follows an object that moves."""
+
+DOUBT_M = 0.01
+"""Error of the network in one look at a place near a grasp, by standard deviation."""
+
+FAR_M = 0.015
+"""If the best goal's distance is more than this (the network's mean error over the view), no grasp is
+known: candidates then reach as far as WIDE_M."""
+
+WIDE_M = 0.15
+"""Most of what a view shows."""
+
+AROUND_M = 0.005
+"""Spread of new candidates around the best kept ones, in the grasp metric: what a grasp forgives."""
+_ELITE = 8
+"""How many those are."""
+
+
+def symmetry(
+    k: int, view: NDArray[np.float32], actions: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The k-th (modulo 8) of the same view and actions: mirrored in x, in y, and in the diagonal.
+
+    A parallel hand is its own half turn and its own mirror image, and a view is square, so the true
+    distances (N,) are the same in all eight. The network's errors are not.
+    """
+    x, y = 1 - 2 * (k & 1), 1 - 2 * (k >> 1 & 1)
+    view, actions = view[::y, ::x], actions * np.array([x, y, x * y], np.float32)
+    if k >> 2 & 1:
+        actions[:, [0, 1]] = actions[:, [1, 0]]
+        actions[:, 2] = wrap_theta(np.float32(np.pi / 2) - actions[:, 2])
+        view = view.T
+    return np.ascontiguousarray(view), actions
 
 
 def place(hand: NDArray[np.float64], action: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -187,5 +246,13 @@ def place(hand: NDArray[np.float64], action: NDArray[np.floating]) -> NDArray[np
     return np.array(from_top_down(top_down(*hand) @ planar(action)))
 
 
-CONTROLLERS: dict[str, type[Paper]] = {"paper": Paper, "symmetric": Symmetric}
+def place_all(hand: NDArray[np.float64], actions: NDArray[np.floating]) -> NDArray[np.float64]:
+    """`place` for actions (N, 3): hands (N, 4)."""
+    x, y, theta = actions.T.astype(np.float64)
+    c, s, yaw = np.cos(hand[3]), np.sin(hand[3]), hand[3] - theta
+    places = [hand[0] + x * c + y * s, hand[1] + x * s - y * c, np.full(len(x), hand[2])]
+    return np.stack([*places, np.arctan2(np.sin(yaw), np.cos(yaw))], axis=-1)
+
+
+CONTROLLERS: dict[str, type[Paper]] = {"paper": Paper, "ensemble": Ensemble}
 """By the name that the user gives."""

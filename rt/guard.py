@@ -1,10 +1,10 @@
 """Everything that may limit, hold or stop the arm, as one table: ROWS. Its limits: Limits.
 
-The cycle tells the guard what it knows (`Situation`) as it comes to know it: `input` (the clock, the
-robot's state), `frame` (its age), `view`, `answer` (the network's distances) and `command` (a hand
-pose about to be sent). A row whose
-quantity is beyond its limit is recorded under its name and then clamps the command, holds the arm
-for this cycle (raises Hold), or ends the run (raises Stop).
+The loop tells the guard what it knows (`Situation`) as it comes to know it: `start` (before anything
+moves), `input` (the clock, the robot's state), `frame` (its age), `view`, `answer` (the network's
+distances) and `command` (a hand pose about to be sent). A row whose quantity is beyond its limit is
+recorded under its name and then clamps the command, holds the arm for this cycle (raises Hold), or
+ends the run (raises Stop). Heights are above the table, `base` is the table's frame (rt.cell).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.robot import RobotState
+
 Hand = NDArray[np.float64]
 """(4,) of x, y, z [m], yaw [rad] in base."""
 
@@ -31,26 +33,49 @@ class Limits:
     """Oldest frame to act on, from the middle of its exposure [s]."""
     max_exposure_gap_s: float = 0.02
     """How far a frame's exposure may lie outside the known poses of the hand [s]."""
+    max_same_views: int = 2
+    """New frames in a row that may show the very same picture though the hand has moved."""
     max_state_age_s: float = 0.10
     """Oldest robot state to act on [s]."""
+    max_target_age_s: float = 0.10
+    """How late, after its period, a new target may follow the last one [s]; the arm's own limit too."""
     min_view_filled: float = 0.5
     """Least fraction of the view's pixels with a return."""
     min_spread_m: float = 0.002
     """Least difference between the best and the worst candidate's distance [m]."""
+    max_distance_m: float = 1.0
+    """Greatest distance, and least negative one times -10, that a network can mean [m]."""
     max_speed_m_s: float = 0.5
     """Fastest commanded motion [m/s]: a cycle's step is shortened to it."""
+    max_acceleration_m_s2: float = 20.0
+    """Greatest change of the commanded motion [m/s^2]; the driver smooths the arm's own far below."""
     max_turn_deg_s: float = 180.0
     """Fastest commanded turn [deg/s]: a UR wrist's own limit."""
+    max_step_m: float = 0.20
+    """Farther than this from the last command is a fault, not a motion [m]."""
+    max_step_deg: float = 180.0
+    """The same for a turn [deg]."""
     workspace_min_m: tuple[float, float] = (-0.5, -0.5)
     """Least x, y of the hand in base [m]."""
     workspace_max_m: tuple[float, float] = (0.5, 0.5)
     """Greatest x, y of the hand in base [m]."""
     min_height_m: float = 0.10
-    """Least z of the hand in base [m] during the approach."""
+    """Least height of the fingertips above the table during the approach [m]."""
+    min_grasp_height_m: float = 0.002
+    """Least height of the fingertips above the table in the last centimetres [m]."""
+    max_height_m: float = 0.60
+    """Greatest height of the fingertips above the table [m]."""
     margin_m: float = 0.02
-    """How far outside workspace and height the arm may be found before it is stopped [m]."""
+    """How far outside workspace and heights the arm may be found before it is stopped [m]; in the last
+    centimetres it is stopped below the table."""
+    max_tilt_deg: float = 5.0
+    """How far the hand's approach may lean from straight down [deg]."""
     max_following_error_m: float = 0.10
     """Farthest that the arm may be from where it is commanded [m]."""
+    max_force_N: float = 50.0
+    """Greatest force on the hand, beyond what it felt at the start [N]."""
+    max_torque_Nm: float = 10.0
+    """Greatest torque on the hand, beyond what it felt at the start [N m]."""
     max_missed_in_a_row: int = 10
     """Deadlines missed one after another."""
     max_held_s: float = 2.0
@@ -88,15 +113,42 @@ class Situation:
     """Measured."""
     commanded: Hand
     """Sent in the last cycle."""
+    before: Hand | None = None
+    """Sent in the cycle before that; None: the arm stood still."""
+    state: RobotState | None = None
+    """All that the arm says of itself."""
+    floor_m: float | None = None
+    """Least height in this phase; None: limits.min_height_m."""
+    operator_stop: int = 0
+    """Asked for by a signal or the live page."""
+    wrong_model: int = 0
+    """Values in which the model and the cell differ; said in `details`."""
+    tilt_deg: float = 0.0
+    force_N: float = 0.0
+    torque_Nm: float = 0.0
     missed_in_a_row: int = 0
     held_s: float = 0.0
     state_age_s: float = 0.0
+    target_late_s: float = 0.0
+    """Since the last target was sent, less one period."""
     frame_age_s: float = 0.0
     exposure_gap_s: float = 0.0
+    other_intrinsics: int = 0
+    """1 if the frame's are not those that the view was made for."""
     view_filled: float = 0.0
+    same_views: int = 0
+    """Frames in a row that show what the one before did, from elsewhere."""
     distances: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    thought_s: float = 0.0
+    """From the state that the command follows from to now, when it is about to be sent."""
     command: Hand = field(default_factory=lambda: np.zeros(4))
     """About to be sent."""
+    details: dict[str, str] = field(default_factory=dict)
+    """More to say about a row, by its name."""
+
+    @property
+    def floor(self) -> float:
+        return self.limits.min_height_m if self.floor_m is None else self.floor_m
 
     @property
     def outside_m(self) -> float:
@@ -104,7 +156,13 @@ class Situation:
 
     @property
     def below_floor_m(self) -> float:
-        return self.limits.min_height_m - float(self.hand[2])
+        """Beyond the margin; the table has none."""
+        floor = max(self.floor - self.limits.margin_m, 0.0)
+        return floor - float(self.hand[2])
+
+    @property
+    def above_ceiling_m(self) -> float:
+        return float(self.hand[2]) - self.limits.max_height_m
 
     @property
     def following_error_m(self) -> float:
@@ -115,6 +173,11 @@ class Situation:
         return int((~np.isfinite(self.distances)).sum())
 
     @property
+    def farthest_m(self) -> float:
+        """What is below zero counts ten times: no distance is, but a network may be a little off."""
+        return float(max(self.distances.max(), -10 * self.distances.min()))
+
+    @property
     def spread_m(self) -> float:
         return float(np.ptp(self.distances))
 
@@ -123,12 +186,32 @@ class Situation:
         return int((~np.isfinite(self.command)).sum())
 
     @property
+    def command_step_m(self) -> float:
+        return float(np.linalg.norm(self.command[:3] - self.commanded[:3]))
+
+    @property
+    def command_step_deg(self) -> float:
+        return math.degrees(abs(self.command[3] - self.commanded[3]))
+
+    @property
+    def command_acceleration_m_s2(self) -> float:
+        change = self.command[:3] - self.commanded[:3] - self.last_step
+        return float(np.linalg.norm(change)) / self.period_s**2
+
+    @property
+    def last_step(self) -> NDArray[np.float64]:
+        """(3,) m: what the last cycle commanded."""
+        if self.before is None:
+            return np.zeros(3)
+        return np.asarray(self.commanded[:3] - self.before[:3])
+
+    @property
     def command_speed_m_s(self) -> float:
-        return float(np.linalg.norm(self.command[:3] - self.commanded[:3])) / self.period_s
+        return self.command_step_m / self.period_s
 
     @property
     def command_turn_deg_s(self) -> float:
-        return math.degrees(abs(self.command[3] - self.commanded[3])) / self.period_s
+        return self.command_step_deg / self.period_s
 
     @property
     def command_outside_m(self) -> float:
@@ -136,7 +219,11 @@ class Situation:
 
     @property
     def command_below_floor_m(self) -> float:
-        return self.limits.min_height_m - float(self.command[2])
+        return self.floor - float(self.command[2])
+
+    @property
+    def command_above_ceiling_m(self) -> float:
+        return float(self.command[2]) - self.limits.max_height_m
 
 
 def _outside_m(hand: Hand, limits: Limits) -> float:
@@ -147,6 +234,12 @@ def _outside_m(hand: Hand, limits: Limits) -> float:
 def _shorten(s: Situation) -> Hand:
     part = s.limits.max_speed_m_s / s.command_speed_m_s
     return np.append(s.commanded[:3] + part * (s.command[:3] - s.commanded[:3]), s.command[3])
+
+
+def _soften(s: Situation) -> Hand:
+    part = s.limits.max_acceleration_m_s2 / s.command_acceleration_m_s2
+    change = s.command[:3] - s.commanded[:3] - s.last_step
+    return np.append(s.commanded[:3] + s.last_step + part * change, s.command[3])
 
 
 def _slow_turn(s: Situation) -> Hand:
@@ -160,7 +253,11 @@ def _into_workspace(s: Situation) -> Hand:
 
 
 def _up_to_floor(s: Situation) -> Hand:
-    return np.array([*s.command[:2], s.limits.min_height_m, s.command[3]])
+    return np.array([*s.command[:2], s.floor, s.command[3]])
+
+
+def _down_to_ceiling(s: Situation) -> Hand:
+    return np.array([*s.command[:2], s.limits.max_height_m, s.command[3]])
 
 
 @dataclass(frozen=True)
@@ -188,22 +285,37 @@ _CLAMP, _HOLD, _STOP = Action.CLAMP, Action.HOLD, Action.STOP
 # ruff: noqa: E501  (a table has the width of its columns)
 ROWS: tuple[Row, ...] = (
     # when       name                action  quantity                 at most/least its limit            unit         remedy
+    Row("start", "wrong_model", _STOP, "wrong_model", "most", 0, "refusal", "nothing was opened"),
+    Row("input", "operator_stop", _STOP, "operator_stop", "most", 0, "requests", "start again when it is safe"),
     Row("input", "missed_deadlines", _STOP, "missed_in_a_row", "most", "max_missed_in_a_row", "in a row", "lower --rate or --candidates"),
     Row("input", "held_too_long", _STOP, "held_s", "most", "max_held_s", "s", "see what held it"),
     Row("input", "state_age", _STOP, "state_age_s", "most", "max_state_age_s", "s", "check the connection to the robot"),
+    Row("input", "target_age", _STOP, "target_late_s", "most", "max_target_age_s", "s", "the loop stalled: lower --candidates, or see what else runs here"),
+    Row("input", "force", _STOP, "force_N", "most", "max_force_N", "N", "the hand met something: look, then move it by the pendant"),
+    Row("input", "torque", _STOP, "torque_Nm", "most", "max_torque_Nm", "N m", "the hand met something: look, then move it by the pendant"),
+    Row("input", "tilt", _STOP, "tilt_deg", "most", "max_tilt_deg", "deg", "turn the hand to look straight down; check T_flange_hand"),
     Row("input", "outside_workspace", _STOP, "outside_m", "most", "margin_m", "m", "bring the arm into the workspace, or widen it"),
-    Row("input", "below_floor", _STOP, "below_floor_m", "most", "margin_m", "m", "raise the arm, or lower min_height_m"),
+    Row("input", "below_floor", _STOP, "below_floor_m", "most", 0, "m", "raise the arm, or lower min_height_m; check the table's height"),
+    Row("input", "above_ceiling", _STOP, "above_ceiling_m", "most", "margin_m", "m", "lower the arm, or raise max_height_m"),
     Row("input", "following_error", _STOP, "following_error_m", "most", "max_following_error_m", "m", "the arm does not follow: check its state"),
+    Row("frame", "intrinsics", _STOP, "other_intrinsics", "most", 0, "differences", "the camera changed its mode: start again"),
     Row("frame", "frame_age", _HOLD, "frame_age_s", "most", "max_frame_age_s", "s", "check the camera's cable and frame rate"),
     Row("frame", "exposure_gap", _HOLD, "exposure_gap_s", "most", "max_exposure_gap_s", "s", "the hand's pose at the exposure is not known: check both clocks"),
     Row("view", "view_filled", _HOLD, "view_filled", "least", "min_view_filled", "of the view", "check the mount and the camera's nearest depth"),
+    Row("view", "same_view", _HOLD, "same_views", "most", "max_same_views", "frames", "the camera repeats one picture: restart it"),
     Row("answer", "not_finite", _STOP, "not_finite", "most", 0, "distances", "the model or its input is broken"),
+    Row("answer", "implausible", _STOP, "farthest_m", "most", "max_distance_m", "m", "no distance is like that: the model or its input is broken"),
     Row("answer", "flat_distances", _HOLD, "spread_m", "least", "min_spread_m", "m", "the network sees no grasp: look at the view"),
+    Row("command", "late_command", _STOP, "thought_s", "most", "max_target_age_s", "s", "the cycle stalled: lower --candidates, or see what else runs here"),
     Row("command", "bad_command", _STOP, "command_not_finite", "most", 0, "numbers", "report this: the controller is broken"),
+    Row("command", "step", _STOP, "command_step_m", "most", "max_step_m", "m", "report this: no controller asks for that"),
+    Row("command", "rotation", _STOP, "command_step_deg", "most", "max_step_deg", "deg", "report this: no controller asks for that"),
+    Row("command", "acceleration", _CLAMP, "command_acceleration_m_s2", "most", "max_acceleration_m_s2", "m/s^2", _soften),
     Row("command", "speed", _CLAMP, "command_speed_m_s", "most", "max_speed_m_s", "m/s", _shorten),
     Row("command", "turn", _CLAMP, "command_turn_deg_s", "most", "max_turn_deg_s", "deg/s", _slow_turn),
     Row("command", "workspace", _CLAMP, "command_outside_m", "most", 0, "m", _into_workspace),
     Row("command", "floor", _CLAMP, "command_below_floor_m", "most", 0, "m", _up_to_floor),
+    Row("command", "ceiling", _CLAMP, "command_above_ceiling_m", "most", 0, "m", _down_to_ceiling),
 )
 # fmt: on
 
@@ -232,13 +344,26 @@ class Guard:
             # Written so that NaN is beyond every limit.
             if value <= limit + slack if row.at == "most" else value >= limit - slack:
                 continue
-            self.counts[row.name] += 1
-            event = {"cycle": cycle, "name": row.name, "action": row.action.value}
-            self.events.append({**event, "value": value, "limit": limit, "unit": row.unit})
+            self.record(row.name, row.action.value, cycle, value, limit, row.unit)
             if callable(row.remedy):
                 situation.command = row.remedy(situation)
                 continue
-            message = (
-                f"{row.name}: {value:.4g} {row.unit}, must be at {row.at} {limit:g}; {row.remedy}"
-            )
+            message = f"{row.name}: {value:.4g} {row.unit}, must be at {row.at} {limit:g}"
+            if row.name in situation.details:
+                message += f" ({situation.details[row.name]})"
+            message += f"; {row.remedy}"
             raise (Hold if row.action is Action.HOLD else Stop)(message)
+
+    def record(
+        self,
+        name: str,
+        action: str,
+        cycle: int,
+        value: float = math.nan,
+        limit: float = math.nan,
+        unit: str = "",
+    ) -> None:
+        """Remember an event: a row's, or a device's that stopped the arm by itself."""
+        self.counts[name] += 1
+        event = {"cycle": cycle, "name": name, "action": action}
+        self.events.append({**event, "value": value, "limit": limit, "unit": unit})

@@ -20,12 +20,14 @@ from rich.table import Table
 from rt.clock import Clock, Stopwatch
 from rt.distance.contract import Contract
 from rt.guard import Guard
-from rt.hand import Hand, load_hand
+from rt.hand import Hand
 from rt.robot import Cell
 from rt.view import View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from rt.approach import Grasp
 
 _SHOWN = 12
 """Best candidates drawn in a picture."""
@@ -65,6 +67,19 @@ class Report:
     """Whether the arm was seen to stand still at the end."""
     first: Look | None
     last: Look | None
+    grasp: Grasp | None = None
+    """The last centimetres; None without them."""
+    record: Path | None = None
+    """The flight record; None without one."""
+    dropped: int = 0
+    """Cycles that are missing in it."""
+    record_error: str = ""
+    """Why it ended early, or empty."""
+
+    @property
+    def reached(self) -> bool:
+        """Whether the hand came to the end height."""
+        return not self.outcome.startswith(("stopped", "interrupted"))
 
 
 class Status:
@@ -122,12 +137,16 @@ def write(report: Report, folder: Path) -> None:
     if report.first is not None:
         draw(report, folder / "servo.png")
         written += ", servo.png"
+    if report.record is not None and report.record.is_file():
+        written += f", {report.record.name if report.record.parent == folder else report.record}"
     console = Console()
     console.print(table(report))
     for line in report.refused:
         console.print(f"[dim]real time: {line}[/dim]", soft_wrap=True)
     console.print(f"{folder}/: {written}", soft_wrap=True, highlight=False)
-    if report.outcome != "arrived":
+    if report.record_error:
+        print(f"rt.servo: no whole flight record: {report.record_error}", file=sys.stderr)
+    if report.exit_code:
         print(f"rt.servo: {report.outcome}", file=sys.stderr)
 
 
@@ -146,6 +165,12 @@ def summary(report: Report) -> dict[str, Any]:
         "cycles": report.cycles,
         "held": report.held,
         "standing_still": report.standing,
+        "grasp": None if report.grasp is None else asdict(report.grasp),
+        "record": {
+            "file": None if report.record is None else str(report.record),
+            "dropped": report.dropped,
+            "error": report.record_error,
+        },
         "candidates": report.candidates,
         "seed": report.config.seed,
         "scene": report.config.scene,
@@ -195,11 +220,28 @@ def table(report: Report) -> Table:
     result.add_row("distance to nearest grasp", "start", "end", "", "", style="bold")
     result.add_row("  predicted", *(_mm(v) for v in predicted), "", "")
     result.add_row("  true", _mm(report.true_start_m), _mm(report.true_end_m), "", "")
+    if report.grasp is not None:
+        result.add_section()
+        for name, value in _grasp_rows(report.grasp):
+            result.add_row(name, value, "", "", "")
     if report.guard.counts:
         result.add_section()
         for name, count in sorted(report.guard.counts.items()):
             result.add_row(f"guard: {name}", f"{count} times", "", "", "")
     return result
+
+
+def _grasp_rows(grasp: Grasp) -> list[tuple[str, str]]:
+    height = grasp.height
+    deep = "-" if height is None else f"{_mm(height.height_m)} ({height.limited_by})"
+    force = "-" if grasp.contact_N is None else f"{grasp.contact_N:.1f} N"
+    return [
+        ("grasp", "held" if grasp.outcome == "grasped" else f"none ({grasp.phase})"),
+        ("  fingertips to", deep),
+        ("  force on the way down", f"{force}{', touched' if grasp.touched else ''}"),
+        ("  between the pads", _mm(grasp.width_m)),
+        ("  lifted by", _mm(grasp.lifted_m)),
+    ]
 
 
 def draw(report: Report, path: Path) -> None:
@@ -210,7 +252,7 @@ def draw(report: Report, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     assert report.first is not None and report.last is not None
-    hand = load_hand(report.config.hand)
+    hand = report.contract.hand
     figure = plt.figure(figsize=(14.6, 5.0), dpi=110, facecolor="white")
     left = figure.add_axes((0.010, 0.10, 0.2757, 0.805))
     middle = figure.add_axes((0.302, 0.10, 0.2757, 0.805))
@@ -311,7 +353,7 @@ def _draw_distance(axes: Axes, report: Report) -> None:
         true = [entry["true_m"] for entry in report.trace]
         if true[0] is not None:
             axes.plot(time_s, [t * 1e3 for t in true], color=INK, lw=2.4, label="true")
-            if report.true_end_m is not None and report.outcome == "arrived":
+            if report.true_end_m is not None and report.reached:
                 axes.plot(time_s[-1], report.true_end_m * 1e3, "o", color=INK, ms=6, clip_on=False)
         axes.set_xlim(0, max(time_s[-1], 1e-3) * 1.02)
         axes.legend(frameon=False, loc="upper right", fontsize=10)

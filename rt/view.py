@@ -74,14 +74,24 @@ class Reprojector:
     """Depth of one camera at one mount -> the view. Rays are computed once; a call allocates only
     its result (native) and does not hold the interpreter lock meanwhile."""
 
-    def __init__(self, intrinsics: Intrinsics, T_view_camera: ArrayLike, view: View = VIEW) -> None:
-        """T_view_camera (4, 4) maps points in `camera` to `view`; raises ViewError if not rigid."""
+    def __init__(
+        self,
+        intrinsics: Intrinsics,
+        T_view_camera: ArrayLike,
+        view: View = VIEW,
+        *,
+        isa: str = "",
+    ) -> None:
+        """T_view_camera (4, 4) maps points in `camera` to `view`; raises ViewError if not rigid.
+
+        isa: instruction set of the native path, one of `native.view_isas()`; default: the best.
+        """
         T = np.asarray(T_view_camera, dtype=np.float64)
         rigid = T.shape == (4, 4) and np.isfinite(T).all() and np.array_equal(T[3], [0, 0, 0, 1])
         R = T[:3, :3] if rigid else np.zeros((3, 3))
         if not rigid or not np.allclose(R.T @ R, np.eye(3), atol=1e-6) or np.linalg.det(R) < 0:
             raise ViewError(f"T_view_camera is not a rigid transform:\n{T}")
-        self.intrinsics, self.view = intrinsics, view
+        self.intrinsics, self.view, self._isa = intrinsics, view, isa
         rays = intrinsics.rays()
         self._directions = np.ascontiguousarray(
             np.moveaxis(rays.astype(np.float64) @ R.T, -1, 0), dtype=np.float32
@@ -93,6 +103,7 @@ class Reprojector:
         half_x = np.abs(R[:, 0]) / (2 * intrinsics.fx_px) + np.abs(R[:, 1]) / (2 * intrinsics.fy_px)
         half = _FOOTPRINT_GROWTH * view.focal_px * (half_x[:2] + edge * half_x[2])
         self._half = np.ascontiguousarray(half, dtype=np.float32)
+        self._spans = _spans(self._directions, self._origin, self._half, view)
 
     def __call__(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
         """depth (H, W) float32 metres, 0, negative or not finite = no return -> (size, size) float32."""
@@ -104,13 +115,49 @@ class Reprojector:
             )
         depth = np.ascontiguousarray(depth)
         view = self.view
-        arguments = (self._directions, self._origin, self._half)
+        place = (self._origin, self._half)
         numbers = (view.focal_px, view.near_m, view.far_m, _MAX_HALF_PX)
         if native is None:
-            return reproject_numpy(depth, *arguments, view.size_px, *numbers)
+            return reproject_numpy(depth, self._directions, *place, view.size_px, *numbers)
         out = np.empty((view.size_px, view.size_px), dtype=np.float32)
-        native.reproject(depth, *arguments, out, *numbers)
+        native.reproject(depth, self._directions, self._spans, *place, out, *numbers, self._isa)
         return out
+
+
+def _spans(
+    directions: NDArray[np.float32],
+    origin: NDArray[np.float32],
+    half: NDArray[np.float32],
+    view: View,
+) -> NDArray[np.int32]:
+    """First column of each row whose return can touch the view at some depth, and one past the last.
+
+    (H, 2). A return at depth d lies at origin + d * direction; it can touch the view if, for some d
+    with near <= z <= far, |x| and |y| are at most z times the view's edge, a splat further out.
+    """
+    dx, dy, dz = directions.astype(np.float64)
+    ox, oy, oz = (float(v) for v in origin)
+    slack = 1e-5  # far more than float32 rounds
+    with np.errstate(all="ignore"):
+        ends = np.stack([(view.near_m - slack - oz) / dz, (view.far_m + slack - oz) / dz])
+        low, high = np.maximum(ends.min(axis=0), 0), ends.max(axis=0)
+        # d/z, which scales a splat, is monotonic in d: its greatest value is at one of the ends.
+        least_z = np.maximum(oz + np.stack([low, high]) * dz, view.near_m / 2)
+        ratio = (np.stack([low, high]) / least_z).max(axis=0)
+        for d, o, half_px in ((dx, ox, half[0]), (dy, oy, half[1])):
+            splat = np.minimum(half_px * ratio, _MAX_HALF_PX)
+            edge = (view.size_px / 2 + splat + 1.5) / view.focal_px
+            for sign in (1.0, -1.0):  # sign * (o + t d) <= edge (oz + t dz), so a t <= b
+                a, b = sign * d - edge * dz, edge * oz - sign * o + slack
+                high = np.where(a > 0, np.minimum(high, b / a), high)
+                low = np.where(a < 0, np.maximum(low, b / a), low)
+                low = np.where((a == 0) & (b < 0), np.inf, low)
+    # Rays along the view's plane, or backwards, are no matter of speed: they are kept.
+    touches = (low <= high) | ~(dz > 1e-3) | np.isnan(low) | np.isnan(high)
+    columns = np.arange(dx.shape[1])
+    first = np.where(touches, columns, dx.shape[1]).min(axis=1)
+    last = np.where(touches, columns + 1, 0).max(axis=1)
+    return np.ascontiguousarray(np.stack([np.minimum(first, last), last], axis=1), dtype=np.int32)
 
 
 def reproject(

@@ -9,12 +9,16 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 from scipy.spatial.transform import Rotation
 
 from rt.controller import disturb
+from rt.hand import load_hand
 from rt.pose import METRES_PER_RADIAN, top_down
 from rt.view import VIEW, Reprojector, View
 from sim.render import Renderer
+from sim.rig import IDEAL, RigView, hand_depth, make_rig
+from sim.sensor import sensor as preset
 from sim.twin import MOUNTS
 
 CONTROL_HZ = 30.0
@@ -22,6 +26,8 @@ CONTROL_HZ = 30.0
 FINE = View(size_px=160)
 """What the one-shot detector sees of the ideal camera: the same field of view, 2.6 mm a pixel on the table.
 A point cloud of 64x64 points would be coarser than the voxels it works with."""
+_SELF_PX = 3
+"""Pixels around the hand's own outline in a mounted camera's image that are masked with it."""
 _JUMP_BETWEEN = (0.2, 0.8)
 """Part of the approach in which objects jump."""
 _STREAMS = ("world", "candidates", "noise", "sensor")
@@ -83,6 +89,8 @@ class Fate:
         self.jump_at = int(iterations * rng.uniform(*_JUMP_BETWEEN))
         angle = rng.uniform(-np.pi, np.pi)
         self.direction = np.array([np.cos(angle), np.sin(angle)])
+        self.sensor_scale = float(rng.standard_normal())
+        """Of a sensor's own calibration, in its standard deviations."""
 
     def rng(self, stream: str) -> np.random.Generator:
         """A stream of this trial, from its beginning."""
@@ -109,19 +117,27 @@ class Fate:
 
 
 class Eye:
-    """The camera on the hand, as `Fate` has it. Hands are given as the objects see them."""
+    """The camera on the hand, as `Fate` has it. Hands are given as the objects see them.
 
-    def __init__(self, renderer: Renderer, camera: str, fate: Fate) -> None:
-        mount = MOUNTS[camera]
-        self._renderer, self._fate = renderer, fate
+    camera `ideal` is the view itself, exact; `wrist` a rig beside the hand with that sensor (sim.rig),
+    which sees the fingers and whose image is reprojected, as on the robot.
+    """
+
+    def __init__(self, renderer: Renderer, camera: str, fate: Fate, sensor: str = IDEAL) -> None:
+        mount, self._renderer, self._fate = MOUNTS[camera], renderer, fate
         self._T_hand_camera = mount.T_hand_camera
         self._T_hand_true = mount.T_hand_camera @ fate.T_camera_error
-        self._ideal = camera == "ideal"
-        self._rays = mount.intrinsics.rays()
-        self._fine = FINE.rays() if self._ideal else self._rays
-        self._reproject = (
-            None if self._ideal else Reprojector(mount.intrinsics, mount.T_hand_camera)
-        )
+        self._rig: RigView | None = None
+        if camera == "ideal":
+            self._rays, self._fine = mount.intrinsics.rays(), FINE.rays()
+        else:
+            kind, hand = preset(sensor), load_hand()
+            scale = 1 + kind.scale_error * fate.sensor_scale
+            rig = make_rig(kind, self._T_hand_camera, self._T_hand_true, scale)
+            self._rig, self._rays = RigView(renderer, rig, hand), rig.intrinsics.rays()
+            self._reproject = Reprojector(rig.intrinsics, rig.T_hand_camera)
+            own = hand_depth(self._T_hand_camera, self._rays, hand) > 0
+            self._own = maximum_filter(own, size=2 * _SELF_PX + 1)
         self.restart()
 
     def restart(self) -> None:
@@ -130,26 +146,35 @@ class Eye:
 
     def view(self, hand: NDArray[np.float64]) -> NDArray[np.float32]:
         """The canonical view (64, 64) from a hand, as the controller is shown it."""
-        depth = self._depth(hand, self._rays)
-        return depth if self._reproject is None else self._reproject(depth)
+        if self._rig is None:
+            return self._exact(hand, self._rays)
+        return self._reproject(self._noisy(self._rig.image(hand, self._rng)))
 
     def image(
         self, hand: NDArray[np.float64], believed: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
         """For the one-shot detector: depth (H, W), its rays (H, W, 3), and T_world_camera as the
-        controller believes it. The ideal camera is seen in full resolution (FINE)."""
-        return self._depth(hand, self._fine), self._fine, top_down(*believed) @ self._T_hand_camera
+        controller believes it. The ideal camera is seen in full resolution (FINE); what a mounted one
+        sees of the hand itself is masked."""
+        T_world_camera = top_down(*believed) @ self._T_hand_camera
+        if self._rig is None:
+            return self._exact(hand, self._fine), self._fine, T_world_camera
+        depth = self._noisy(self._rig.image(hand, self._rng))
+        return np.where(self._own, np.float32(0), depth), self._rays, T_world_camera
 
-    def _depth(self, hand: NDArray[np.float64], rays: NDArray[np.float32]) -> NDArray[np.float32]:
-        d = self._fate.disturbance
-        depth = self._renderer.depth(top_down(*hand) @ self._T_hand_true, rays)
-        if d.depth_noise:
-            noise = self._rng.standard_normal(depth.shape, np.float32)
-            depth = np.where(depth > 0, depth + np.float32(d.depth_noise) * noise, 0)
-        if d.dropout:
-            depth = np.where(self._rng.random(depth.shape) < d.dropout, 0, depth)
+    def _exact(self, hand: NDArray[np.float64], rays: NDArray[np.float32]) -> NDArray[np.float32]:
+        depth = self._noisy(self._renderer.depth(top_down(*hand) @ self._T_hand_true, rays))
         kept = (depth >= VIEW.near_m) & (depth <= VIEW.far_m)
         return np.where(kept, depth, np.float32(0)).astype(np.float32, copy=False)
+
+    def _noisy(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+        d = self._fate.disturbance
+        if d.depth_noise:
+            noise = self._rng.standard_normal(depth.shape, np.float32)
+            depth = np.where(depth > 0, depth + np.float32(d.depth_noise) * noise, np.float32(0))
+        if d.dropout:
+            depth = np.where(self._rng.random(depth.shape) < d.dropout, np.float32(0), depth)
+        return depth
 
 
 def _small_motion(rng: np.random.Generator, metres: float, degrees: float) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -35,12 +35,14 @@ _RETRIES = 10
 """Of a shard whose worker or node died, before the run is given up."""
 
 
-def run_local(config: Config, folder: Path, jobs: Sequence[Job], make: Make) -> Iterator[Job]:
+def run_local(
+    config: Config, folder: Path, jobs: Sequence[Job], make: Make
+) -> Generator[Job, None, None]:
     """Make the shards in `folder` on --workers processes of this machine; yields each when it is there."""
     workers = min(config.workers or os.cpu_count() or 1, max(len(jobs), 1))
     # spawn, not fork: a forked child would inherit embree's threads half alive.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _die_with_parent, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(workers, context, die_with_parent, (os.getpid(),)) as pool:
         futures = {pool.submit(make, config, folder, *job): job for job in jobs}
         try:
             for done in as_completed(futures):
@@ -54,7 +56,7 @@ def run_local(config: Config, folder: Path, jobs: Sequence[Job], make: Make) -> 
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """A worker of a killed run must not go on writing beside the run that resumes it."""
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
@@ -63,7 +65,9 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def run_ray(config: Config, folder: Path, jobs: Sequence[Job], make: Make) -> Iterator[Job]:
+def run_ray(
+    config: Config, folder: Path, jobs: Sequence[Job], make: Make
+) -> Generator[Job, None, None]:
     """The same on the cluster at --ray-address, or one of --workers processes started here.
 
     Raises DatasetError if Ray is not installed, the cluster is not reached, or a node would make
@@ -81,7 +85,8 @@ def run_ray(config: Config, folder: Path, jobs: Sequence[Job], make: Make) -> It
     try:
         # make is not sent: it may be __main__'s, which a worker does not have.
         remote = ray.remote(num_cpus=1, max_retries=_RETRIES)(_shard_files)
-        waiting, going = list(reversed(jobs)), {}
+        waiting = list(reversed(jobs))
+        going: dict[Any, Job] = {}
         while waiting or going:
             # Few shards more than workers are under way: those that are done wait in memory.
             room = 2 * int(ray.cluster_resources().get("CPU", 1)) if waiting else 0
@@ -158,7 +163,7 @@ def place_shard(path: Path, files: dict[str, bytes]) -> None:
     dataset.move_into_place(beside, path)
 
 
-ENGINES: dict[str, Callable[[Config, Path, Sequence[Job], Make], Iterator[Job]]] = {
+ENGINES: dict[str, Callable[[Config, Path, Sequence[Job], Make], Generator[Job, None, None]]] = {
     "local": run_local,
     "ray": run_ray,
 }

@@ -18,7 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rt.hand import Hand, load_hand
+from rt.hand import Hand, HandError, load_hand
 from rt.pose import to_view, top_down
 from rt.view import VIEW
 from sim.grasps import Grasps, numbered_scene
@@ -46,6 +46,8 @@ class Config:
     """Folder of your own meshes to add."""
     only_meshes: bool = False
     """Use the meshes alone."""
+    hand: str = "robotiq_2f85"
+    """Hand: a name in rt/hands/ or a TOML file."""
     out: Path = Path("runs/show/scene.png")
     """Picture to write."""
 
@@ -112,14 +114,15 @@ def _draw_above(
 def main() -> int:
     config = tyro.cli(Config, prog="python -m sim.show")
     try:
+        hand = load_hand(config.hand)
         objects = object_set(config.split, config.meshes, config.only_meshes)
-    except ObjectError as error:
+    except (ObjectError, HandError) as error:
         print(f"sim.show: {error}", file=sys.stderr)
         return 2
     for name, reason in objects.skipped:
         print(f"skipped {name}: {reason}", file=sys.stderr)
-    scene, grasps, rng = numbered_scene(objects, config.seed, config.split, config.scene)
-    figure = draw(scene, grasps, camera_poses(scene, 3, rng), load_hand(), config.grasps)
+    scene, grasps, rng = numbered_scene(objects, config.seed, config.split, config.scene, hand)
+    figure = draw(scene, grasps, camera_poses(scene, 3, rng), hand, config.grasps)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(config.out, dpi=110)
     print(f"{len(grasps)} grasps on {len(scene.placed)} objects: {config.out}")

@@ -12,11 +12,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from sim.disturbance import Disturbance
+from sim.sensor import SENSORS
 from sim.trial import Setup, scenario_names
 from sim.trial_statistics import summary
 from sim.trials import ERRORS, Config, check, output_folder, run, write_json
@@ -31,8 +33,9 @@ Over = Literal[
     "latency",
     "jump",
     "conveyor",
+    "sensor",
 ]
-STRENGTHS: dict[str, tuple[float, ...]] = {
+STRENGTHS: dict[str, tuple[float | str, ...]] = {
     "noise": (0.0, 0.1, 0.2, 0.4, 0.6, 0.8),
     "correlated": (0.0, 0.05, 0.10, 0.15),
     "depth_noise": (0.0, 0.001, 0.002, 0.004, 0.008),
@@ -42,6 +45,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "latency": (0, 1, 2, 4, 8, 12),
     "jump": (0.0, 0.02, 0.04, 0.08),
     "conveyor": (0.0, 0.01, 0.02, 0.04),
+    "sensor": tuple(SENSORS),
 }
 UNITS = {
     "noise": "kinematic noise, of the displacement",
@@ -53,6 +57,7 @@ UNITS = {
     "latency": "age of the frame [iterations]",
     "jump": "jump of the objects [m]",
     "conveyor": "speed of the objects [m/s]",
+    "sensor": "depth camera",
 }
 
 
@@ -66,7 +71,7 @@ class SweepConfig:
     over: Over
     """What is varied."""
     values: tuple[float, ...] = ()
-    """Its strengths. Default: some from none to much."""
+    """Its strengths. Default: some from none to much; of sensors always all."""
     trials: int = 100
     """Trials at each strength; the same scenes for all."""
     disturbance: Annotated[Disturbance, tyro.conf.arg(name="")] = field(
@@ -89,6 +94,8 @@ class SweepConfig:
     """Displacements weighed in one iteration."""
     camera: Literal["ideal", "wrist"] = "ideal"
     """As in sim.trials."""
+    sensor: Literal["ideal", "d405", "d435", "sr300"] = "ideal"
+    """As in sim.trials."""
     lift: bool = False
     """Success is a lifted object; without it, an end within 2 cm of a true grasp."""
     model: Path | None = None
@@ -100,18 +107,23 @@ class SweepConfig:
     out: Path | None = None
     """Folder for the results, and to resume from. Default: runs/sweep/<over>/."""
 
-    def strengths(self) -> tuple[float, ...]:
+    def strengths(self) -> tuple[float | str, ...]:
+        if self.over == "sensor" and self.values:
+            raise ValueError(f"--over sensor takes no --values; it runs {', '.join(SENSORS)}")
         values = tuple(dict.fromkeys(self.values or STRENGTHS[self.over]))
         if self.over == "latency" and any(v != int(v) for v in values):
             raise ValueError(f"latency is in whole iterations, not {values}")
         return values
 
-    def at(self, value: float) -> tuple[Config, Setup]:
-        """The trials at one strength."""
-        strength = int(value) if self.over == "latency" else float(value)
-        change: dict[str, Any] = {self.over: strength}
-        disturbance = replace(self.disturbance, **change)
-        own = asdict(self)
+    def at(self, value: float | str) -> tuple[Config, Setup]:
+        """The trials at one strength, or with one sensor."""
+        disturbance, own = self.disturbance, asdict(self)
+        if self.over == "sensor":
+            own["sensor"] = value
+        else:
+            strength = int(value) if self.over == "latency" else float(value)
+            change: dict[str, Any] = {self.over: strength}
+            disturbance = replace(disturbance, **change)
         shared = {
             name: own[name]
             for name in Config.__dataclass_fields__
@@ -151,11 +163,12 @@ def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
         if value in [point["value"] for point in report["points"]]:
             continue
         trials = run(
-            setup, one.trials, one.model, one.backend, one.workers, f"{config.over} {value:g}"
+            setup, one.trials, one.model, one.backend, one.workers, f"{config.over} {value}"
         )
         scenarios = {n.removesuffix("_noise"): summary(trials, n) for n in scenario_names(setup)}
         report["points"].append({"value": value, "scenarios": scenarios})
-        report["points"].sort(key=lambda point: point["value"])
+        if config.over != "sensor":
+            report["points"].sort(key=lambda point: point["value"])
         write_json(path, report)
     return report
 
@@ -167,28 +180,33 @@ def draw(report: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from sim.trial_pictures import COLOURS, save
+    from sim.trial_pictures import COLOURS, GREEN, RED, save
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
     points = report["points"]
+    over = report["config"]["over"]
     x = [point["value"] for point in points]
     lifts = "lifted" in points[0]["scenarios"]["CTR"]
     share, bounds = ("lifted", "lifted_ci95") if lifts else ("under_2cm", "under_2cm_ci95")
-    colours = {**COLOURS, "MAP": "#8b5cf6", "TRUE": "#14a44d"}
-    for name in points[0]["scenarios"]:
-        if name == "INIT":
-            continue
+    colours = {**COLOURS, "MAP": "#8b5cf6", "TRUE": GREEN}
+    names = [name for name in points[0]["scenarios"] if name != "INIT"]
+    for name in names:
         rows = [point["scenarios"][name] for point in points]
-        colour = colours.get(name, "#d92f26")
+        colour = colours.get(name, RED)
         for axes, key, interval, scale in (
             (left, share, bounds, 100),
             (right, "median_m", "ci95_m", 1e3),
         ):
             y = [scale * row[key] for row in rows]
             low, high = ([scale * row[interval][i] for row in rows] for i in (0, 1))
-            axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
-            axes.plot(x, y, "o-", color=colour, label=name)
-    over = report["config"]["over"]
+            if over == "sensor":  # kinds have no order: side by side, not a curve
+                place = np.arange(len(x)) + 0.12 * (names.index(name) - (len(names) - 1) / 2)
+                off = [np.subtract(y, low), np.subtract(high, y)]
+                axes.errorbar(place, y, off, fmt="o", capsize=3, color=colour, label=name)
+                axes.set_xticks(np.arange(len(x)), x)
+            else:
+                axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+                axes.plot(x, y, "o-", color=colour, label=name)
     title = "lifted [%]" if lifts else "ends within 2 cm of a true grasp [%]"
     for axes, text in ((left, title), (right, "median distance to a true grasp [mm]")):
         axes.set_title(text, loc="left")
@@ -213,7 +231,7 @@ def table(report: dict[str, Any]) -> Table:
             low, high = (f"{1e3 * v:.1f}" for v in s["ci95_m"])
             success = s.get("lifted", s["under_2cm"])
             cells.append(f"{1e3 * s['median_m']:.1f} [{low}, {high}], {success:.0%}")
-        result.add_row(f"{point['value']:g}", *cells)
+        result.add_row(str(point["value"]), *cells)
     return result
 
 

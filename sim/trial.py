@@ -26,6 +26,7 @@ from sim.gpd import Detector
 from sim.grasps import Grasps, numbered_scene
 from sim.objects import ObjectError, ObjectSet, object_set
 from sim.render import Renderer
+from sim.rig import IDEAL
 from sim.scene import Scene, camera_poses
 
 MAP_RADIUS_M, MAP_SIDE, MAP_TURNS = 0.15, 33, 18
@@ -50,10 +51,17 @@ class Setup:
     iterations: int = controller.ITERATIONS
     ratio: float = controller.RATIO
     camera: Literal["ideal", "wrist"] = "ideal"
+    sensor: str = IDEAL
+    """A name of sim.sensor; any but the ideal one sits beside the hand, whatever `camera` says."""
     disturbance: Disturbance = field(default_factory=Disturbance)
     lift: bool = False
     noisy: tuple[bool, ...] = (False, True)
     """Without kinematic noise, with it, or both."""
+
+    def eye(self, renderer: Renderer, fate: Fate) -> Eye:
+        """The camera of these trials."""
+        camera = self.camera if self.sensor == IDEAL else "wrist"
+        return Eye(renderer, camera, fate, self.sensor)
 
 
 def objects_of(setup: Setup) -> ObjectSet:
@@ -158,7 +166,7 @@ def run_trial(
     scenario to where it ended. See SCENARIOS and `scenario_names`."""
     world = make_world(objects, setup, number)
     fate = Fate(setup.disturbance, setup.seed, number, setup.iterations)
-    eye = Eye(world.renderer, setup.camera, fate)
+    eye = setup.eye(world.renderer, fate)
     target = world.nearest(world.start)
     found = detector.best(*eye.image(fate.to_objects(world.start, 0), world.start))
     goals: dict[str, Hand4] = {

@@ -37,7 +37,7 @@ from rt.hand import HandError, load_hand
 from rt.pose import METRES_PER_DEGREE
 from rt.view import VIEW
 from sim.disturbance import Disturbance
-from sim.generate import _die_with_parent
+from sim.engines import die_with_parent
 from sim.gpd import Detector, GpdError
 from sim.objects import ObjectError, ObjectSet
 from sim.scene import SceneError
@@ -79,7 +79,9 @@ class Config:
     ratio: float = RATIO
     """Fraction of the way to the goal in one iteration."""
     camera: Literal["ideal", "wrist"] = "ideal"
-    """`ideal` is the network's own view, `wrist` a D405 beside the hand, reprojected."""
+    """`ideal` is the network's own view; `wrist` sits beside the hand and is reprojected."""
+    sensor: Literal["ideal", "d405", "d435", "sr300"] = "ideal"
+    """What the camera makes of exact depth (sim.sensor). A real one always sits beside the hand."""
     lift: bool = False
     """Also close and lift each grasp in MuJoCo."""
     model: Path | None = None
@@ -120,6 +122,7 @@ class Config:
             iterations=self.iterations,
             ratio=self.ratio,
             camera=self.camera,
+            sensor=self.sensor,
             disturbance=self.disturbance,
             lift=self.lift,
         )
@@ -132,7 +135,7 @@ def _begin(parent: int, setup: Setup, model: Path | None, backend: str) -> None:
     """Of a worker: open once what every trial needs. One thread each, the processes share the cores."""
     global _worker
     if parent:
-        _die_with_parent(parent)
+        die_with_parent(parent)
     distance = open_model(model, "native" if backend == "auto" else backend, threads=1)
     _worker = objects_of(setup), setup, distance, Detector()
 
@@ -273,7 +276,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
             row.append(f"{p['lifted_difference']:+.0%} [{low:+.0%}, {high:+.0%}]")
         pairs.add_row(f"{p['a']} - {p['b']}", *row)
     shown = [n for n in report["scenarios"] if n.startswith(("CTR", "GPD"))]
-    groups = Table("objects", "n", *shown, title="median [mm]" + (", lifted" if lifts else ""))
+    groups = Table("objects", "n", *shown, title="median in mm" + (", lifted" if lifts else ""))
     for kind in ("categories", "clutter"):
         for name, group in report[kind].items():
             cells = [

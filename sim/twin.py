@@ -10,22 +10,35 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rt.camera import CameraError, Frame, Intrinsics, StaleFrameError
+from rt.gripper import GripperState
+from rt.hand import load_hand
 from rt.pose import from_top_down, grasp_distance, to_view, top_down
 from rt.robot import Cell, RobotError, RobotState
 from rt.view import START_HEIGHT_M, VIEW
+from sim.rig import IDEAL, mounted
+from sim.sensor import SENSORS, SensorError
 
 _SUBSTEP_NS = 1_000_000
 _START_NS = 1_000_000_000
 _FRAMES_KEPT = 64
 
+GRASPED_M = 0.010
+"""Fingers that close this near to a true grasp, in the grasp metric, have it: no physics is asked."""
+GRIPPER_M_S = 0.150
+"""Of the opening: two fingers of 75 mm/s (a 2F-85)."""
+
 DepthImage = Callable[[NDArray[np.float64], NDArray[np.float32]], NDArray[np.float32]]
 """(T_world_camera (4, 4), rays (H, W, 3) with z = 1) -> depth (H, W) float32 m; sim.render's."""
+
+Image = Callable[[NDArray[np.float64]], NDArray[np.float32]]
+"""hand (4,) of x, y, z [m], yaw [rad] -> depth (H, W) float32 m of the camera on it."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +62,12 @@ class Mount:
     T_hand_camera: NDArray[np.float64]
 
 
-def _beside_the_hand() -> NDArray[np.float64]:
-    """7 cm beside the hand across its closing axis and 10 cm behind the fingertips, tilted to look at
-    a point 22 cm below them: the middle of what the hand needs to see over its travel."""
-    tilt = math.atan2(0.07, 0.32)
-    c, s = math.cos(tilt), math.sin(tilt)
-    return np.array([[1, 0, 0, 0], [0, c, s, -0.07], [0, -s, c, -0.10], [0, 0, 0, 1]])
-
-
 MOUNTS = {
     "ideal": Mount(VIEW.intrinsics, np.eye(4)),
-    # RealSense D405 at 480x270: 87 degrees wide; sees from 45 mm on.
-    "wrist": Mount(Intrinsics(480, 270, 252.9, 252.9, 239.5, 134.5), _beside_the_hand()),
+    "wrist": Mount(SENSORS[IDEAL].intrinsics, mounted(load_hand())),
 }
-"""`ideal` is the canonical view itself, which the hand's own fingers never hide."""
+"""`ideal` is the canonical view itself, which the hand's own fingers never hide; `wrist` is beside the hand
+(sim.rig), with the field of view of a D405."""
 
 
 class TwinArm:
@@ -155,10 +160,9 @@ class TwinCamera:
     read are rendered, when they are first wanted: the scene stands still, so that is the same."""
 
     def __init__(
-        self, arm: TwinArm, depth: DepthImage, mount: Mount, *, rate_hz: float, delay_s: float
+        self, arm: TwinArm, image: Image, mount: Mount, *, rate_hz: float, delay_s: float
     ) -> None:
-        self._arm, self._depth, self._mount = arm, depth, mount
-        self._rays = mount.intrinsics.rays()
+        self._arm, self._image, self._mount = arm, image, mount
         self.period_ns, self.delay_ns = round(1e9 / rate_hz), round(delay_s * 1e9)
         self._next_ns, self._number = arm.now_ns(), 0
         self._exposures: deque[_Exposure] = deque(maxlen=_FRAMES_KEPT)
@@ -193,8 +197,7 @@ class TwinCamera:
         newest = self._newest()
         if newest is None or (self._rendered and self._rendered.number == newest.number):
             return
-        T_world_camera = top_down(*newest.hand) @ self._mount.T_hand_camera
-        depth = self._depth(T_world_camera, self._rays)
+        depth = self._image(newest.hand)
         self._rendered = Frame(newest.stamp_ns, newest.number, depth, self._mount.intrinsics)
         self.seen_from = newest.hand
 
@@ -208,26 +211,81 @@ class TwinCamera:
         return self._rendered
 
 
+class TwinGripper:
+    """Fingers without physics: they find something between them if they close where a true grasp is,
+    within GRASPED_M of it, and its width is theirs then."""
+
+    def __init__(self, arm: TwinArm, grasps: NDArray[np.float64]) -> None:
+        """grasps: (G, 5) of x, y, z [m], yaw [rad], width [m]."""
+        self._arm, self._grasps = arm, grasps
+        self._opening_m = load_hand().opening_m
+        self._from_m = self._goal_m = self._opening_m
+        self._began_ns = arm.now_ns()
+        self._holding = False
+
+    def __enter__(self) -> TwinGripper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def open(self) -> None:
+        self._start(self._opening_m, False)
+
+    def close(self) -> None:
+        away = grasp_distance(to_view(self._grasps[:, :4], self._arm.hand), np.zeros(3))
+        best = int(away.argmin())
+        # Below the top of the pads, or there is only air between them.
+        deep = self._arm.hand[2] < self._grasps[best, 2] + load_hand().pad_height_m
+        found = bool(away[best] < GRASPED_M and deep)
+        self._start(float(self._grasps[best, 4]) if found else 0.0, found)
+
+    def _start(self, goal_m: float, holds: bool) -> None:
+        self._from_m = self.state().width_m
+        self._goal_m, self._began_ns, self._holding = goal_m, self._arm.now_ns(), holds
+
+    def state(self) -> GripperState:
+        way = self._goal_m - self._from_m
+        gone = GRIPPER_M_S * (self._arm.now_ns() - self._began_ns) * 1e-9
+        moving = gone < abs(way)
+        width = self._from_m + math.copysign(gone, way) if moving else self._goal_m
+        return GripperState(self._arm.now_ns(), width, moving, self._holding and not moving)
+
+
 def build(
     depth: DepthImage,
     grasps: NDArray[np.floating],
     start: NDArray[np.floating],
     *,
-    mount: str = "ideal",
+    mount: str | Mount = "ideal",
+    image: Image | None = None,
     arm: Arm | None = None,
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
     info: dict[str, Any] | None = None,
 ) -> Cell:
-    """A twin over any world: what can be seen of it, and its grasps (G, 4+) of x, y, z [m], yaw [rad].
+    """A twin over any world: what can be seen of it, and its grasps (G, 4) of x, y, z [m], yaw
+    [rad], and in a fifth column their widths [m], if the gripper shall work.
 
-    start: (4,) of x, y, z [m], yaw [rad]. Raises CameraError for a mount that is not known.
+    start: (4,) of x, y, z [m], yaw [rad]. mount: of the camera, or its name; image: what it gives, if
+    not the exact `depth` from there. Raises CameraError for a mount that is not known.
     """
-    if mount not in MOUNTS:
-        raise CameraError(f"no mount {mount!r}; known are: {', '.join(MOUNTS)}")
+    if isinstance(mount, str):
+        if mount not in MOUNTS:
+            raise CameraError(f"no mount {mount!r}; known are: {', '.join(MOUNTS)}")
+        mount = MOUNTS[mount]
+    T_hand_camera, rays = mount.T_hand_camera, mount.intrinsics.rays()
+
+    def exact(hand: NDArray[np.float64]) -> NDArray[np.float32]:
+        return depth(top_down(*hand) @ T_hand_camera, rays)
+
     robot = TwinArm(np.asarray(start, dtype=np.float64), arm)
-    camera = TwinCamera(robot, depth, MOUNTS[mount], rate_hz=camera_rate_hz, delay_s=camera_delay_s)
-    targets = np.asarray(grasps, dtype=np.float64)[:, :4]
+    camera = TwinCamera(
+        robot, image or exact, mount, rate_hz=camera_rate_hz, delay_s=camera_delay_s
+    )
+    wide = np.asarray(grasps, dtype=np.float64)
+    targets = wide[:, :4]
+    gripper = TwinGripper(robot, wide) if wide.shape[1] > 4 else None
 
     def advance(period_ns: int) -> None:
         end = robot.now_ns() + period_ns
@@ -240,7 +298,7 @@ def build(
     def true_distance_m() -> float:
         return float(grasp_distance(to_view(targets, robot.hand), np.zeros(3)).min())
 
-    return Cell(robot, camera, "twin", dict(info or {}), advance, true_distance_m)
+    return Cell(robot, camera, "twin", dict(info or {}), advance, true_distance_m, gripper)
 
 
 def open_cell(
@@ -248,16 +306,31 @@ def open_cell(
     seed: int = 0,
     scene: int = 0,
     mount: Literal["ideal", "wrist"] = "ideal",
+    sensor: str = IDEAL,
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
 ) -> Cell:
     """The twin over scene number `scene` of test objects; the hand starts above one of them, at the
-    height and anywhere in the region that the network's training views come from."""
+    height and anywhere in the region that the network's training views come from.
+
+    sensor: a name of sim.sensor. A real one needs a mount (`wrist`), sees the hand's fingers, and gives
+    the part of its image that the view can need, at the resolution of training. Raises CameraError.
+    """
     from sim.grasps import numbered_scene
     from sim.objects import object_set
     from sim.render import Renderer
+    from sim.rig import RigView, make_rig
     from sim.scene import camera_poses
+    from sim.sensor import sensor as preset
 
+    if sensor != IDEAL and mount == "ideal":
+        raise CameraError(
+            f"sensor {sensor!r} cannot sit in the hand's own place; use mount 'wrist'"
+        )
+    try:
+        kind = preset(sensor)
+    except SensorError as error:
+        raise CameraError(str(error)) from error
     world, grasps, rng = numbered_scene(object_set("test"), seed, "test", scene)
     start = camera_poses(world, 1, rng)[0]
     start[2] = START_HEIGHT_M
@@ -265,16 +338,25 @@ def open_cell(
         "seed": seed,
         "scene": scene,
         "mount": mount,
+        "sensor": sensor,
         "objects": [thing.name for thing in world.placed],
         "grasps": len(grasps),
         "camera_rate_hz": camera_rate_hz,
         "camera_delay_s": camera_delay_s,
     }
+    renderer = Renderer(world)
+    camera = MOUNTS[mount]
+    image: Image | None = None
+    if sensor != IDEAL:
+        rig = make_rig(kind, camera.T_hand_camera)
+        camera = Mount(rig.intrinsics, rig.T_hand_camera)
+        image = partial(RigView(renderer, rig, load_hand()).image, rng=rng)
     return build(
-        Renderer(world).depth,
+        renderer.depth,
         grasps.poses,
         start,
-        mount=mount,
+        mount=camera,
+        image=image,
         camera_rate_hz=camera_rate_hz,
         camera_delay_s=camera_delay_s,
         info=info,

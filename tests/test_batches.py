@@ -10,16 +10,15 @@ from synthetic import box_depth, make_dataset, random_actions
 
 from rt.pose import from_top_down, grasp_distance, planar, to_view, top_down
 from sim.dataset import Split, open_split
-from train.batches import (
+from train.batches import Batches, nearest_grasp_distance
+from train.offsets import (
     NEAR_M,
     REACH_M,
-    Batches,
     BatchOptions,
     apply_symmetry,
     fixed_offsets,
     mixed_offsets,
     near_offsets,
-    nearest_grasp_distance,
     random_grasps_in_reach,
     uniform_offsets,
 )

@@ -23,8 +23,8 @@ from rt.view import VIEW
 from sim.dataset import read_manifest
 from train.checkpoint import State, load_checkpoint, save_checkpoint
 from train.export import load_network, main
-from train.fit import PRESETS, make_optimizer
 from train.network import DistanceNetwork
+from train.presets import PRESETS, make_optimizer
 
 
 def export(*arguments: object) -> tuple[int, str, str]:

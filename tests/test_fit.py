@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from synthetic import make_dataset
 
+import train.fit
 from sim.dataset import open_split
 from train.batches import Batches
 from train.checkpoint import FitError, load_checkpoint
-from train.fit import PRESETS, FitOptions, learning_rate, main, make_optimizer, train_step
+from train.fit import FitOptions, main, total_steps, train_step
 from train.network import DistanceNetwork
+from train.presets import PRESETS, learning_rate, make_optimizer
 
 SMALL = ("--batch", "8", "--offsets-per-image", "4", "--threads", "1", "--validation-images", "8")
 
@@ -109,12 +114,38 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
         assert torch.equal(weight, b["network"][name]), name
 
 
-def test_minutes_are_kept_and_the_rate_ends_at_zero(data: Path, tmp_path: Path) -> None:
+def test_batches_made_on_the_device_are_part_of_what_a_run_is(data: Path, tmp_path: Path) -> None:
+    """They train, they resume to the same weights, and another way of making them is another run."""
+    options = (data, *SMALL, "--batches", "device")
+    for name in ("a", "b"):
+        done = fit(*options, "--out", tmp_path / name, "--steps", 4)
+        assert done.returncode == 0, done.stderr
+    a, b = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("a", "b"))
+    assert a["run"]["batches"] == "device"
+    for name, weight in a["network"].items():
+        assert torch.equal(weight, b["network"][name]), name
+    other = fit(data, *SMALL, "--out", tmp_path / "a", "--steps", 4, "--resume")
+    assert other.returncode == 1 and "batches: was 'device', now 'host'" in other.stderr
+    del b["run"]["batches"]  # as in checkpoints from before there was a choice
+    b["run"]["steps"] = 5
+    torch.save(b, tmp_path / "b/checkpoint.pt")
+    done = fit(data, *SMALL, "--out", tmp_path / "b", "--steps", 5, "--resume")
+    assert done.returncode == 0, done.stderr
+
+
+def test_minutes_are_kept_and_the_rate_ends_at_zero(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on 50 ms whenever it is read: 3 s are some 60 steps on any machine."""
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: 0.05 * next(ticks))
+    monkeypatch.setattr(train.fit, "time", clock)
     done = fit(data, "--out", tmp_path, "--minutes", 0.05, *SMALL)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "fit.json").read_text())
-    assert 3.0 <= record["training_s"] < 6.0
-    assert record["curve"][-1]["rate"] < 0.01 * max(p["rate"] for p in record["curve"])
+    assert 3.0 <= record["training_s"] < 3.1 and 50 <= record["steps"] <= 60
+    rates = [p["rate"] for p in record["curve"]]
+    assert rates[-1] < 0.01 * max(rates) and max(rates) > 0.9 * PRESETS["modern"].rate
 
 
 def test_training_learns_what_it_is_shown(data: Path) -> None:
@@ -148,7 +179,10 @@ def test_the_papers_preset() -> None:
     optimizer = make_optimizer(DistanceNetwork(), paper)
     assert isinstance(optimizer, torch.optim.SGD)
     assert optimizer.param_groups[0]["momentum"] == 0.9
-    assert FitOptions(data=Path(), preset="paper", rate=0.01).resolved().rate == 0.01
+    options = FitOptions(data=Path(), preset="paper", rate=0.01)
+    assert options.resolved().rate == 0.01
+    assert total_steps(options, paper, steps_per_epoch=100) == 900_000
+    assert total_steps(replace(options, epochs=2), paper, steps_per_epoch=100) == 200
 
 
 def test_the_modern_rate_warms_up_and_anneals() -> None:
@@ -198,3 +232,20 @@ def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
         load_checkpoint(path)
     with pytest.raises(FitError, match="no checkpoint"):
         load_checkpoint(tmp_path / "nowhere.pt")
+
+
+def test_a_run_begins_from_anothers_weights(straight: Path, data: Path, tmp_path: Path) -> None:
+    """At a rate of nothing the weights stay what they were; the record says whose they are."""
+    parent = straight / "checkpoint.pt"
+    out = tmp_path / "run"
+    assert (
+        fit(data, "--out", out, "--steps", 1, "--rate", 1e-12, "--init", parent, *SMALL).returncode
+        == 0
+    )
+    child, before = (load_checkpoint(p)["network"] for p in (out / "checkpoint.pt", parent))
+    for name, weight in before.items():
+        torch.testing.assert_close(child[name], weight, atol=1e-6, rtol=0)
+    record = json.loads((out / "fit.json").read_text())
+    assert record["init"] == {"data_id": record["data_id"], "steps": 12, "images_seen": 96}
+    other = fit(data, "--steps", 1, "--init", parent, "--action-encoding", "raw", *SMALL)
+    assert other.returncode == 1 and "action_encoding" in other.stderr

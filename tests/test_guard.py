@@ -50,6 +50,22 @@ def test_nothing_happens_when_all_is_well() -> None:
 
 
 BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
+    "wrong_model": (Stop, {"wrong_model": 1}),
+    "operator_stop": (Stop, {"operator_stop": 1}),
+    "target_age": (Stop, {"target_late_s": 0.11}),
+    "force": (Stop, {"force_N": 51.0}),
+    "torque": (Stop, {"torque_Nm": 10.1}),
+    "tilt": (Stop, {"tilt_deg": 5.1}),
+    "above_ceiling": (Stop, {"hand": np.array([0.1, -0.1, 0.63, 0.5])}),
+    "intrinsics": (Stop, {"other_intrinsics": 1}),
+    "same_view": (Hold, {"same_views": 3}),
+    "implausible": (Stop, {"distances": np.float32([0.1, -0.2])}),
+    "step": (Stop, {"command": HERE + np.array([0.15, 0.15, 0, 0])}),
+    "rotation": (Stop, {"command": HERE + np.array([0, 0, 0, 3.2])}),
+    "acceleration": (
+        None,
+        {"before": HERE - [0.0, 0.012, 0, 0], "command": HERE - [0, 0.012, 0, 0]},
+    ),
     "missed_deadlines": (Stop, {"missed_in_a_row": 11}),
     "held_too_long": (Stop, {"held_s": 2.01}),
     "state_age": (Stop, {"state_age_s": 0.11}),
@@ -61,11 +77,13 @@ BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
     "view_filled": (Hold, {"view_filled": 0.4}),
     "not_finite": (Stop, {"distances": np.float32([0.1, np.nan, 0.2])}),
     "flat_distances": (Hold, {"distances": np.float32([0.1, 0.1005])}),
+    "late_command": (Stop, {"thought_s": 0.11}),
     "bad_command": (Stop, {"command": np.array([0.1, np.nan, 0.2, 0])}),
     "speed": (None, {"command": np.array([0.2, -0.1, 0.2, 0.5])}),
     "turn": (None, {"command": np.array([0.1, -0.1, 0.2, 0.1])}),
     "workspace": (None, {**at(0.499, -0.1, 0.2), "command": np.array([0.505, -0.1, 0.2, 0.5])}),
     "floor": (None, {**at(0.1, -0.1, 0.102), "command": np.array([0.1, -0.1, 0.095, 0.5])}),
+    "ceiling": (None, {**at(0.1, -0.1, 0.598), "command": np.array([0.1, -0.1, 0.605, 0.5])}),
 }
 
 
@@ -97,15 +115,45 @@ def test_what_is_not_a_number_is_beyond_every_limit(quantity: str) -> None:
         check_all(guard, situation(guard.limits, **{quantity: float("nan")}))
 
 
+def test_the_last_centimetres_have_a_floor_of_their_own() -> None:
+    """There the hand may go down to the table, and is stopped below it."""
+    guard = Guard()
+    low = situation(guard.limits, **at(0.1, -0.1, 0.01), floor_m=0.002)
+    low.command = np.array([0.1, -0.1, 0.0, 0.5])
+    check_all(guard, low)
+    assert low.command[2] == 0.002 and set(guard.counts) == {"floor"}
+    with pytest.raises(Stop, match="below_floor"):
+        check_all(guard, situation(guard.limits, **at(0.1, -0.1, -0.001), floor_m=0.002))
+    with pytest.raises(Stop, match="below_floor"):
+        check_all(guard, situation(guard.limits, **at(0.1, -0.1, 0.01)))
+
+
+def test_a_clamped_acceleration_changes_the_last_motion_by_no_more_than_allowed() -> None:
+    guard = Guard()
+    s = situation(guard.limits, before=HERE - [0.010, 0, 0, 0], command=HERE - [0.015, 0, 0, 0])
+    guard.check("command", 0, s)
+    assert s.command_acceleration_m_s2 == pytest.approx(guard.limits.max_acceleration_m_s2)
+    assert guard.counts == {"acceleration": 1}
+    np.testing.assert_allclose(s.command[1:], HERE[1:])
+
+
+def test_what_is_known_of_a_stop_is_said() -> None:
+    guard = Guard()
+    s = situation(guard.limits, wrong_model=1, details={"wrong_model": "hand.opening_m: 0.1"})
+    with pytest.raises(Stop, match=r"wrong_model: 1 refusal.*\(hand.opening_m: 0.1\); nothing"):
+        guard.check("start", 0, s)
+
+
 @given(
-    st.tuples(*[st.floats(-3, 3)] * 3, st.floats(-7, 7)).map(np.array),
+    st.tuples(*[st.floats(-0.11, 0.11)] * 3, st.floats(-3, 3)).map(np.array),
     st.tuples(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5), st.floats(0.1, 0.4), st.floats(-7, 7)),
 )
 def test_a_clamped_command_is_within_every_limit(
-    command: np.ndarray, at: tuple[float, float, float, float]
+    move: np.ndarray, at: tuple[float, float, float, float]
 ) -> None:
     guard = Guard()
     commanded = np.array(at)
+    command = commanded + move
     s = situation(guard.limits, hand=commanded, commanded=commanded.copy(), command=command)
     guard.check("command", 0, s)
     limits = guard.limits

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -27,3 +28,11 @@ def test_one_command_draws_a_scene(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "grasps on" in done.stdout
     assert out.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_hand_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    arguments = ["--hand", str(tmp_path / "none.toml"), "--out", str(tmp_path / "x.png")]
+    done = subprocess.run(
+        [sys.executable, "-m", "sim.show", *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and "no hand" in done.stderr and not (tmp_path / "x.png").exists()

@@ -77,6 +77,23 @@ def test_with_a_perfect_network_feedback_undoes_the_disturbance(
         assert go(disturbance, noisy, number) < within_m
 
 
+@pytest.mark.parametrize(
+    ("disturbance", "noisy", "within_m"),
+    [
+        (Disturbance(noise=0.4), True, 0.006),
+        (Disturbance(jump=0.05), False, 0.008),
+        (Disturbance(latency=3), False, 0.006),
+        (Disturbance(conveyor=0.02), False, 0.025),
+    ],
+)
+def test_a_controller_with_a_memory_follows_too(
+    disturbance: Disturbance, noisy: bool, within_m: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The oracle reads a mark in the view's corner: each view is looked at as it is.
+    monkeypatch.setattr("rt.controller.symmetry", lambda k, view, actions: (view, actions))
+    assert go(disturbance, noisy, 0, "ensemble") < within_m
+
+
 def test_a_blind_move_suffers_what_the_noise_says() -> None:
     setup = Setup()
     miss, way = [], []
@@ -124,6 +141,40 @@ def test_the_camera_shows_what_the_disturbance_says() -> None:
     eye = Eye(world.renderer, "wrist", Fate(Disturbance(), 0, 0, 75))
     near = np.abs(eye.view(world.start) - clean)[(eye.view(world.start) > 0) & (clean > 0)]
     assert np.quantile(near, 0.9) < 0.003
+
+
+@pytest.mark.parametrize("sensor", ["d405", "d435", "sr300"])
+def test_a_sensor_sits_beside_the_hand_and_its_noise_begins_again(sensor: str) -> None:
+    setup = Setup(sensor=sensor)
+    world = make_world(OBJECTS, setup, 0)
+    eye = setup.eye(world.renderer, Fate(Disturbance(), 0, 0, 75))
+    exact = Setup().eye(world.renderer, Fate(Disturbance(), 0, 0, 75)).view(world.start)
+    first, again = eye.view(world.start), eye.view(world.start)
+    assert (first != again).any()
+    eye.restart()
+    np.testing.assert_array_equal(eye.view(world.start), first)
+    both = (first > 0) & (exact > 0)
+    assert 0.5 < both.mean() < 1  # it has holes
+    off = np.abs(first - exact)[both]
+    assert 1e-4 < np.median(off) < 0.004
+
+
+def test_the_detector_is_not_shown_the_hand_itself() -> None:
+    setup = Setup(camera="wrist")
+    world = make_world(OBJECTS, setup, 0)
+    eye = setup.eye(world.renderer, Fate(Disturbance(), 0, 0, 75))
+    depth, rays, T = eye.image(world.start, world.start)
+    height = (depth[..., None] * rays @ T[:3, :3].T + T[:3, 3])[..., 2][depth > 0]
+    assert height.max() < 0.14 and (depth == 0).any()  # objects are lower than that
+
+
+def test_a_sweep_over_sensors_changes_the_sensor_alone() -> None:
+    sweep = SweepConfig(over="sensor")
+    setups = [sweep.at(value)[1] for value in sweep.strengths()]
+    assert [setup.sensor for setup in setups] == ["ideal", "d405", "d435", "sr300"]
+    assert len({setup.disturbance for setup in setups}) == 1
+    with pytest.raises(ValueError, match="d405"):
+        SweepConfig(over="sensor", values=(1.0,)).strengths()
 
 
 def trials_of(**distances: list[float]) -> list[dict[str, Any]]:

@@ -188,6 +188,28 @@ def test_a_seed_makes_the_same_world_and_another_another() -> None:
     assert (depth[0] != depth[2]).any() and (depth[0] != depth[3]).any()
 
 
+def test_a_real_sensor_has_noise_and_repeats_with_its_seed() -> None:
+    worlds = [
+        open_cell("twin", seed=1, mount="wrist", sensor=sensor)
+        for sensor in ("ideal", "d405", "d405")
+    ]
+    views = []
+    for world in worlds:
+        for _ in range(5):
+            world.advance(20 * MS)
+        assert world.info["sensor"] in ("ideal", "d405")
+        camera = world.camera
+        frame = camera.read_latest(1.0)
+        views.append(Reprojector(frame.intrinsics, camera.T_hand_camera)(frame.depth))
+    exact, noisy, again = views
+    np.testing.assert_array_equal(noisy, again)
+    off = np.abs(noisy - exact)[(noisy > 0) & (exact > 0)]
+    assert 1e-4 < np.median(off) < 0.004
+    for mount, sensor, word in (("ideal", "d405", "wrist"), ("wrist", "kinect", "sr300")):
+        with pytest.raises(CameraError, match=word):
+            open_cell("twin", mount=mount, sensor=sensor)
+
+
 def test_the_wrist_camera_shows_the_view_that_the_ideal_one_does() -> None:
     """Where the wrist camera has sight, its reprojected depth is the ideal one's."""
     ideal, wrist = (open_cell("twin", seed=1, scene=0, mount=m) for m in ("ideal", "wrist"))

@@ -83,9 +83,15 @@ def test_its_own_intrinsics_have_its_own_rays() -> None:
 
 @needs_native
 @settings(deadline=None)
-@given(small, mounts, st.integers(0, 2**32), st.sampled_from([64, 1, 7]))
+@given(
+    small,
+    mounts,
+    st.integers(0, 2**32),
+    st.sampled_from([64, 1, 7, 300]),
+    st.sampled_from(rt.view.native.view_isas() if rt.view.native else [""]),
+)
 def test_native_equals_numpy_bit_by_bit(
-    intrinsics: Intrinsics, T: NDArray[np.float64], seed: int, size: int
+    intrinsics: Intrinsics, T: NDArray[np.float64], seed: int, size: int, isa: str
 ) -> None:
     rng = np.random.default_rng(seed)
     shape = (intrinsics.height_px, intrinsics.width_px)
@@ -93,7 +99,7 @@ def test_native_equals_numpy_bit_by_bit(
     bad = np.array([0, -1, np.nan, np.inf, -np.inf, 1e-30, 1e30, 65.535], np.float32)
     spoiled = rng.random(shape) < 0.2
     depth[spoiled] = rng.choice(bad, spoiled.sum())
-    reprojector = Reprojector(intrinsics, T, View(size_px=size))
+    reprojector = Reprojector(intrinsics, T, View(size_px=size), isa=isa)
     fast = reprojector(depth)
     native = rt.view.native
     try:
@@ -245,3 +251,19 @@ def test_the_interpreter_is_free_meanwhile() -> None:
     thread.join()
     # Holding the lock, five calls would let this thread in five times or so.
     assert len(counted) > 10
+
+
+@needs_native
+def test_rays_that_cannot_touch_the_view_are_left_out() -> None:
+    """Of a camera twice as wide as the view, most; and what is left out changes nothing (above)."""
+    wide = Intrinsics(128, 128, VIEW.focal_px / 2, VIEW.focal_px / 2, 63.5, 63.5)
+    spans = Reprojector(wide, np.eye(4))._spans
+    assert (spans[:, 1] - spans[:, 0]).sum() < 0.5 * 128 * 128
+    away = Reprojector(wide, mount((np.pi, 0, 0)))._spans  # looks back
+    assert (away[:, 1] - away[:, 0] >= 0).all()
+
+
+@needs_native
+def test_an_unknown_instruction_set_is_refused() -> None:
+    with pytest.raises(ValueError, match="instruction set 'mmx'"):
+        Reprojector(VIEW.intrinsics, np.eye(4), isa="mmx")(np.zeros((64, 64), np.float32))

@@ -1,14 +1,13 @@
 """Training batches from a dataset on disk: depth views, offsets and their distances, made on the fly.
 
-Every batch is a pure function of (seed, step), so a resumed run sees the same batches. A label is the
-distance from an offset to the nearest true grasp of the scene (rt.pose.grasp_distance), so fresh
-offsets cost nothing but this minimum.
+Every batch is a pure function of (seed, step), so a resumed run sees the same batches, and several
+processes each make their part of the same one. A label is the distance from an offset to the nearest
+true grasp of the scene (rt.pose.grasp_distance), so fresh offsets cost nothing but this minimum.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,54 +16,17 @@ from torch import Tensor
 
 from rt.pose import METRES_PER_RADIAN
 from sim.dataset import Split
+from train.offsets import (
+    BatchOptions,
+    Offsets,
+    apply_symmetry,
+    fixed_offsets,
+    mixed_offsets,
+    uniform_offsets,
+)
 
-REACH_M = 0.10
-"""Offsets lie within +-0.10 m: what a 70 degree view covers half way down (0.15 * tan 35 deg)."""
-
-NEAR_M = 0.05
-"""Offsets this close to the hand count as near: the controller's candidates are among them."""
-
-Offsets = Literal["mixed", "uniform", "fixed"]
-"""mixed: fresh ones, part uniform in the view, part near the hand, part near true grasps; uniform:
-fresh ones, uniform in the view; fixed: uniform in the view, drawn once for each image (the paper)."""
-
-_DRAW, _ORDER, _FIXED = 1, 2, 3
-"""Streams of random numbers: a batch's draws, an epoch's order, the paper's fixed offsets."""
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """How mixed offsets and the views of a batch are drawn."""
-
-    uniform_share: float = 0.5
-    """Share of mixed offsets drawn uniformly in the view, 0 to 1."""
-    near_share: float = 0.25
-    """Share of mixed offsets drawn near the hand; what is left is drawn near true grasps."""
-    near_sigma_m: float = 0.03
-    """Spread of x and y of the offsets near the hand, m; their theta is uniform."""
-    grasp_sigma_m: float = 0.015
-    """Spread of x and y about a random true grasp within reach, m."""
-    grasp_sigma_deg: float = 15.0
-    """Spread of theta about a random true grasp within reach, degrees."""
-    symmetry: bool = True
-    """Turn and mirror views by the 8 symmetries of the square; exact for views without a direction."""
-    depth_noise_m: float = 0.001
-    """Standard deviation of the noise added to every depth, m."""
-    depth_dropout: float = 0.002
-    """Share of pixels set to no return."""
-
-    def __post_init__(self) -> None:
-        shares = (self.uniform_share, self.near_share, self.uniform_share + self.near_share)
-        if not all(0 <= s <= 1 for s in shares):
-            raise ValueError(
-                f"uniform share {self.uniform_share} and near share {self.near_share} "
-                "must be 0 or more and sum to 1 at most"
-            )
-        for name in ("near_sigma_m", "grasp_sigma_m", "grasp_sigma_deg", "depth_noise_m"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
-        if not 0 <= self.depth_dropout < 1:
-            raise ValueError(f"depth dropout {self.depth_dropout} must be in [0, 1)")
+DRAW_STREAM, _ORDER, _NOISE = 1, 2, 3
+"""Streams of random numbers: a batch's draws, an epoch's order, the table of noise."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +42,10 @@ class Batch:
 
 
 class Batches:
-    """Batches of a split by step number; steps run through all images in a new order each epoch."""
+    """Batches of a split by step number; steps run through all images in a new order each epoch.
+
+    part: (k, n) for the k-th of n equal parts of every batch: what one of n processes trains on.
+    """
 
     def __init__(
         self,
@@ -90,120 +55,83 @@ class Batches:
         seed: int,
         offsets: Offsets = "mixed",
         options: BatchOptions | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         options = options or BatchOptions()
         self.split, self.seed, self.offsets, self.options = split, seed, offsets, options
         self.batch_size = min(batch_size, len(split))
         self.offsets_per_image = offsets_per_image
         self.steps_per_epoch = len(split) // self.batch_size
-        self._epoch, self._order = -1, np.empty(0, np.int64)
-        rng = np.random.default_rng([seed, _FIXED])
+        self.part = part_of(self.batch_size, part)
+        self._order = EpochOrder(len(split), seed)
+        rng = np.random.default_rng([seed, _NOISE])
         # Noise of an image: a random stretch of one long table, a hundredth of the cost of drawing it.
         table = rng.standard_normal(1 << 20, dtype=np.float32)
         self._noise = table * np.float32(options.depth_noise_m)
 
     def images(self, step: int) -> NDArray[np.int64]:
-        """Image numbers (B,) of a step."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            rng = np.random.default_rng([self.seed, _ORDER, epoch])
-            self._epoch, self._order = epoch, rng.permutation(len(self.split))
-        return self._order[position * self.batch_size : (position + 1) * self.batch_size]
+        """Image numbers (B,) of a step, of all parts."""
+        return self._order(step, self.batch_size)
 
     def __call__(self, step: int) -> Batch:
         options = self.options
-        rng = np.random.default_rng([self.seed, _DRAW, step])
+        rng = np.random.default_rng([self.seed, DRAW_STREAM, step])
         images = self.images(step)
+        # What chance decides is drawn for the whole batch, so that its parts do not depend on how many.
         if self.offsets == "fixed":
             actions = fixed_offsets(images, self.offsets_per_image, self.seed)
         elif self.offsets == "uniform":
             actions = uniform_offsets((len(images), self.offsets_per_image), rng)
         else:
             actions = mixed_offsets(self.split, images, self.offsets_per_image, options, rng)
+        kinds = rng.integers(0, 8, len(images)) if options.symmetry else None
+        images, actions = images[self.part], actions[self.part]
         distance = nearest_grasp_distance(self.split, images, actions)
         depth = self.split.depth_m(images)
-        if options.symmetry:
-            apply_symmetry(depth, actions, rng.integers(0, 8, len(images)))
+        if kinds is not None:
+            apply_symmetry(depth, actions, kinds[self.part])
         self._disturb(depth, rng)
         return Batch(torch.from_numpy(depth), torch.from_numpy(actions), distance)
 
     def _disturb(self, depth: NDArray[np.float32], rng: np.random.Generator) -> None:
+        pixels, here = depth[0].size, self.part
         if self.options.depth_noise_m > 0:
-            starts = rng.integers(0, len(self._noise) - depth[0].size, len(depth))
+            starts = rng.integers(0, len(self._noise) - pixels, self.batch_size)[here]
             for image, start in zip(depth, starts, strict=True):
-                noise = self._noise[start : start + image.size].reshape(image.shape)
+                noise = self._noise[start : start + pixels].reshape(image.shape)
                 image += noise * (image > 0)
         if self.options.depth_dropout > 0:
-            count = rng.poisson(self.options.depth_dropout * depth.size)
-            depth.reshape(-1)[rng.integers(0, depth.size, count)] = 0
+            every = self.batch_size * pixels
+            dropped = rng.integers(0, every, rng.poisson(self.options.depth_dropout * every))
+            dropped -= here.start * pixels
+            depth.reshape(-1)[dropped[(dropped >= 0) & (dropped < depth.size)]] = 0
 
 
-def uniform_offsets(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Offsets (*shape, 3) uniform in the view: x, y within REACH_M, theta in [-pi/2, pi/2)."""
-    unit = rng.random((*shape, 3), dtype=np.float32) * 2 - 1
-    return unit * np.array([REACH_M, REACH_M, np.pi / 2], dtype=np.float32)
+class EpochOrder:
+    """Image numbers of a step: all images in a new order each epoch, a function of (seed, step)."""
+
+    def __init__(self, images: int, seed: int) -> None:
+        self.images, self.seed = images, seed
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def __call__(self, step: int, batch_size: int) -> NDArray[np.int64]:
+        epoch, position = divmod(step, self.images // batch_size)
+        if epoch != self._epoch:
+            rng = np.random.default_rng([self.seed, _ORDER, epoch])
+            self._epoch, self._order = epoch, rng.permutation(self.images)
+        return self._order[position * batch_size : (position + 1) * batch_size]
 
 
-def near_offsets(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Offsets (*shape, 3) uniform in the disc of NEAR_M about the hand, theta in [-pi/2, pi/2)."""
-    actions = uniform_offsets(shape, rng)
-    radius = NEAR_M * np.sqrt(rng.random(shape, dtype=np.float32))
-    angle = rng.uniform(0, 2 * np.pi, shape)
-    actions[..., 0], actions[..., 1] = radius * np.cos(angle), radius * np.sin(angle)
-    return actions
-
-
-def fixed_offsets(images: NDArray[np.int64], count: int, seed: int) -> NDArray[np.float32]:
-    """The paper's offsets (B, K, 3): uniform, drawn once for every image and seed."""
-    return np.stack(
-        [uniform_offsets((count,), np.random.default_rng([seed, _FIXED, int(i)])) for i in images]
-    )
-
-
-def mixed_offsets(
-    split: Split,
-    images: NDArray[np.int64],
-    count: int,
-    options: BatchOptions,
-    rng: np.random.Generator,
-) -> NDArray[np.float32]:
-    """Offsets (B, K, 3): first uniform ones, then near the hand, then near true grasps within reach.
-
-    A controller asks near its hand, and has to tell apart candidates near a grasp, where the distance
-    has its sharp minimum; uniform offsets alone put one in a hundred there.
-    """
-    actions = uniform_offsets((len(images), count), rng)
-    a = round(count * options.uniform_share)
-    b = min(count, a + round(count * options.near_share))
-    near = actions[:, a:b, :2]
-    near[:] = rng.standard_normal(near.shape, dtype=np.float32) * options.near_sigma_m
-    if b < count:
-        grasps = random_grasps_in_reach(split, images, count - b, rng)
-        sigma = [options.grasp_sigma_m] * 2 + [np.radians(options.grasp_sigma_deg)]
-        jitter = rng.standard_normal(grasps.shape, dtype=np.float32) * np.array(sigma, np.float32)
-        # Where no grasp is within reach the uniform offset stands.
-        actions[:, b:] = np.where(np.isnan(grasps), actions[:, b:], grasps + jitter)
-    return actions
-
-
-def random_grasps_in_reach(
-    split: Split, images: NDArray[np.int64], count: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """`count` of each image's true grasps within REACH_M of the hand, (B, count, 3) in its view.
-
-    Draws four times as many of the scene's grasps and keeps the first within reach; NaN where fewer are.
-    """
-    scenes = images // split.views
-    start, end = split.grasp_start[scenes], split.grasp_start[scenes + 1]
-    picks = rng.integers(start[:, None], end[:, None], (len(images), 4 * count))
-    x, y, _, yaw = np.moveaxis(split.grasps[picks][..., :4], -1, 0)
-    hx, hy, _, hyaw = split.camera[images].T[:, :, None]
-    dx, dy, c, s = x - hx, y - hy, np.cos(hyaw), np.sin(hyaw)
-    found = np.stack([dx * c + dy * s, dx * s - dy * c, hyaw - yaw], axis=-1)  # rt.pose.to_view
-    out_of_reach = np.abs(found[..., :2]).max(-1) > REACH_M
-    found[out_of_reach] = np.nan
-    first = np.argsort(out_of_reach, axis=1, kind="stable")[:, :count, None]
-    return np.take_along_axis(found, first, axis=1).astype(np.float32, copy=False)
+def part_of(batch_size: int, part: tuple[int, int]) -> slice:
+    """The images of a batch that the k-th of n processes trains on, of part (k, n)."""
+    rank, parts = part
+    if batch_size % parts:
+        raise ValueError(
+            f"a batch of {batch_size} images does not divide among {parts} processes; "
+            f"give a multiple of {parts}"
+        )
+    share = batch_size // parts
+    return slice(rank * share, (rank + 1) * share)
 
 
 def nearest_grasp_distance(
@@ -235,26 +163,3 @@ def nearest_grasp_distance(
         squared.addcmul_(dx, dx)
         torch.amin(squared, 1, out=result[i])
     return result.sqrt_()
-
-
-def apply_symmetry(
-    depth: NDArray[np.float32], actions: NDArray[np.float32], kinds: NDArray[np.integer]
-) -> None:
-    """Turn views (B, 64, 64) and actions (B, K, 3) together, in place, by one of 8 symmetries each.
-
-    Bits of a kind: 1 swaps x and y (transposes), 2 mirrors x, 4 mirrors y, in this order. Exact,
-    because the canonical camera is centred, square and fixed to the hand, and a distance does not
-    change when grasp and action turn together.
-    """
-    for bit, flip in ((1, np.s_[:, :, :]), (2, np.s_[:, :, ::-1]), (4, np.s_[:, ::-1, :])):
-        chosen = np.flatnonzero(kinds & bit)
-        a = actions[chosen]
-        if bit == 1:
-            depth[chosen] = depth[chosen].transpose(0, 2, 1)
-            a = np.stack([a[..., 1], a[..., 0], np.float32(np.pi / 2) - a[..., 2]], axis=-1)
-        else:
-            depth[chosen] = depth[chosen][flip]
-            a *= np.array([-1, 1, -1] if bit == 2 else [1, -1, -1], np.float32)
-        actions[chosen] = a
-    theta = actions[..., 2]
-    theta -= np.float32(np.pi) * np.floor(theta / np.float32(np.pi) + np.float32(0.5))

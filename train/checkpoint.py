@@ -14,6 +14,9 @@ from train.network import DistanceNetwork
 CHECKPOINT_FORMAT = "grasp-checkpoint/1"
 CHECKPOINT = "checkpoint.pt"
 
+_BEFORE = {"batches": "host", "init": None}
+"""What runs were whose checkpoints do not say it yet."""
+
 
 class FitError(ValueError):
     """A training run that cannot start or go on."""
@@ -83,13 +86,31 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> dict[str,
     return saved
 
 
+def begin_from(path: Path, network: DistanceNetwork) -> dict[str, Any]:
+    """Give a new network the weights of a checkpoint, of any run; returns where they came from.
+
+    Raises FitError if the networks are not of one kind.
+    """
+    saved = load_checkpoint(path)
+    for name in ("action_encoding", "leaky_slope"):
+        if saved[name] != getattr(network, name):
+            raise FitError(
+                f"{path}: {name} is {saved[name]}, here {getattr(network, name)}; "
+                "begin from a network of the same kind, or without --init"
+            )
+    network.load_state_dict(saved["network"])
+    images = saved["step"] * saved["run"]["batch"]
+    return {"data_id": saved["run"]["data_id"], "steps": saved["step"], "images_seen": images}
+
+
 def resume(path: Path, state: State, run: dict[str, Any], device: torch.device) -> None:
     """Fill the state from a checkpoint of the same run; raises FitError naming what differs."""
     saved = load_checkpoint(path, device)
+    was: dict[str, Any] = {**_BEFORE, **saved["run"]}
     differences = [
-        f"{name}: was {saved['run'].get(name)!r}, now {run.get(name)!r}"
-        for name in sorted(saved["run"].keys() | run.keys())
-        if saved["run"].get(name) != run.get(name)
+        f"{name}: was {was.get(name)!r}, now {run.get(name)!r}"
+        for name in sorted(was.keys() | run.keys())
+        if was.get(name) != run.get(name)
     ]
     if differences:
         raise FitError(

@@ -14,9 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+try:
+    import torch
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    raise SystemExit(
+        f"train.export needs PyTorch ({error}): pip install 'grasp-servo[train]'"
+    ) from None
+
 import numpy as np
 import onnxruntime
-import torch
 import tyro
 from numpy.typing import NDArray
 
@@ -26,9 +34,9 @@ from rt.distance.graph import write_model
 from rt.hand import Hand
 from rt.view import View
 from sim.dataset import DatasetError, open_split, read_manifest, write_text
-from train.batches import uniform_offsets
 from train.checkpoint import FitError, load_checkpoint
 from train.network import DistanceNetwork, folded_weights, tiled_forward
+from train.offsets import uniform_offsets
 
 TOLERANCE_M = 1e-5
 CHECK_ACTIONS = 16

@@ -6,6 +6,10 @@ a run of so many minutes anneals fully by its deadline whatever the speed of the
 epochs or steps is a pure function of its options, and one that was stopped goes on as if it had not
 been (`--resume`). Written to the out directory: checkpoint.pt, fit.json (the record), fit.png and
 TensorBoard curves.
+
+On a GPU images, grasps and labels stay there (train.device_batches). On several:
+`torchrun --nproc-per-node 4 -m train.fit DIR`; the processes share each batch, and its gradient is that
+of one process.
 """
 
 from __future__ import annotations
@@ -17,24 +21,44 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
+try:
+    import torch
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    raise SystemExit(
+        f"train.fit needs PyTorch ({error}): pip install 'grasp-servo[train]'"
+    ) from None
+
 import tyro
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from sim.dataset import DatasetError, open_split, read_manifest, write_text
-from train.batches import Batch, Batches, BatchOptions, Offsets
-from train.checkpoint import CHECKPOINT, FitError, State, resume, save_checkpoint
+from rt.signals import signals_caught
+from sim.dataset import DatasetError, Split, open_split, read_manifest, write_text
+from train.batches import Batch, Batches
+from train.checkpoint import (
+    CHECKPOINT,
+    FitError,
+    State,
+    begin_from,
+    resume,
+    save_checkpoint,
+)
+from train.device_batches import DeviceBatches, resident_bytes
 from train.machine import describe_machine, fast_dtype, keep_freed_memory
-from train.network import LENGTH_SCALE_M, DistanceNetwork
+from train.network import LENGTH_SCALE_M, DistanceNetwork, predictor
+from train.offsets import BatchOptions, Offsets
+from train.presets import PRESETS, Preset, learning_rate, make_optimizer
 from train.report import Progress, plot_fit, print_report
-from train.validation import ValidationSet, draw_validation_set, full_report, quick_errors
+from train.team import Team, assemble
+from train.validation import draw_validation_set, full_report, quick_errors
 
 QUICK_IMAGES = 512
 """Test images of the validations during training."""
@@ -43,44 +67,18 @@ CURVE_POINTS = 400
 
 
 @dataclass(frozen=True)
-class Preset:
-    """How the weights move. Rates are for the loss in units of LENGTH_SCALE_M."""
-
-    optimizer: Literal["adamw", "sgd"]
-    rate: float
-    batch: int
-    """Images a step."""
-    offsets_per_image: int
-    offsets: Offsets
-    constant: bool
-    """Keep the rate; else warm up linearly, then a cosine to zero."""
-    weight_decay: float = 0.0
-    momentum: float = 0.9
-    clip: float = math.inf
-    """Largest norm of a gradient."""
-
-
-PRESETS = {
-    # 64 images: after 64,000 images of 1,500 scenes the error on test objects was 22.2 mm, against
-    # 27.6 mm with 256. A step of 64 costs a sixth more time per image.
-    "modern": Preset("adamw", 1e-3, 64, 16, "mixed", constant=False, weight_decay=0.01, clip=1.0),
-    # Viereck et al. 2017: rate 0.001, momentum 0.9, batches of 1k samples, 10 fixed offsets an image.
-    "paper": Preset("sgd", 1e-3, 100, 10, "fixed", constant=True),
-}
-WARM_UP = 0.02
-"""Fraction of a run during which the modern rate rises linearly."""
-
-
-@dataclass(frozen=True)
 class FitOptions:
-    """Train the distance network on a dataset made by sim.generate."""
+    """Train the distance network on a dataset made by sim.generate.
+
+    Example: python -m train.fit data/small --minutes 5 --out runs/small
+    """
 
     data: Annotated[Path, tyro.conf.Positional]
     """Folder of the dataset."""
     out: Path | None = None
     """Folder of checkpoint, record, plot and curves; default runs/fit/<time>/."""
     epochs: float | None = None
-    """Length as passes over all training images; 10 if no length is given."""
+    """Length as passes over all training images. No length: 10, or the paper's 900,000 steps."""
     steps: int | None = None
     """Length as optimiser steps."""
     minutes: float | None = None
@@ -88,7 +86,7 @@ class FitOptions:
     preset: Literal["modern", "paper"] = "modern"
     """modern: AdamW, warm-up and cosine, mixed offsets; paper: SGD at 0.001, fixed offsets."""
     batch: int | None = None
-    """Images a step, instead of the preset's."""
+    """Images a step, of all processes together, instead of the preset's."""
     offsets_per_image: int | None = None
     """Offsets on each image of a step, instead of the preset's."""
     offsets: Offsets | None = None
@@ -103,6 +101,8 @@ class FitOptions:
     )
     seed: int = 0
     """Seed of weights, order, offsets and noise."""
+    init: Path | None = None
+    """Begin with the weights of this checkpoint (another run's) instead of random ones."""
     resume: bool = False
     """Go on from the checkpoint in --out; every other option must be as it was."""
     checkpoint_minutes: float = 5.0
@@ -115,8 +115,11 @@ class FitOptions:
     """Of the large products in training; auto: bfloat16 where the machine has instructions for it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: cuda if there is a GPU."""
+    batches: Literal["auto", "host", "device"] = "auto"
+    """Where batches are made: host: by NumPy, from the files; device: where the network trains, with
+    all images in its memory; auto: device on a GPU that holds them."""
     threads: int = 0
-    """CPU threads, 0 for all cores. Bitwise repetition needs the same number."""
+    """CPU threads of each process, 0 for all cores, shared. Bitwise repetition needs the same number."""
 
     def __post_init__(self) -> None:
         if sum(x is not None for x in (self.epochs, self.steps, self.minutes)) > 1:
@@ -149,29 +152,8 @@ class FitOptions:
         return Preset(**values)
 
 
-def make_optimizer(network: nn.Module, preset: Preset) -> torch.optim.Optimizer:
-    """The preset's optimiser; weight decay acts on weights, not on biases."""
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    biases = [p for p in network.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
-    if preset.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=preset.rate, momentum=preset.momentum)
-    return torch.optim.AdamW(
-        groups, lr=preset.rate, weight_decay=preset.weight_decay, betas=(0.9, 0.99), fused=True
-    )
-
-
-def learning_rate(preset: Preset, fraction: float) -> float:
-    """The rate when a fraction of the run is done."""
-    if preset.constant:
-        return preset.rate
-    if fraction < WARM_UP:
-        return preset.rate * max(fraction / WARM_UP, 0.01)
-    return preset.rate * 0.5 * (1 + math.cos(math.pi * (fraction - WARM_UP) / (1 - WARM_UP)))
-
-
 def train_step(
-    network: DistanceNetwork,
+    network: nn.Module,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     dtype: torch.dtype = torch.float32,
@@ -184,9 +166,10 @@ def train_step(
     loss = (predicted - batch.distance).abs().mean() / LENGTH_SCALE_M
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    # Of several processes each sees its own loss and the same averaged gradient: all stop or none.
     norm = nn.utils.clip_grad_norm_(network.parameters(), clip)
-    value, norm_value = float(loss.detach()), float(norm)
-    if not (math.isfinite(value) and math.isfinite(norm_value)):
+    value, norm_value = torch.stack([loss.detach(), norm]).tolist()
+    if not math.isfinite(norm_value):
         raise FitError(
             f"the loss is {value * LENGTH_SCALE_M} m with a gradient of norm {norm_value}: not finite; "
             "the last checkpoint is kept. Lower --rate, or check the dataset"
@@ -195,48 +178,49 @@ def train_step(
     return value * LENGTH_SCALE_M
 
 
-def identity(options: FitOptions, data_id: str, dtype: torch.dtype) -> dict[str, Any]:
+def identity(
+    options: FitOptions,
+    data_id: str,
+    dtype: torch.dtype,
+    sampler: str,
+    init: dict[str, Any] | None,
+) -> dict[str, Any]:
     """What must agree for a run to be resumed: everything that its weights depend on."""
     names = ("epochs", "steps", "minutes", "preset", "action_encoding", "draw", "seed")
     values = {name: value for name, value in asdict(options).items() if name in names}
-    return {"data_id": data_id, **values, **asdict(options.resolved()), "dtype": str(dtype)}
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM add themselves to, so that a step is never cut in half."""
-    received: list[int] = []
-    previous = {
-        s: signal.signal(s, lambda number, _frame: received.append(number))
-        for s in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield received
-    finally:
-        for s, handler in previous.items():
-            signal.signal(s, handler)
+    plan = {**asdict(options.resolved()), **values}  # `steps` as asked, over the preset's default
+    about = {"data_id": data_id, "init": init, **plan}
+    return {**about, "dtype": str(dtype), "batches": sampler}
 
 
 def train(
     state: State,
-    batches: Batches,
-    questions: ValidationSet,
+    batches: Batches | DeviceBatches,
+    validate: Callable[[], dict[str, float]],
     options: FitOptions,
     preset: Preset,
     dtype: torch.dtype,
+    team: Team,
     out: Path,
     save: Callable[[], None],
 ) -> int:
     """Run from state.step to the end of the plan; returns the signal that stopped it, or 0."""
     device = next(state.network.parameters()).device
+    network = team.share(state.network)
     total_s = math.inf if options.minutes is None else options.minutes * 60
-    total = total_steps(options, batches)
+    total = total_steps(options, preset, batches.steps_per_epoch)
     interval = 1 if total is None else max(1, total // CURVE_POINTS)
-    writer = SummaryWriter(str(out / "tensorboard"), purge_step=state.step)
-    bar = Progress(state, total, total_s, batches)
+    writer = SummaryWriter(str(out / "tensorboard"), purge_step=state.step) if team.lead else None
+    bar = Progress(state, total, total_s, batches) if team.lead else None
     begun, elapsed_before = time.perf_counter(), state.elapsed_s
     saved_s = validated_s = state.elapsed_s
-    with stop_signals() as signals, ThreadPoolExecutor(1) as pool, contextlib.closing(writer):
+    with (
+        signals_caught() as signals,
+        ThreadPoolExecutor(1) as pool,
+        contextlib.ExitStack() as stack,
+    ):
+        if writer is not None:
+            stack.enter_context(contextlib.closing(writer))
         following = pool.submit(batches, state.step)
         while state.elapsed_s < total_s if total is None else state.step < total:
             fraction = state.elapsed_s / total_s if total is None else state.step / total
@@ -244,11 +228,14 @@ def train(
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
             batch, following = following.result(), pool.submit(batches, state.step + 1)
-            state.losses.append(
-                train_step(state.network, state.optimizer, batch.to(device), dtype, preset.clip)
-            )
+            loss_m = train_step(network, state.optimizer, batch.to(device), dtype, preset.clip)
             state.step += 1
-            state.elapsed_s = elapsed_before + time.perf_counter() - begun
+            elapsed_s = elapsed_before + time.perf_counter() - begun
+            # One mean for what the processes decide by, so that they stay together.
+            loss_m, state.elapsed_s, stop = team.mean(
+                [loss_m, elapsed_s, float(bool(signals))], device
+            )
+            state.losses.append(loss_m)
             if total is None:
                 interval = max(1, math.ceil(state.step / state.elapsed_s * total_s / CURVE_POINTS))
             if state.step % interval == 0:
@@ -259,44 +246,79 @@ def train(
                 }
                 state.curve.append(point)
                 state.losses.clear()
-                writer.add_scalar("loss_m", point["loss_m"], state.step)
-                writer.add_scalar("rate", rate, state.step)
+                if writer is not None:
+                    writer.add_scalar("loss_m", point["loss_m"], state.step)
+                    writer.add_scalar("rate", rate, state.step)
             if state.elapsed_s - validated_s > options.validate_minutes * 60:
                 validated_s = state.elapsed_s
-                errors = quick_errors(state.network, questions, dtype)
-                state.validations.append({"step": state.step, **errors})
-                for name, value in errors.items():
-                    writer.add_scalar(f"validation/{name}", value, state.step)
-            if signals or state.elapsed_s - saved_s > options.checkpoint_minutes * 60:
+                if writer is not None:
+                    errors = validate()
+                    state.validations.append({"step": state.step, **errors})
+                    for name, value in errors.items():
+                        writer.add_scalar(f"validation/{name}", value, state.step)
+            if stop or state.elapsed_s - saved_s > options.checkpoint_minutes * 60:
                 saved_s = state.elapsed_s
-                save()
-            bar.update()
-            if signals:
-                bar.close()
-                return signals[0]
+                if team.lead:
+                    save()
+            if bar is not None:
+                bar.update()
+            if stop:
+                break
         following.cancel()
-    bar.close()
-    save()
+    if bar is not None:
+        bar.close()
+    if stop_signal := (signals[0] if signals else signal.SIGTERM) if stop else 0:
+        return stop_signal
+    if team.lead:
+        save()
     return 0
 
 
-def total_steps(options: FitOptions, batches: Batches) -> int | None:
+def total_steps(options: FitOptions, preset: Preset, steps_per_epoch: int) -> int | None:
     """Steps of the plan; None for a plan in minutes."""
     if options.minutes is not None:
         return None
     if options.steps is not None:
         return options.steps
-    return max(1, round((options.epochs or 10) * batches.steps_per_epoch))
+    if options.epochs is None and preset.steps is not None:
+        return preset.steps
+    return max(1, round((options.epochs or 10) * steps_per_epoch))
+
+
+def make_batches(
+    split: Split, options: FitOptions, preset: Preset, team: Team, device: torch.device
+) -> Batches | DeviceBatches:
+    """The batches of this process: on the device where asked for, or where it is a GPU with room."""
+    given = (split, preset.batch, preset.offsets_per_image, options.seed, preset.offsets)
+    part = (team.rank, team.size)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+    fits = resident_bytes(split) < 0.7 * free
+    if options.batches == "device" and not fits:
+        raise FitError(
+            f"--batches device: the images take {resident_bytes(split) / 1e9:.1f} GB, the GPU has "
+            f"{free / 1e9:.1f} GB free; use --batches host"
+        )
+    if options.batches == "device" or (
+        options.batches == "auto" and device.type == "cuda" and fits
+    ):
+        return DeviceBatches(*given, options.draw, part, device)
+    return Batches(*given, options.draw, part)
 
 
 def run(options: FitOptions) -> int:
     """Train, validate and write the results; returns the exit code."""
-    manifest = read_manifest(options.data)
-    split, test = open_split(options.data, "train"), open_split(options.data, "test")
     device = torch.device(options.device if options.device != "auto" else _best_device())
     if device.type == "cuda" and not torch.cuda.is_available():
         raise FitError("--device cuda: torch sees no GPU here; use --device cpu")
-    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    with assemble(device) as (team, device):
+        return run_on(options, team, device)
+
+
+def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
+    """`run` as one of the processes of a team; the lead alone prints, validates and writes."""
+    manifest = read_manifest(options.data)
+    split, test = open_split(options.data, "train"), open_split(options.data, "test")
+    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // team.size))
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32; on a CPU float32 stays exact
     keep_freed_memory()
@@ -307,39 +329,49 @@ def run(options: FitOptions) -> int:
     if checkpoint.exists() and not options.resume:
         raise FitError(f"{checkpoint} exists: --resume goes on with it, or give another --out")
 
-    batches = Batches(
-        split, preset.batch, preset.offsets_per_image, options.seed, preset.offsets, options.draw
-    )
+    batches = make_batches(split, options, preset, team, device)
+    sampler = "device" if isinstance(batches, DeviceBatches) else "host"
     torch.manual_seed(options.seed)
     network = DistanceNetwork(options.action_encoding)
+    init = begin_from(options.init, network) if options.init else None
     network = network.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
     state = State(network, make_optimizer(network, preset))
-    plan = identity(options, manifest["id"], dtype)
+    plan = identity(options, manifest["id"], dtype, sampler, init)
     if options.resume:
         resume(checkpoint, state, plan, device)
-    out.mkdir(parents=True, exist_ok=True)
-    print(
-        f"{len(split)} training and {len(test)} test images, {batches.batch_size} images x "
-        f"{preset.offsets_per_image} offsets a step, {str(dtype).removeprefix('torch.')} on {device}, "
-        f"from step {state.step}, to {out}",
-        flush=True,
-    )
+    if team.lead:
+        out.mkdir(parents=True, exist_ok=True)
+        print(
+            f"{len(split)} training and {len(test)} test images, {batches.batch_size} images x "
+            f"{preset.offsets_per_image} offsets a step, {str(dtype).removeprefix('torch.')} on "
+            f"{team.size} x {device}, from step {state.step}, to {out}",
+            flush=True,
+        )
     questions = draw_validation_set(test, QUICK_IMAGES, options.seed)
+
+    def validate() -> dict[str, float]:
+        return quick_errors(predictor(network, dtype), questions)
 
     def save() -> None:
         save_checkpoint(checkpoint, state, plan, manifest, options.data)
 
-    stopped_by = train(state, batches, questions, options, preset, dtype, out, save)
+    stopped_by = train(state, batches, validate, options, preset, dtype, team, out, save)
     if stopped_by:
-        print(f"stopped at step {state.step}; go on with --resume --out {out}", file=sys.stderr)
+        if team.lead:
+            print(f"stopped at step {state.step}; go on with --resume --out {out}", file=sys.stderr)
         return 128 + stopped_by
+    if not team.lead:
+        return 0
     print("validating on test objects", flush=True)
-    report, true, predicted = full_report(network, test, options.validation_images, options.seed)
+    report, true, predicted = full_report(
+        predictor(network), test, options.validation_images, options.seed
+    )
     images = state.step * batches.batch_size
     record = {
         **plan,
         "training_images": len(split),
         "test_images": len(test),
+        "data_params": manifest["params"],
         "steps": state.step,
         "images_seen": images,
         "samples_seen": images * preset.offsets_per_image,
@@ -347,7 +379,7 @@ def run(options: FitOptions) -> int:
         "training_s": state.elapsed_s,
         "images_per_s": images / state.elapsed_s,
         "samples_per_s": images * preset.offsets_per_image / state.elapsed_s,
-        "machine": describe_machine(device),
+        "machine": {**describe_machine(device), "processes": team.size},
         "validation": report,
         "curve": state.curve,
         "validation_curve": state.validations,

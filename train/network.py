@@ -9,6 +9,7 @@ and the inner products. `tiled_forward` is the paper's plain form of the same fu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,28 @@ class DistanceNetwork(nn.Module):
     def forward(self, depth: Tensor, actions: Tensor) -> Tensor:
         """depth (B, 64, 64) float32 [m, 0 = no return], actions (B, K, 3) -> distances (B, K) [m]."""
         return self.head(self.image_features(depth), self.action_bias(actions))
+
+
+def predictor(
+    network: DistanceNetwork, dtype: torch.dtype = torch.float32, samples: int = 2048
+) -> Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]:
+    """The network as a function of arrays: depth (B, 64, 64) m, actions (B, K, 3) -> (B, K) m.
+
+    Computes about `samples` actions at a time, to bound memory.
+    """
+
+    @torch.no_grad()
+    def predict(depth: NDArray[np.float32], actions: NDArray[np.float32]) -> NDArray[np.float32]:
+        device = next(network.parameters()).device
+        step = max(1, samples // actions.shape[1])
+        parts = []
+        for i in range(0, len(depth), step):
+            d, a = (torch.from_numpy(x[i : i + step]).to(device) for x in (depth, actions))
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                parts.append(network(d, a).float().cpu())
+        return torch.cat(parts).numpy()
+
+    return predict
 
 
 def tiled_forward(network: DistanceNetwork, depth: Tensor, actions: Tensor) -> Tensor:

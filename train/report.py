@@ -1,22 +1,26 @@
-"""What people see of a training run: a progress line, a table and a picture."""
+"""What people see of a training run and of a validation: a progress line, tables and pictures."""
 
 from __future__ import annotations
 
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from train.batches import Batches
-from train.checkpoint import State
 from train.validation import OFFSETS
+
+if TYPE_CHECKING:  # they import torch, which a validation does without
+    from train.batches import Batches
+    from train.checkpoint import State
+    from train.device_batches import DeviceBatches
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -28,7 +32,9 @@ LINE_EVERY_S = 15.0
 class Progress:
     """A bar on a terminal, else a plain line now and then: done, loss, validation, images/s, time left."""
 
-    def __init__(self, state: State, total: int | None, total_s: float, batches: Batches) -> None:
+    def __init__(
+        self, state: State, total: int | None, total_s: float, batches: Batches | DeviceBatches
+    ) -> None:
         self.state, self.total, self.total_s, self.batches = state, total, total_s, batches
         self.begun, self.first_step = time.perf_counter(), state.step
         self.shown = self.begun
@@ -81,43 +87,63 @@ def _on_terminal() -> bool:
 
 
 def print_report(record: dict[str, Any]) -> None:
-    """Validation as a table: error by true distance, for all offsets and for near ones."""
-    table = Table(title="mean absolute error on test objects, mm")
-    for column in ("true distance, mm", "all offsets", "bias", "near offsets", "bias"):
-        table.add_column(column, justify="right")
-    v = record["validation"]
-    rows: dict[tuple[float, float | None], dict[str, dict[str, Any]]] = {}
-    for kind in ("all", "near"):
-        for b in v[kind]["bins"]:
-            rows.setdefault((b["from_m"], b["to_m"]), {})[kind] = b
-    for (low, high), kinds in sorted(rows.items(), key=lambda row: row[0][0]):
-        cells = [f"{1000 * low:.0f} to {1000 * high:.0f}" if high else f"above {1000 * low:.0f}"]
-        for kind in ("all", "near"):
-            b = kinds.get(kind)
-            cells += (
-                [f"{1000 * b['mean_absolute_error_m']:.1f}", f"{1000 * b['bias_m']:+.1f}"]
-                if b
-                else ["", ""]
-            )
-        table.add_row(*cells)
-    table.add_section()
-    for name, key in (
-        ("all together", "mean_absolute_error_m"),
-        ("best constant", "trivial_error_m"),
-    ):
-        table.add_row(name, f"{1000 * v['all'][key]:.1f}", "", f"{1000 * v['near'][key]:.1f}", "")
-    Console().print(table)
-    c = v["choice"]
-    print(
-        f"one choice among {c['candidates']} candidates within {1000 * c['reach_m']:.0f} mm: median true "
-        f"distance {1000 * c['start_median_m']:.1f} mm before, {1000 * c['chosen_median_m']:.1f} mm after, "
-        f"{1000 * c['best_median_m']:.1f} mm at best"
-    )
+    """The validation of a finished run, and what it took."""
+    print_validation(record["validation"])
     print(
         f"{record['images_seen']} images ({record['epochs_done']:.2f} epochs) in "
         f"{record['training_s'] / 60:.1f} min: {record['images_per_s']:.0f} images/s, "
         f"{record['samples_per_s']:.0f} samples/s"
     )
+
+
+def print_validation(v: dict[str, Any]) -> None:
+    """Validation as a table: error by true distance and by category, for all offsets and near ones."""
+    table = Table(title=f"mean absolute error on {v['images']} views of test objects, mm")
+    for column in ("", "all offsets", "bias", "near offsets", "bias", "one choice"):
+        table.add_column(column, justify="right")
+    choice = v["choice"]
+    bins: dict[tuple[float, float | None], dict[str, dict[str, Any]]] = {}
+    for kind in ("all", "near"):
+        for b in v[kind]["bins"]:
+            bins.setdefault((b["from_m"], b["to_m"]), {})[kind] = b
+    for (low, high), kinds in sorted(bins.items(), key=lambda row: row[0][0]):
+        name = f"{1e3 * low:.0f} to {1e3 * high:.0f} mm" if high else f"above {1e3 * low:.0f} mm"
+        table.add_row(name, *_cells(kinds))
+    table.add_section()
+    for group in ("categories", "sensors"):
+        names = sorted(v["all"][group].keys() | v["near"][group].keys())
+        if group == "sensors" and len(names) == 1:
+            continue
+        for name in names:
+            kinds = {k: v[k][group][name] for k in ("all", "near") if name in v[k][group]}
+            chosen = choice[group].get(name)
+            cells = _cells(kinds)
+            table.add_row(name, *cells, f"{1e3 * chosen['chosen_median_m']:.1f}" if chosen else "")
+        table.add_section()
+    table.add_row("all together", *_cells(v), f"{1e3 * choice['chosen_median_m']:.1f}")
+    trivial = (f"{1e3 * v[kind]['trivial_error_m']:.1f}" for kind in ("all", "near"))
+    table.add_row("best constant", next(trivial), "", next(trivial), "")
+    Console().print(table)
+    print(
+        f"near: within {1e3 * v['near_reach_m']:.0f} mm of the hand. Category: of the object that the "
+        "nearest true grasp holds."
+    )
+    print(
+        f"one choice among {choice['candidates']} candidates within {1e3 * choice['reach_m']:.0f} mm: "
+        f"median true distance {1e3 * choice['start_median_m']:.1f} mm before, "
+        f"{1e3 * choice['chosen_median_m']:.1f} mm after, {1e3 * choice['best_median_m']:.1f} mm at best"
+    )
+
+
+def _cells(kinds: dict[str, dict[str, Any]]) -> list[str]:
+    """Error and bias in mm of all and of near offsets; empty where there are none."""
+    cells = []
+    for kind in ("all", "near"):
+        if b := kinds.get(kind):
+            cells += [f"{1e3 * b['mean_absolute_error_m']:.1f}", f"{1e3 * b['bias_m']:+.1f}"]
+        else:
+            cells += ["", ""]
+    return cells
 
 
 def plot_fit(
@@ -138,27 +164,55 @@ def plot_fit(
     ax.set(xlabel="step", ylabel="mean absolute error, mm", ylim=(0, None), title="Training")
     ax.grid(which="both", alpha=0.3)
     ax.legend()
+    _plot_distances(figure, axes[1:], record["validation"], true, predicted)
+    _save(figure, path)
+
+
+def plot_validation(
+    path: Path, v: dict[str, Any], true: NDArray[np.float32], predicted: NDArray[np.float32]
+) -> None:
+    """Errors by category, and predicted against true distance for all and for near offsets."""
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
+    ax = axes[0]
+    names = sorted(v["all"]["categories"], reverse=True)
+    rows = np.arange(len(names))
+    for shift, kind in ((0.2, "all"), (-0.2, "near")):
+        errors = [v[kind]["categories"].get(n, {}).get("mean_absolute_error_m", 0) for n in names]
+        ax.barh(rows + shift, [1e3 * e for e in errors], height=0.4, label=f"{kind} offsets")
+    ax.set_yticks(rows, names)
+    ax.set(xlabel="mean absolute error, mm", title="By category of the nearest grasp's object")
+    ax.grid(axis="x", alpha=0.3)
+    ax.legend()
+    _plot_distances(figure, axes[1:], v, true, predicted)
+    _save(figure, path)
+
+
+def _plot_distances(
+    figure: Figure,
+    axes: NDArray[np.object_],
+    v: dict[str, Any],
+    true: NDArray[np.float32],
+    predicted: NDArray[np.float32],
+) -> None:
     parts = (
         ("all", "offsets uniform in the view", np.s_[:, :OFFSETS]),
-        (
-            "near",
-            f"offsets within {1e3 * record['validation']['near_reach_m']:.0f} mm",
-            np.s_[:, OFFSETS:],
-        ),
+        ("near", f"offsets within {1e3 * v['near_reach_m']:.0f} mm", np.s_[:, OFFSETS:]),
     )
-    for ax, (kind, title, part) in zip(axes[1:], parts, strict=True):
+    for ax, (kind, title, part) in zip(axes, parts, strict=True):
         t, p = 1e3 * true[part].ravel(), 1e3 * predicted[part].ravel()
         top = float(np.percentile(t, 99.8))
         image = ax.hist2d(t, p, bins=120, range=[[0, top], [0, top]], norm="log", cmap="viridis")[3]
         figure.colorbar(image, ax=ax, label="samples")
         ax.plot([0, top], [0, top], "r-", lw=1)
-        error = 1e3 * record["validation"][kind]["mean_absolute_error_m"]
         ax.set(
             xlabel="true distance, mm",
             ylabel="predicted distance, mm",
-            title=f"{title}: {error:.1f} mm",
+            title=f"{title}: {1e3 * v[kind]['mean_absolute_error_m']:.1f} mm",
             aspect="equal",
         )
+
+
+def _save(figure: Figure, path: Path) -> None:
     beside = path.with_name(f".{path.stem}.partial.png")
     figure.savefig(beside, dpi=110)
     plt.close(figure)

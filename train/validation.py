@@ -1,25 +1,47 @@
-"""Validation on scenes of objects the network never saw: how far off its distances are, and where."""
+"""How far off a network's distances are on objects it never saw: `python -m train.validation`.
+
+Runs a model file through rt.distance, as the robot does (no torch), on a set given with --data or made
+anew of test objects. The errors, by true distance and by category, are for offsets uniform in the view
+(all) and within 5 cm of the hand (near); the choice is one decision of a controller.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import tyro
 from numpy.typing import NDArray
-from torch import Tensor
+from tqdm import tqdm
 
-from sim.dataset import Split
-from train.batches import NEAR_M, REACH_M, near_offsets, nearest_grasp_distance, uniform_offsets
-from train.network import DistanceNetwork
+from rt.distance import DistanceError, open_model
+from rt.hand import Hand
+from rt.view import View
+from sim.dataset import DatasetError, Split, open_split, read_manifest, write_text
+from sim.generate import Config, generate
+from sim.sensor import SensorError
+from train.offsets import NEAR_M, REACH_M, near_offsets, nearest_grasp, uniform_offsets
+
+Floats = NDArray[np.float32]
+Groups = dict[str, NDArray[np.str_]]
+"""`categories` and `sensors`: names, one for each offset."""
+Predict = Callable[[Floats, Floats], Floats]
+"""Distances (B, K) m of depth (B, 64, 64) m and actions (B, K, 3): whatever computes the network."""
 
 BIN_EDGES_M = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.10, 0.15, np.inf)
 OFFSETS = 16
 """Offsets of each kind on each validation image."""
 CANDIDATES, CANDIDATE_REACH_M = 256, 0.06
 """One decision of a controller: this many candidates on a disc about the hand."""
+CHOICE_IMAGES = 512
 
 
 @dataclass(frozen=True)
@@ -27,12 +49,14 @@ class ValidationSet:
     """Fixed questions about test images, and their answers, drawn once from a seed."""
 
     images: NDArray[np.int64]
-    depth: Tensor
+    depth: Floats
     """(B, 64, 64) m, as stored: no noise is added."""
-    actions: Tensor
+    actions: Floats
     """(B, 2 * OFFSETS, 3): first uniform in the view, then near the hand."""
-    distance: Tensor
+    distance: Floats
     """(B, 2 * OFFSETS) m."""
+    groups: Groups
+    """(B, 2 * OFFSETS) each: the category of the object that the nearest grasp holds, the sensor."""
 
 
 def draw_validation_set(split: Split, images: int, seed: int) -> ValidationSet:
@@ -41,38 +65,31 @@ def draw_validation_set(split: Split, images: int, seed: int) -> ValidationSet:
     rng = np.random.default_rng([seed, len(chosen)])
     shape = (len(chosen), OFFSETS)
     actions = np.concatenate([uniform_offsets(shape, rng), near_offsets(shape, rng)], axis=1)
-    distance = nearest_grasp_distance(split, chosen, actions)
+    distance, grasp = nearest_grasp(split, chosen, actions)
     return ValidationSet(
-        chosen, torch.from_numpy(split.depth_m(chosen)), torch.from_numpy(actions), distance
+        chosen, split.depth_m(chosen), actions, distance, _groups(split, chosen, grasp)
     )
 
 
-@torch.no_grad()
-def predict(
-    network: DistanceNetwork,
-    depth: Tensor,
-    actions: Tensor,
-    dtype: torch.dtype,
-    samples: int = 2048,
-) -> NDArray[np.float32]:
-    """Distances (B, K) in metres, computed about `samples` actions at a time to bound memory."""
-    device = next(network.parameters()).device
-    step = max(1, samples // actions.shape[1])
-    parts = []
-    for i in range(0, len(depth), step):
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            d = network(depth[i : i + step].to(device), actions[i : i + step].to(device))
-        parts.append(d.float().cpu())
-    return torch.cat(parts).numpy()
+def _groups(split: Split, images: NDArray[np.int64], grasp: NDArray[np.int64]) -> Groups:
+    """Of grasps (B, K), rows of split.grasps, of images (B,)."""
+    sensors = np.array(split.sensors)[images // split.views, None]
+    objects = split.grasp_object[grasp]
+    names = [
+        [split.objects[image // split.views][k].split("/") for k in row.ravel()]
+        for image, row in zip(images, objects, strict=True)
+    ]
+    # "mug/3" of the catalogue; "meshes/tools/wrench" and "meshes/wrench" of a user's folder
+    found = [[parts[max(0, len(parts) - 2)] for parts in row] for row in names]
+    return {
+        "categories": np.array(found).reshape(grasp.shape),
+        "sensors": np.broadcast_to(sensors, grasp.shape),
+    }
 
 
-def quick_errors(
-    network: DistanceNetwork, questions: ValidationSet, dtype: torch.dtype
-) -> dict[str, float]:
+def quick_errors(predict: Predict, questions: ValidationSet) -> dict[str, float]:
     """Mean absolute error in metres over offsets uniform in the view (`all_m`) and near ones (`near_m`)."""
-    error = np.abs(
-        predict(network, questions.depth, questions.actions, dtype) - questions.distance.numpy()
-    )
+    error = np.abs(predict(questions.depth, questions.actions) - questions.distance)
     return {
         "all_m": float(error[:, :OFFSETS].mean()),
         "near_m": float(error[:, OFFSETS:].mean()),
@@ -80,18 +97,19 @@ def quick_errors(
 
 
 def full_report(
-    network: DistanceNetwork, split: Split, images: int, seed: int
-) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.float32]]:
-    """Everything about a trained network, in float32; also true and predicted distances for a plot.
+    predict: Predict, split: Split, images: int, seed: int
+) -> tuple[dict[str, Any], Floats, Floats]:
+    """Everything about a trained network; also true and predicted distances for a plot.
 
-    Errors for all and near offsets beside those of the best constant, by bins of true distance, and
-    the true distance after one choice among candidates about the hand.
+    Errors for all and near offsets beside those of the best constant, by bins of true distance and by
+    the category of the nearest grasp's object and by the sensor, and the true distance after one choice
+    among candidates about the hand.
     """
     questions = draw_validation_set(split, images, seed)
-    true = questions.distance.numpy()
-    predicted = predict(network, questions.depth, questions.actions, torch.float32)
+    true, predicted = questions.distance, predict(questions.depth, questions.actions)
     report: dict[str, Any] = {
         "images": len(questions.images),
+        "scenes": len(np.unique(questions.images // split.views)),
         "offsets_per_image": OFFSETS,
         "reach_m": REACH_M,
         "near_reach_m": NEAR_M,
@@ -105,46 +123,200 @@ def full_report(
             "correlation": float(np.corrcoef(p.ravel(), t.ravel())[0, 1]),
             "trivial_error_m": float(np.abs(np.median(t) - t).mean()),
             "bins": _by_bin(t, p),
+            **{name: _by_group(t, p, group[part]) for name, group in questions.groups.items()},
         }
-    report["choice"] = _choice(network, split, questions.images[:: max(1, images // 512)], seed)
+    report["choice"] = _choice(
+        predict, split, questions.images[:: max(1, images // CHOICE_IMAGES)], seed
+    )
     return report, true, predicted
 
 
-def _by_bin(true: NDArray[np.float32], predicted: NDArray[np.float32]) -> list[dict[str, Any]]:
+def _errors(true: Floats, predicted: Floats) -> dict[str, Any]:
+    error = predicted - true
+    return {
+        "samples": int(error.size),
+        "mean_absolute_error_m": float(np.abs(error).mean()),
+        "bias_m": float(error.mean()),
+    }
+
+
+def _by_bin(true: Floats, predicted: Floats) -> list[dict[str, Any]]:
     bins = []
     for low, high in pairwise(BIN_EDGES_M):
         here = (true >= low) & (true < high)
         if here.any():
-            error = predicted[here] - true[here]
-            bins.append(
-                {
-                    "from_m": low,
-                    "to_m": None if high == np.inf else high,
-                    "samples": int(here.sum()),
-                    "mean_absolute_error_m": float(np.abs(error).mean()),
-                    "bias_m": float(error.mean()),
-                }
-            )
+            ends = {"from_m": low, "to_m": None if high == np.inf else high}
+            bins.append({**ends, **_errors(true[here], predicted[here])})
     return bins
 
 
-def _choice(
-    network: DistanceNetwork, split: Split, images: NDArray[np.int64], seed: int
-) -> dict[str, float]:
+def _by_group(true: Floats, predicted: Floats, group: NDArray[np.str_]) -> dict[str, Any]:
+    return {
+        str(name): _errors(true[group == name], predicted[group == name])
+        for name in np.unique(group)
+    }
+
+
+def _choice(predict: Predict, split: Split, images: NDArray[np.int64], seed: int) -> dict[str, Any]:
     """Median true distance before and after the move that the network likes best, in one view."""
     rng = np.random.default_rng([seed, CANDIDATES])
     actions = near_offsets((len(images), CANDIDATES), rng)
     actions[..., :2] *= CANDIDATE_REACH_M / NEAR_M
     actions[:, 0] = 0  # staying is a candidate, and the start
-    true = nearest_grasp_distance(split, images, actions).numpy()
-    depth = torch.from_numpy(split.depth_m(images))
-    predicted = predict(network, depth, torch.from_numpy(actions), torch.float32)
-    chosen = np.take_along_axis(true, predicted.argmin(1)[:, None], axis=1)
+    true, grasp = nearest_grasp(split, images, actions)
+    predicted = predict(split.depth_m(images), actions)
+    chosen = np.take_along_axis(true, predicted.argmin(1)[:, None], axis=1)[:, 0]
+    groups = _groups(split, images, grasp[:, :1])
     return {
         "images": len(images),
         "candidates": CANDIDATES,
         "reach_m": CANDIDATE_REACH_M,
         "start_median_m": float(np.median(true[:, 0])),
         "chosen_median_m": float(np.median(chosen)),
+        "chosen_mean_m": float(chosen.mean()),
         "best_median_m": float(np.median(true.min(1))),
+        **{
+            kind: {
+                str(name): {
+                    "images": int((group == name).sum()),
+                    "chosen_median_m": float(np.median(chosen[group[:, 0] == name])),
+                }
+                for name in np.unique(group)
+            }
+            for kind, group in groups.items()
+        },
     }
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """Errors of a model file on objects it never saw, by true distance and by category.
+
+    Example: python -m train.validation --scenes 50 --seed 1
+    """
+
+    model: Path | None = None
+    """Network, as train.export makes it. Default: the shipped one."""
+    data: Path | None = None
+    """Dataset whose test scenes to use. Default: a fresh one, made for this run and not kept."""
+    scenes: int = 50
+    """Scenes of test objects in a fresh set."""
+    views: int = 40
+    """Views of each scene in a fresh set."""
+    sensors: tuple[str, ...] = Config.sensors
+    """Depth cameras of a fresh set, one drawn for each scene."""
+    images: int = 4096
+    """Views to ask about, spread over the test scenes; all if there are fewer."""
+    backend: str = "auto"
+    """What computes the network: auto, tensorrt, native, onnx or reference."""
+    threads: int = 0
+    """CPU threads, 0 for one per core."""
+    seed: int = 1
+    """Seed of the fresh scenes and of the offsets. The shipped network's set was made with 0."""
+    out: Path | None = None
+    """Folder of validation.json and validation.png; default runs/validation/<time>/."""
+
+    def __post_init__(self) -> None:
+        for name in ("scenes", "views", "images"):
+            if getattr(self, name) < 1:
+                raise DatasetError(f"--{name} {getattr(self, name)} must be 1 or more")
+        if self.seed < 0:
+            raise DatasetError(f"--seed {self.seed} must be 0 or more")
+
+
+def fresh_set(
+    folder: Path,
+    test_scenes: int,
+    views: int,
+    seed: int,
+    train_scenes: int = 1,
+    sensors: tuple[str, ...] = Config.sensors,
+) -> Path:
+    """Make a small set in the folder, which is returned; the generator wants a scene to train on."""
+    config = Config(
+        scenes=train_scenes,
+        test_scenes=test_scenes,
+        views=views,
+        out=folder,
+        seed=seed,
+        sensors=sensors,
+        scenes_per_shard=5,
+    )
+    generate(config)
+    return folder
+
+
+def validate(options: ValidationOptions) -> tuple[dict[str, Any], Floats, Floats]:
+    """Open the model, make or open the set, and ask; see full_report."""
+    model = open_model(options.model, options.backend, threads=options.threads)
+    contract = model.contract
+
+    def predict(depth: Floats, actions: Floats) -> Floats:
+        result = np.empty(actions.shape[:2], np.float32)
+        bar = tqdm(total=len(depth), unit="view", disable=not sys.stderr.isatty())
+        with bar:
+            for view, asked, answer in zip(depth, actions, result, strict=True):
+                model(view, asked, out=answer)
+                bar.update()
+        return result
+
+    with tempfile.TemporaryDirectory(prefix="validation-") as temporary:
+        folder = options.data
+        if folder is None:
+            folder = Path(temporary) / "set"
+            print(
+                f"making {options.scenes} scenes of test objects, seed {options.seed}", flush=True
+            )
+            fresh_set(folder, options.scenes, options.views, options.seed, sensors=options.sensors)
+        manifest = read_manifest(folder)
+        try:
+            hand = Hand(**manifest["params"]["hand"])
+            view = View(**manifest["params"]["view"])
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f"{folder}: its manifest lacks hand or view ({error})") from error
+        contract.require(hand=hand, view=view)
+        split = open_split(folder, "test")
+        report, true, predicted = full_report(predict, split, options.images, options.seed)
+    record = {
+        "model": str(model.path),
+        "weights_sha256": contract.weights_sha256,
+        "backend": model.backend,
+        "trained_on": contract.training_set,
+        "data_id": manifest["id"],
+        "data_params": manifest["params"],
+        "fresh": options.data is None,
+        "seed": options.seed,
+        "validation": report,
+    }
+    return record, true, predicted
+
+
+def run(options: ValidationOptions) -> int:
+    from train.report import plot_validation, print_validation
+
+    out = options.out or Path("runs/validation") / time.strftime("%Y%m%d-%H%M%S")
+    record, true, predicted = validate(options)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "validation.json", json.dumps(record, indent=1) + "\n")
+    plot_validation(out / "validation.png", record["validation"], true, predicted)
+    print_validation(record["validation"])
+    print(f"wrote {out / 'validation.json'} and {out / 'validation.png'}")
+    return 0
+
+
+def main() -> None:
+    try:
+        code = run(
+            tyro.cli(ValidationOptions, prog="python -m train.validation", description=__doc__)
+        )
+    except (DatasetError, DistanceError, SensorError) as error:
+        print(f"train.validation: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("train.validation: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -123,14 +123,14 @@ def open_model(
         raise DistanceError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
     if threads < 0:
         raise DistanceError(f"threads = {threads} must be 0 (one per core) or more")
-    if backend != "auto" and precision not in _SERVES[backend]:
+    if backend != "auto" and precision not in _precisions(backend):
         raise DistanceError(
-            f"backend {backend!r} has no precision {precision!r}, only {', '.join(_SERVES[backend])}"
+            f"backend {backend!r} has no precision {precision!r}, only {', '.join(_precisions(backend))}"
         )
     contract, weights = read_model(path)
     check_weights(contract, weights)
     for name in [backend] if backend != "auto" else _automatic(contract):
-        served = precision if precision in _SERVES[name] else "float32"
+        served = precision if precision in _precisions(name) else "float32"
         try:
             compute = BACKENDS[name](path, contract, weights, threads, served)
             return Distance(path, contract, name, compute)
@@ -216,9 +216,15 @@ BACKENDS: dict[str, Opener] = {
     "native": _opener("native"),
     "tensorrt": _opener("tensorrt_runtime"),
 }
+"""What computes a model, by name; a backend of one's own is put in here (docs/extending.md)."""
+
 _SERVES = {
     "reference": ("float32",),
     "onnx": ("float32",),
     "native": ("float32", "half"),
     "tensorrt": PRECISIONS,
 }
+
+
+def _precisions(backend: str) -> tuple[str, ...]:
+    return _SERVES.get(backend, ("float32",))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.camera import Camera
+from rt.gripper import Gripper
 from rt.pose import interpolate
 
 Transform = NDArray[np.float64]
@@ -23,6 +24,9 @@ Transform = NDArray[np.float64]
 
 class RobotError(RuntimeError):
     """An arm that is missing, lost, stopped, or that refuses what is asked of it."""
+
+    name = "robot"
+    """What went wrong, in a word for the record: protective_stop, connection_lost, ..."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,12 @@ class RobotState:
     """(4, 4)"""
     twist: NDArray[np.float64]
     """(6,) in base: linear velocity of the hand's origin [m/s], angular velocity [rad/s]."""
+    wrench: NDArray[np.float64] | None = None
+    """(6,) on the tool in base [N, Nm], as the controller gives it; None without a sensor."""
+    q: NDArray[np.float64] | None = None
+    """(6,) joint positions [rad]."""
+    qd: NDArray[np.float64] | None = None
+    """(6,) joint speeds [rad/s]."""
 
 
 class Robot(AbstractContextManager["Robot"], Protocol):
@@ -56,7 +66,7 @@ class Robot(AbstractContextManager["Robot"], Protocol):
 
 @dataclass
 class Cell:
-    """An arm and a camera that share a clock, and what only a simulated world can offer."""
+    """An arm, a camera and perhaps a gripper that share a clock, and what only a simulated world offers."""
 
     robot: Robot
     camera: Camera
@@ -67,6 +77,7 @@ class Cell:
     """Lets a simulated world pass `period_ns`; a real one passes by itself."""
     true_distance_m: Callable[[], float] | None = None
     """Distance from the hand now to the nearest true grasp, where that is known."""
+    gripper: Gripper | None = None
 
 
 CELLS = {"twin": "sim.twin"}

@@ -1,0 +1,270 @@
+"""Minutes of closed loop on the emulated arm under full CPU load: `python -m bench.endurance`.
+
+One long approach of rt.servo in the emulated cell (bench.emulated_cell), beside a bare loop of the
+same rate and priority that only wakes up (rt.clock), beside busy processes. The loop may miss no more
+deadlines than the bare one and 0.1 %, and the guard must have nothing to say. How well the arm
+follows, and its jerk, are read from the record and from the emulator's true motion.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from bench.cycle import background_load
+from bench.emulated_cell import BELOW_START_M, EmulatedCell, emulated_cell, wait_until_moving
+from bench.tracking import _smooth
+from rt.clock import Clock, real_time
+from rt.record import RecordError, read_record
+from rt.robot.emulator import EmulatorError
+
+EXTRA = 0.001
+"""Share of deadlines that the loop may miss beyond the bare loop's."""
+_POLL_S = 2.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run the loop for minutes on the emulated arm, under load, beside a bare loop.
+
+    Example: python -m bench.endurance --minutes 10 --rate 30 --load 2
+    """
+
+    minutes: float = 10.0
+    """Of closed loop [min]."""
+    rate: float = 30.0
+    """Cycles per second [Hz]."""
+    load: int = 2
+    """Busy processes of ordinary priority beside."""
+    candidates: int = 256
+    """Displacements weighed each cycle."""
+    noise: float = 0.0
+    """Kinematic noise of the loop (rt.servo). With some, the arm keeps moving, but the guard has the
+    noise's speed to clamp."""
+    scene: int = 3
+    """Number of the scene."""
+    silence: float = 0.05
+    """The cell's max_silence_s [s] (see bench.faults)."""
+    nice: int = 0
+    """Niceness of the run and its children (see bench.faults)."""
+    number: int = 0
+    """Of the emulated cell, where several run at once on this computer."""
+    out: Path | None = None
+    """Folder for endurance.json and the run's own files. Default: runs/endurance/<time>/."""
+
+    def __post_init__(self) -> None:
+        if not 0.05 <= self.minutes <= 24 * 60:
+            raise ValueError(f"minutes = {self.minutes} must be from 0.05 to 1440")
+        if self.load < 0:
+            raise ValueError(f"load = {self.load} must not be negative")
+
+
+def bare_loop(rate_hz: float, send: Connection, go: Any, over: Any) -> None:
+    """Sends `ready`; from `go` to `over` wakes up at the rate; sends cycles, missed deadlines, lateness."""
+    send.send("ready")
+    go.wait()
+    clock = Clock(rate_hz)
+    with real_time("auto"):
+        while not over.is_set():
+            clock.wait()
+    send.send({"cycles": clock.cycles, "missed": clock.missed, **clock.wake_up.summary()})
+
+
+class Jerk:
+    """Greatest jerk of the true motion [m/s^3], a few seconds at a time."""
+
+    def __init__(self) -> None:
+        self.peaks: list[float] = []
+        self.speeds: list[float] = []
+
+    def add(self, rows: NDArray[np.float64]) -> None:
+        """rows (N, 13) of the emulator's log."""
+        if len(rows) < 20:
+            return
+        dt = float(np.median(np.diff(rows[:, 0])))
+        velocity = rows[:, 7:10]
+        acceleration = np.diff(_smooth(velocity, dt), axis=0) / dt
+        jerk = np.linalg.norm(np.diff(acceleration, axis=0), axis=1) / dt
+        self.peaks.append(float(jerk.max()))
+        self.speeds.append(float(np.linalg.norm(velocity, axis=1).max()))
+
+
+def measure(config: Config, folder: Path) -> dict[str, Any]:
+    """The run. Raises EmulatorError or OSError if it cannot be made."""
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    go, over = context.Event(), context.Event()
+    cycles = round(config.minutes * 60 * config.rate)
+    with emulated_cell(folder, config.number, config.silence) as cell:
+        arguments = cell.servo(
+            *(folder, "--rate", f"{config.rate:g}", "--grasp", "no"),
+            *("--iterations", str(cycles), "--noise", f"{config.noise:g}"),
+            *("--candidates", str(config.candidates), "--patience", "60"),
+            scene=config.scene,
+        )
+        process = cell.start(folder, arguments, nice=config.nice)
+        bare = context.Process(target=bare_loop, args=(config.rate, send, go, over), daemon=True)
+        jerk = Jerk()
+        try:
+            bare.start()
+            if not receive.poll(120):
+                raise OSError("the bare loop did not start within 120 s")
+            receive.recv()
+            if wait_until_moving(cell, process, 120, BELOW_START_M):
+                with background_load(config.load):
+                    go.set()
+                    _watch(config, cell, process, jerk)
+                    over.set()
+                    beside = receive.recv() if receive.poll(10) else None
+            else:
+                beside = None
+            process.wait(60)
+        finally:
+            go.set()
+            over.set()
+            for running in (process, bare):
+                with suppress(AssertionError, ValueError, OSError, AttributeError):
+                    running.kill()
+    return judged(config, folder, process.returncode, beside, jerk)
+
+
+def _watch(config: Config, cell: EmulatedCell, process: Any, jerk: Jerk) -> None:
+    began = told = time.monotonic()
+    limit = began + config.minutes * 60 * 1.5 + 60
+    while process.poll() is None and time.monotonic() < limit:
+        time.sleep(_POLL_S)
+        jerk.add(cell.emulator.motion(_POLL_S))
+        if time.monotonic() - told > 15:
+            told = time.monotonic()
+            done = (told - began) / 60
+            print(f"{done:.1f} of {config.minutes:g} min", file=sys.stderr, flush=True)
+
+
+def judged(
+    config: Config, folder: Path, code: int | None, bare: dict[str, Any] | None, jerk: Jerk
+) -> dict[str, Any]:
+    """What endurance.json holds."""
+    said = [line for line in (folder / "said.txt").read_text().splitlines() if line.strip()]
+    result: dict[str, Any] = {
+        "command": "bench.endurance",
+        "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg(),
+        "exit_code": code,
+        "said": said[-1] if said else "",
+        "bare": bare,
+        "jerk_peak_m_s3": max(jerk.peaks, default=None),
+        "jerk_median_of_peaks_m_s3": float(np.median(jerk.peaks)) if jerk.peaks else None,
+        "fastest_m_s": max(jerk.speeds, default=None),
+    }
+    problems = [] if code == 0 else [f"the run ended with exit code {code}: {result['said']}"]
+    try:
+        record = read_record(folder / "flight.mcap")
+        cycles = record.cycles[record.cycles["phase"] == b"approach"]
+        events = cycles["guard_name"][cycles["guard_name"] != b""].tolist()
+        result["guard"] = {name.decode(): events.count(name) for name in sorted(set(events))}
+        result["cycles"] = len(cycles)
+        result["lost"] = record.lost
+        missed = int(cycles["missed"][-1]) if len(cycles) else 0
+        result["missed"], result["missed_share"] = missed, missed / max(len(cycles) + missed, 1)
+        error = cycles["hand"][1:, :3] - cycles["command"][:-1, :3]
+        off = np.linalg.norm(error, axis=1) * 1e3
+        off = off[np.isfinite(off)]
+        if len(off):
+            p99, top = np.percentile(off, (99, 100)).tolist()
+            rms = float(np.sqrt(np.mean(off**2)))
+            result["tracking_mm"] = {"rms": rms, "p99": p99, "max": top}
+        whole = record.stages.get("whole", np.zeros(0))
+        whole = whole[np.isfinite(whole)]
+        if len(whole):
+            result["whole_ms"] = dict(
+                zip(
+                    ("p50", "p99", "max"), np.percentile(whole, (50, 99, 100)).tolist(), strict=True
+                )
+            )
+        if result["guard"]:
+            problems.append(f"the guard: {result['guard']}")
+    except RecordError as wrong:
+        problems.append(f"record: {wrong}")
+    if bare is None:
+        problems.append("the bare loop was not measured")
+    elif "missed_share" in result:
+        bare["missed_share"] = bare["missed"] / max(bare["cycles"] + bare["missed"], 1)
+        if result["missed_share"] > bare["missed_share"] + EXTRA:
+            problems.append("more deadlines missed than the bare loop and 0.1 %")
+    result["problems"] = problems
+    return result
+
+
+def table(result: dict[str, Any]) -> Table:
+    """On screen."""
+    config = result["config"]
+    shown = Table(
+        title=f"{config['minutes']:g} min at {config['rate']:g} Hz, {config['load']} busy processes",
+        title_style="bold",
+        min_width=72,
+    )
+    for name in ("", "loop", "bare loop"):
+        shown.add_column(name, justify="right" if name else "left")
+    bare = result["bare"] or {}
+    shown.add_row("cycles", str(result.get("cycles", "-")), str(bare.get("cycles", "-")))
+    shown.add_row("missed deadlines", str(result.get("missed", "-")), str(bare.get("missed", "-")))
+    if "missed_share" in result and "missed_share" in bare:
+        shares = (f"{x['missed_share'] * 100:.3f} %" for x in (result, bare))
+        shown.add_row("  of all", *shares)
+    if bare:
+        shown.add_row("wake-up lateness p99", "", f"{bare['p99_ms']:.2f} ms")
+    if "whole_ms" in result:
+        times = result["whole_ms"]
+        text = " / ".join(f"{times[k]:.1f}" for k in ("p50", "p99", "max"))
+        shown.add_row("cycle p50 / p99 / max [ms]", text, "")
+    if "tracking_mm" in result:
+        t = result["tracking_mm"]
+        text = f"{t['rms']:.2f} / {t['p99']:.2f} / {t['max']:.2f}"
+        shown.add_row("behind the command rms / p99 / max [mm]", text, "")
+    if result["jerk_peak_m_s3"] is not None:
+        shown.add_row("peak jerk [m/s^3]", f"{result['jerk_peak_m_s3']:.0f}", "")
+        shown.add_row("fastest [m/s]", f"{result['fastest_m_s']:.3f}", "")
+    for name, count in result.get("guard", {}).items():
+        shown.add_row(f"guard: {name}", str(count), "")
+    shown.add_row("cycles that the record lost", str(result.get("lost", "-")), "")
+    return shown
+
+
+def main() -> int:
+    try:
+        config = tyro.cli(Config, prog="python -m bench.endurance")
+        folder = config.out or Path("runs/endurance") / time.strftime("%Y-%m-%d_%H-%M-%S")
+        folder.mkdir(parents=True, exist_ok=True)
+        result = measure(config, folder)
+        beside = folder / f".endurance.json.{os.getpid()}"
+        beside.write_text(json.dumps(result, indent=1, default=str) + "\n")
+        os.replace(beside, folder / "endurance.json")
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, EmulatorError) as error:
+        print(f"bench.endurance: {error}", file=sys.stderr)
+        return 1
+    Console(width=None if sys.stdout.isatty() else 120).print(table(result))
+    print(f"{folder}/: endurance.json")
+    for problem in result["problems"]:
+        print(f"bench.endurance: {problem}", file=sys.stderr)
+    return 1 if result["problems"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

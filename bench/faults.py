@@ -1,0 +1,424 @@
+"""Every fault that can be made in an emulated cell, and how fast the arm is still: `python -m bench.faults`.
+
+Each fault gets a fresh emulated arm and a run of rt.servo with nothing mocked but matter (see
+bench.emulated_cell). It begins while the arm is moving. Then: what did the run name, with which exit
+code did it end, how long after the fault was the arm told to stop (the first hold or stop in the flight
+record) and how long after it did the emulated arm truly move, and can the flight record be read.
+
+A fault cannot always be known when it begins: a camera that stalls is known when its last frame is
+older than the cell allows. `known` is that time; the arm must be still 100 ms later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from bench.emulated_cell import EmulatedCell, children, emulated_cell, wait_until_moving
+from bench.inject import SLOW_S
+from rt.distance.contract import read_model
+from rt.distance.graph import write_model
+from rt.distance.model import SHIPPED_MODEL
+from rt.guard import Limits
+from rt.record import RecordError, read_record
+from rt.robot.emulator import EmulatorError
+
+LIMIT_S = 0.100
+"""From when a fault can be known to when the arm is still."""
+WATCHDOG_S = 0.100
+"""The controller's: after so long without a word its program ends."""
+STILL_M_S, STILL_RAD_S = 0.005, 0.05
+"""Slower than this is no motion: an arm that holds its place trembles by a fifth of it."""
+BELOW_M = 0.27
+"""Faults begin when the hand comes down through this height."""
+RECORD_BYTES = 400_000
+_LIMITS = Limits()
+_FRAME_S = 1 / 30
+_PERIOD_S = 1 / 30
+
+_EARLY = "the run ended before the fault began"
+
+Act = Callable[[EmulatedCell, "subprocess.Popen[str]"], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: how it is made, and what must come of it."""
+
+    name: str
+    names: tuple[str, ...]
+    """The run's message must hold one of these words."""
+    exit_codes: tuple[int, ...] = (1,)
+    known_s: float = 0.0
+    """From its beginning to when it can be known."""
+    act: Act | None = None
+    """Makes it; None: bench.inject does, in the run's own process."""
+    inject: str = "none"
+    by_silence: bool = False
+    """Whether it is known by the controller's silence: after --silence, or by the age of its state."""
+    moves_on: bool = False
+    """Whether the run shall go on in spite of it."""
+    begins: str = "moving"
+    """moving; start: there from the beginning; closing: when the gripper is told to close."""
+    recorded: bool = True
+    """Whether there is a flight record at all."""
+
+
+def tell(line: str) -> Act:
+    """A fault of the emulator's."""
+    return lambda cell, process: cell.emulator.tell(line) and None
+
+
+def send(number: signal.Signals) -> Act:
+    return lambda cell, process: process.send_signal(number)
+
+
+def kill_all(cell: EmulatedCell, process: subprocess.Popen[str]) -> None:
+    """The loop and the process that streams for it: nobody is left to stop the arm but its watchdog."""
+    victims = children(process.pid, "rt.robot.ur_stream")
+    for pid in (*victims, process.pid):
+        os.kill(pid, signal.SIGKILL)
+
+
+def fill_disk(cell: EmulatedCell, process: subprocess.Popen[str]) -> None:
+    """The recorder may write no more."""
+    for pid in children(process.pid, "rt.record"):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (RECORD_BYTES, RECORD_BYTES))
+
+
+def busy(cell: EmulatedCell, process: subprocess.Popen[str]) -> None:
+    """Two busy processes for every CPU, until the run ends."""
+    program = (
+        "import os, time\n"
+        f"while os.path.exists('/proc/{process.pid}/fd') and os.getppid() != 1:\n"
+        " end = time.monotonic() + .2\n"
+        " while time.monotonic() < end: sum(range(10000))"
+    )
+    for _ in range(2 * (os.cpu_count() or 1)):
+        hog = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.DEVNULL)
+        os.setpriority(os.PRIO_PROCESS, hog.pid, os.getpriority(os.PRIO_PROCESS, process.pid))
+
+
+_AGE_S = _LIMITS.max_frame_age_s
+
+# fmt: off
+# ruff: noqa: E501  (a table has the width of its columns)
+FAULTS: tuple[Fault, ...] = (
+    Fault("camera stalls", ("frame_age",), inject="camera_stall", known_s=_AGE_S),
+    Fault("camera repeats its picture", ("same_view",), inject="same_frame", known_s=(_LIMITS.max_same_views + 2) * _FRAME_S + _PERIOD_S),
+    Fault("frames 300 ms late", ("frame_age", "exposure_gap"), inject="late_frames", known_s=_AGE_S),
+    Fault("depth all zero", ("view_filled",), inject="zero_depth", known_s=_FRAME_S + _PERIOD_S),
+    Fault("depth all NaN", ("view_filled", "depth"), inject="nan_depth", known_s=_FRAME_S + _PERIOD_S),
+    Fault("model of another view", ("view.fov_deg",), begins="start", recorded=False),
+    Fault("network returns NaN", ("not_finite",), inject="nan_network", known_s=_PERIOD_S),
+    Fault("network takes 500 ms", ("late_command", "target_age", "missed_deadlines"), inject="slow_network", known_s=2 * _PERIOD_S + _LIMITS.max_target_age_s),
+    Fault("robot freezes", ("frozen", "connection_lost", "state_age"), act=tell("freeze"), known_s=WATCHDOG_S),
+    Fault("robot repeats its state", ("frozen", "state_age"), act=tell("freeze_time"), by_silence=True),
+    Fault("robot disconnects", ("connection_lost", "frozen", "state_age"), act=tell("drop")),
+    Fault("protective stop", ("protective_stop",), act=tell("protective")),
+    Fault("emergency stop", ("emergency_stop",), act=tell("emergency")),
+    Fault("stopped on the pendant", ("program_stopped",), act=tell("stop")),
+    Fault("gripper silent", ("gripper",), (1, 3), act=tell("gripper silent_on_close"), begins="closing"),
+    Fault("gripper talks garbage", ("gripper",), (1, 3), act=tell("gripper garbage_on_close"), begins="closing"),
+    Fault("disk full", ("disk full",), (0, 3), act=fill_disk, moves_on=True),
+    Fault("SIGINT", ("SIGINT",), (130,), act=send(signal.SIGINT), known_s=_PERIOD_S),
+    Fault("SIGTERM", ("SIGTERM",), (143,), act=send(signal.SIGTERM), known_s=_PERIOD_S),
+    Fault("SIGKILL of the loop", (), (-9,), act=send(signal.SIGKILL), known_s=WATCHDOG_S),
+    Fault("SIGKILL of loop and stream", (), (-9,), act=kill_all, known_s=WATCHDOG_S),
+    Fault("CPU full", ("stall", "missed_deadlines", "state_age", "target_age"), (0, 1, 3), act=busy, moves_on=True),
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one fault. Times count from its beginning."""
+
+    fault: str
+    passed: bool
+    detected: str
+    """What the run said."""
+    exit_code: int | None
+    known_s: float
+    told_s: float | None
+    """The first hold or stop in the record."""
+    still_s: float | None
+    """The emulated arm's last motion."""
+    cycles: int | None
+    """In the record; None: it cannot be read."""
+    why: str
+    """What is not as it must be."""
+    ran_on_m: float | None = None
+    """How far the arm went from the fault to being still."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Make every fault in an emulated cell, and measure how it ends.
+
+    Example: python -m bench.faults --only "protective stop" "SIGKILL of the loop"
+    """
+
+    only: tuple[str, ...] = ()
+    """Names of faults; default: all of them."""
+    tries: int = 3
+    """Runs of one fault, at most: one that ends before its fault begins says nothing about it."""
+    timeout: float = 120.0
+    """Longest for one run [s]."""
+    nice: int = 0
+    """Niceness of the run and its children, -20 to 19: on a computer that others keep busy, -10 (by root)."""
+    number: int = 0
+    """Of the emulated cell, where several run at once on this computer."""
+    candidates: int = 256
+    """Displacements weighed each cycle."""
+    silence: float = 0.05
+    """The cell's max_silence_s [s]; on a busy computer give more than the default of rt.cell, or the arm
+    counts as frozen when nothing is wrong but the computer."""
+    out: Path | None = None
+    """Folder for faults.json, and the record and output of every run. Default: runs/faults/<time>/."""
+
+    def __post_init__(self) -> None:
+        known = [fault.name for fault in FAULTS]
+        if self.tries < 1:
+            raise ValueError(f"tries = {self.tries} must be 1 or more")
+        if unknown := [name for name in self.only if name not in known]:
+            raise ValueError(f"no fault {', '.join(unknown)}; known are: {', '.join(known)}")
+
+
+def other_view(path: Path) -> Path:
+    """The shipped network, as if made for a camera of 60 degrees."""
+    contract, weights = read_model(SHIPPED_MODEL)
+    write_model(path, replace(contract, view=replace(contract.view, fov_deg=60.0)), weights)
+    return path
+
+
+def tried(fault: Fault, config: Config, folder: Path) -> Result:
+    """One fault, again where the run ended before it began."""
+    for number in range(config.tries):
+        for old in ("trigger", "trigger.at", "flight.mcap"):
+            (folder / old).unlink(missing_ok=True)
+        result = run(fault, config, folder)
+        if _EARLY not in result.why:
+            break
+        print(f"  try {number + 1}: {result.why}: {result.detected}", file=sys.stderr, flush=True)
+    return result
+
+
+def run(fault: Fault, config: Config, folder: Path) -> Result:
+    """One fault, in a cell of its own."""
+    if fault.by_silence:
+        fault = replace(fault, known_s=min(config.silence, _LIMITS.max_state_age_s))
+    with emulated_cell(folder, config.number, config.silence) as cell:
+        more = ["--candidates", str(config.candidates), "--patience", f"{config.timeout / 2:g}"]
+        if fault.begins == "start":
+            more += ["--model", str(other_view(folder / "other.onnx"))]
+        trigger = folder / "trigger"
+        module = ["bench.inject", fault.inject, str(trigger), "--"]
+        process = cell.start(folder, cell.servo(folder, *more), module, config.nice)
+        try:
+            began_s = _begin(fault, cell, process, trigger, config.timeout)
+            try:
+                process.wait(config.timeout)
+            except subprocess.TimeoutExpired:
+                return _result(fault, folder, None, began_s, None, "the run did not end")
+            cell.emulator.wait_still()
+            still_s = ran_on_m = None
+            if began_s is not None:
+                at = began_s + cell.clocks_offset_s()
+                rows = cell.emulator.motion(time.monotonic() - began_s + 1)
+                np.save(folder / "motion.npy", rows - np.eye(13)[0] * at)
+                still_s, ran_on_m = motion_after(rows, at)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    result = _result(fault, folder, process.returncode, began_s, still_s, "")
+    return replace(result, ran_on_m=None if fault.moves_on else ran_on_m)
+
+
+def motion_after(rows: NDArray[np.float64], at_s: float) -> tuple[float, float]:
+    """How long after `at_s` the tool was last faster than STILL, and how far it went since.
+
+    rows (N, 13): time [s], pose, twist of the tool, on the clock of `at_s` (Emulator.motion).
+    """
+    rows = rows[rows[:, 0] >= at_s]
+    v, w = np.linalg.norm(rows[:, 7:10], axis=1), np.linalg.norm(rows[:, 10:], axis=1)
+    moving = np.flatnonzero((v > STILL_M_S) | (w > STILL_RAD_S))
+    if not len(moving):
+        return 0.0, 0.0
+    last = int(moving[-1])
+    far_m = np.linalg.norm(rows[last, 1:4] - rows[0, 1:4])
+    return float(rows[last, 0]) - at_s, float(far_m)
+
+
+def _begin(
+    fault: Fault,
+    cell: EmulatedCell,
+    process: subprocess.Popen[str],
+    trigger: Path,
+    timeout_s: float,
+) -> float | None:
+    """Make the fault; when it began (time.monotonic), None if the run ended before."""
+    if fault.begins == "start":
+        return None
+    if fault.begins == "closing":
+        assert fault.act is not None
+        fault.act(cell, process)
+        return None
+    if not wait_until_moving(cell, process, timeout_s, BELOW_M):
+        return None
+    if fault.act is not None:
+        before = time.monotonic()
+        fault.act(cell, process)
+        return before
+    trigger.touch()
+    at, until = trigger.with_suffix(".at"), time.monotonic() + 10
+    while time.monotonic() < until:
+        if at.exists():
+            return int(at.read_text()) * 1e-9
+        time.sleep(0.002)
+    return None
+
+
+def _result(
+    fault: Fault,
+    folder: Path,
+    exit_code: int | None,
+    began_s: float | None,
+    still_s: float | None,
+    wrong: str,
+) -> Result:
+    said = (folder / "said.txt").read_text()
+    lines = [line for line in said.splitlines() if line.startswith("rt.servo:")]
+    detected = lines[-1].removeprefix("rt.servo: ") if lines else ""
+    problems = [wrong] if wrong else []
+    told_s, cycles, closed = None, None, False
+    try:
+        record = read_record(folder / "flight.mcap")
+        cycles = len(record.cycles)
+        closed = bool((record.cycles["phase"] == b"close").any())
+        if began_s is not None:
+            stamps = record.cycles["stamp_ns"] * 1e-9
+            acted = np.isin(record.cycles["guard_action"], (b"hold", b"stop"))
+            after = stamps[acted & (stamps >= began_s)]
+            told_s = float(after[0] - began_s) if len(after) else None
+    except RecordError as error:
+        if fault.recorded:
+            problems.append(f"record: {error}")
+    if fault.begins == "closing" and not closed:
+        problems.append("the gripper was never told to close")
+    if fault.recorded and cycles == 0:
+        problems.append("the record is empty")
+    if began_s is None and fault.begins == "moving":
+        problems.append(_EARLY)
+    if exit_code is not None and exit_code not in fault.exit_codes:
+        problems.append(f"exit code {exit_code}, not {' or '.join(map(str, fault.exit_codes))}")
+    if fault.names and exit_code != 0 and not any(n in said for n in fault.names):
+        problems.append(f"said nothing of {' or '.join(fault.names)}")
+    if fault.name == "disk full" and "disk full" not in said:
+        problems.append("said nothing of the disk")
+    if still_s is not None and not fault.moves_on and still_s > fault.known_s + LIMIT_S:
+        problems.append(f"moved for {still_s * 1e3:.0f} ms")
+    return Result(
+        fault.name,
+        not problems,
+        detected,
+        exit_code,
+        fault.known_s,
+        told_s,
+        None if fault.moves_on else still_s,
+        cycles,
+        "; ".join(problems),
+    )
+
+
+def table(results: list[Result]) -> Table:
+    """On screen."""
+    shown = Table(title="faults in the emulated cell", title_style="bold")
+    for name in ("fault", "exit", "known", "told", "still", "ran on", "record", "", "said"):
+        shown.add_column(
+            name,
+            justify="right"
+            if name in ("exit", "known", "told", "still", "ran on", "record")
+            else "left",
+        )
+
+    def ms(value: float | None) -> str:
+        return "-" if value is None else f"{value * 1e3:.0f} ms"
+
+    for r in results:
+        shown.add_row(
+            r.fault,
+            "-" if r.exit_code is None else str(r.exit_code),
+            ms(r.known_s),
+            ms(r.told_s),
+            ms(r.still_s),
+            "-" if r.ran_on_m is None else f"{r.ran_on_m * 1e3:.1f} mm",
+            "-" if r.cycles is None else f"{r.cycles} cycles",
+            "[green]pass[/green]" if r.passed else "[bold red]FAIL[/bold red]",
+            r.detected if r.passed else f"{r.why} | {r.detected}",
+        )
+    return shown
+
+
+def main() -> int:
+    try:
+        config = tyro.cli(Config, prog="python -m bench.faults")
+        folder = config.out or Path("runs/faults") / time.strftime("%Y-%m-%d_%H-%M-%S")
+        folder.mkdir(parents=True, exist_ok=True)
+        chosen = [f for f in FAULTS if not config.only or f.name in config.only]
+        results: list[Result] = []
+        for number, fault in enumerate(chosen, start=1):
+            print(f"{number} of {len(chosen)}: {fault.name}", file=sys.stderr, flush=True)
+            place = folder / fault.name.replace(" ", "_")
+            place.mkdir(exist_ok=True)
+            results.append(tried(fault, config, place))
+            save(config, results, folder)
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, EmulatorError) as error:
+        print(f"bench.faults: {error}", file=sys.stderr)
+        return 1
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table(results))
+    failed = [r.fault for r in results if not r.passed]
+    print(f"{len(results) - len(failed)} of {len(results)} pass; {folder}/: faults.json")
+    return 1 if failed else 0
+
+
+def save(config: Config, results: list[Result], folder: Path) -> None:
+    """faults.json: also what is done so far, should it be interrupted."""
+    content: dict[str, Any] = {
+        "command": "bench.faults",
+        "limit_s": LIMIT_S,
+        "watchdog_s": WATCHDOG_S,
+        "slow_network_s": SLOW_S,
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg(),
+        "only": list(config.only),
+        "results": [asdict(r) for r in results],
+    }
+    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+        json.dump(content, file, indent=1)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, folder / "faults.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

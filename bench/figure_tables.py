@@ -1,0 +1,191 @@
+"""What bench.figures keeps of each command's JSON, and the README's rows that it makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+
+_WAYS = {
+    "INIT": "the start (INIT)",
+    "CTR": "the loop (CTR)",
+    "CTR_noise": "the loop, noise 0.4 (CTR_noise)",
+    "CTR_ensemble": "`--controller ensemble`",
+    "CTR_ensemble_noise": "`--controller ensemble`, noise 0.4",
+    "GPD": "one-shot detection (GPD)",
+    "GPD_noise": "one-shot detection, noise 0.4 (GPD_noise)",
+}
+_JUMP = {"CTR": "the loop (CTR)", "GPD": "detector", "MAP": "network, once", "TRUE": "true grasp"}
+
+
+def _mm(metres: float) -> str:
+    return f"{metres * 1e3:.1f}"
+
+
+def servo(result: Json) -> Json:
+    start, end = result["true_distance_start_m"], result["true_distance_end_m"]
+    missed = result["timing"]["missed_deadlines"]
+    rows = [
+        "| cycles | distance at the start | at the end | missed deadlines |",
+        "| --- | --- | --- | --- |",
+        f"| {result['cycles']} | {_mm(start)} mm | {_mm(end)} mm | {missed} |",
+    ]
+    return {"title": "A run of the loop: first view, last view, distance over time", "table": rows}
+
+
+def trials(result: Json) -> Json:
+    rows = [
+        "| | median [95 %] | under 1 cm | under 2 cm | lifted [95 %] |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, words in _WAYS.items():
+        s = result["scenarios"][name]
+        (low, high), (least, most) = s["ci95_m"], s["lifted_ci95"]
+        rows.append(
+            f"| {words} | {_mm(s['median_m'])} mm [{_mm(low)}, {_mm(high)}] "
+            f"| {s['under_1cm']:.0%} | {s['under_2cm']:.0%} "
+            f"| {s['lifted']:.0%} [{least:.0%}, {most:.0%}] |".replace("%", " %")
+        )
+    return {"title": f"Final distances of {len(result['trials'])} trials", "table": rows}
+
+
+def sensor(result: Json) -> Json:
+    rows = ["| | median [95 %] | under 1 cm | under 2 cm |", "| --- | --- | --- | --- |"]
+    for name in ("INIT", "CTR", "CTR_ensemble"):
+        s = result["scenarios"][name]
+        low, high = s["ci95_m"]
+        rows.append(
+            f"| {_WAYS[name]} | {_mm(s['median_m'])} mm [{_mm(low)}, {_mm(high)}] "
+            f"| {s['under_1cm']:.0%} | {s['under_2cm']:.0%} |".replace("%", " %")
+        )
+    return {"title": "The same through a D405 beside the hand", "table": rows}
+
+
+def jump(result: Json) -> Json:
+    rows = ["| jump | " + " | ".join(_JUMP.values()) + " |", "| --- |" + " --- |" * len(_JUMP)]
+    for point in result["points"]:
+        medians = [f"{_mm(point['scenarios'][name]['median_m'])} mm" for name in _JUMP]
+        rows.append(f"| {point['value'] * 100:g} cm | " + " | ".join(medians) + " |")
+    return {"title": "Objects that jump during the approach", "table": rows}
+
+
+def latency(result: Json) -> Json:
+    most = result["machine"]["threads"]
+
+    def ms(backend: str, candidates: int) -> float:
+        rows = result["inference"]
+        found = (
+            r
+            for r in rows
+            if (r["backend"], r["candidates"], r["threads"]) == (backend, candidates, most)
+        )
+        return next(found)["p50_ms"]
+
+    n, whole = 1024, 73728
+    native = ms("native", n)
+    cycle = [
+        {k: c[k] for k in ("load", "candidates", "cycles", "missed", "rate_hz")}
+        | {k: c["latency"][k] for k in ("p50_ms", "p99_ms")}
+        for c in result["cycle"]
+    ]
+    return {
+        "threads": most,
+        "native_ms": native,
+        "onnx_ratio": ms("onnx", n) / native,
+        "tiled_ratio": ms("tiled", n) / native,
+        "map_ms": ms("native", whole),
+        "cycle": cycle,
+    }
+
+
+def study(result: Json) -> Json:
+    a = result["accuracy"]
+    best = min((v for k, v in a["median"].items() if k != "joint"), key=lambda v: v[0])
+    return {
+        "joint": a["median"]["joint"],
+        "closed_form": best,
+        "coverage": a["coverage_all"],
+        "found": min(c["found"] for c in result["corruption"].values()),
+    }
+
+
+def validation(result: Json) -> Json:
+    return _errors(result["validation"])
+
+
+def network(record: Json) -> Json:
+    """Of rt/models/distance.json."""
+    kept = {k: record[k] for k in ("training_images", "images_per_s", "samples_per_s", "minutes")}
+    return {**kept, **_errors(record["validation"])}
+
+
+def _errors(report: Json) -> Json:
+    keys = ("mean_absolute_error_m", "trivial_error_m")
+    return {part: {k: report[part][k] for k in keys} for part in ("all", "near")}
+
+
+def measured(stored: dict[str, Json]) -> list[str]:
+    """Rows | what | figure | command | of every stored summary that has any."""
+    rows: list[tuple[str, str, str]] = []
+    if n := stored.get("network"):
+        rows.append(
+            (
+                f"the shipped network, trained on {n['training_images']:,} images: error on test objects",
+                _said(n),
+                "`train.fit`; record in `rt/models/distance.json`",
+            )
+        )
+    if v := stored.get("validation"):
+        rows.append(("the same on a fresh test set", _said(v), _command(v)))
+    if t := stored.get("latency"):
+        rows.append(
+            (
+                f"a call for 1,024 candidates, {t['threads']} threads, median",
+                f"{t['native_ms']:.2f} ms; {t['onnx_ratio']:.1f} times faster than ONNX Runtime on the same "
+                f"factored graph, {t['tiled_ratio']:.0f} times than on the plain network",
+                _command(t),
+            )
+        )
+        rows.append(
+            (
+                "a call for 73,728 candidates (the whole field)",
+                f"{t['map_ms']:.1f} ms",
+                "the same run",
+            )
+        )
+        for c in t["cycle"]:
+            beside = f", {c['load']} busy processes beside" if c["load"] else ""
+            rows.append(
+                (
+                    f"whole cycle at {c['rate_hz']:g} Hz, {c['candidates']:,} candidates{beside}",
+                    f"median {c['p50_ms']:.1f} ms, 99 % under {c['p99_ms']:.1f} ms, "
+                    f"{c['missed']} of {c['cycles']} deadlines missed",
+                    "the same run",
+                )
+            )
+    if s := stored.get("study"):
+        (mm, deg), (other_mm, _) = s["joint"], s["closed_form"]
+        rows.append(
+            (
+                "hand-eye, simulated rigs of 15 poses",
+                f"joint median {mm:.3f} mm, {deg:.3f} deg (best closed form {other_mm:.3f} mm); its 95 % "
+                f"intervals hold the truth in {s['coverage'] * 100:.1f} %; a corrupted pair is found in "
+                f"{s['found'] * 100:.1f} % or more",
+                _command(s),
+            )
+        )
+    return [f"| {what} | {figure} | {command} |" for what, figure, command in rows]
+
+
+def _said(errors: Json) -> str:
+    (a, b), (c, d) = (
+        (errors[p]["mean_absolute_error_m"], errors[p]["trivial_error_m"]) for p in ("all", "near")
+    )
+    return (
+        f"{_mm(a)} mm over the view, {_mm(c)} mm within 5 cm of the hand "
+        f"(best constant {_mm(b)}, {_mm(d)})"
+    )
+
+
+def _command(summary: Json) -> str:
+    return f"`{summary['command'].removeprefix('python -m ')}` ({summary['machine']})"

@@ -1,0 +1,133 @@
+"""How long the depth image takes into the canonical view: `python -m bench.view`.
+
+Beside it, in the same run and in turns, a copy of as many bytes as it reads: what memory alone costs.
+Times are the thread's own processor time, so that other programs' share of a busy machine is not in them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from rt.camera import CameraError, Intrinsics
+from rt.camera.models import MODELS, parse_size
+from rt.native import native
+from rt.view import END_HEIGHT_M, START_HEIGHT_M, Reprojector
+from sim.render import Renderer
+from sim.twin import MOUNTS
+
+
+@dataclass(frozen=True)
+class Config:
+    """Time the reprojection of a wrist camera's depth image.
+
+    Example: python -m bench.view --size 640x480
+    """
+
+    size: str = "640x480"
+    """Width and height of the depth image [px]; 87 degrees wide."""
+    repetitions: int = 300
+    """Calls of each; the median and the least count."""
+    seed: int = 0
+    """Of the scene."""
+    out: Path | None = None
+    """Folder for view.json. Default: runs/view/<time>/."""
+
+
+def depth_image(
+    intrinsics: Intrinsics, T_hand_camera: NDArray[np.float64], height_m: float, seed: int
+) -> NDArray[np.float32]:
+    """A scene of test objects from a wrist camera at a height, with the holes of a stereo camera."""
+    from rt.pose import top_down
+    from sim.grasps import numbered_scene
+    from sim.objects import object_set
+    from sim.scene import camera_poses
+
+    world, _, rng = numbered_scene(object_set("test"), seed, "test", 0)
+    hand = camera_poses(world, 1, rng)[0]
+    hand[2] = height_m
+    depth = Renderer(world).depth(top_down(*hand) @ T_hand_camera, intrinsics.rays())
+    depth[rng.random(depth.shape) < 0.02] = 0
+    return depth
+
+
+def time_in_turns(calls: dict[str, Callable[[], object]], n: int) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds (n,) of each call."""
+    times = {name: np.empty(n) for name in calls}
+    for k in range(-5, n):
+        for name, call in calls.items():
+            began = time.thread_time_ns()
+            call()
+            times[name][k] = (time.thread_time_ns() - began) / 1e6
+    return times
+
+
+def measure(config: Config) -> list[dict[str, object]]:
+    """One row for each path and height, as in view.json."""
+    size, T = parse_size(config.size), MOUNTS["wrist"].T_hand_camera
+    intrinsics = MODELS["D405"].intrinsics(size)
+    if native is None:
+        raise CameraError("rt._native is not built: there is nothing to time")
+    paths = {isa: Reprojector(intrinsics, T, isa=isa) for isa in native.view_isas()}
+    rows: list[dict[str, object]] = []
+    for height_m in (START_HEIGHT_M, END_HEIGHT_M):
+        depth = depth_image(intrinsics, T, height_m, config.seed)
+        read = np.ones(4 * depth.size, np.float32)  # depth, and a direction for each pixel
+        to = np.empty_like(read)
+        calls: dict[str, Callable[[], object]] = {"copy": partial(np.copyto, to, read)}
+        calls |= {isa: partial(reprojector, depth) for isa, reprojector in paths.items()}
+        times = time_in_turns(calls, config.repetitions)
+        copy_ms = float(np.median(times["copy"]))
+        for name, ms in times.items():
+            rows.append(
+                {
+                    "path": name,
+                    "height_m": height_m,
+                    "median_ms": float(np.median(ms)),
+                    "p10_ms": float(np.percentile(ms, 10)),
+                    "p99_ms": float(np.percentile(ms, 99)),
+                    "of_copy": float(np.median(ms)) / copy_ms,
+                }
+            )
+    return rows
+
+
+def main() -> int:
+    try:
+        config = tyro.cli(Config, prog="python -m bench.view")
+        folder = config.out or Path("runs/view") / time.strftime("%Y-%m-%d_%H-%M-%S")
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = measure(config)
+        result = {"command": "bench.view", "config": asdict(config) | {"out": None}, "rows": rows}
+        (folder / "view.json").write_text(json.dumps(result, indent=1) + "\n")
+    except (CameraError, ValueError, OSError) as error:
+        print(f"bench.view: {error}", file=sys.stderr)
+        return 1
+    table = Table(title=f"{config.size} depth into the view", title_style="bold")
+    for name in ("path", "from", "p10", "median", "p99", "times a copy of what it reads"):
+        table.add_column(name, justify="left" if name == "path" else "right")
+    for row in rows:
+        table.add_row(
+            str(row["path"]),
+            f"{row['height_m']} m",
+            *(f"{row[key]:.2f} ms" for key in ("p10_ms", "median_ms", "p99_ms")),
+            f"{row['of_copy']:.2f}",
+        )
+    Console().print(table)
+    print(f"{folder}/view.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""The depth view as a picture: relief, the distance field over it, candidates, the hand and its goal.
+
+Pure functions of arrays; rt.page draws with them, live and from a flight record.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from rt.controller import RADIUS_M, DistanceFunction
+from rt.hand import Hand
+from rt.view import VIEW, View
+
+CELLS = 36
+"""The field is computed on this many by this many cells of the view."""
+SIDE_PX, _DRAFT_PX = 372, 186
+"""The finished picture, and what relief and field are computed at: a quarter of the work."""
+FULL_SCALE_M = 0.08
+"""Distances from here on have the colour of the farthest."""
+_CONTOUR_M = 0.01
+_NO_RETURN = (58, 62, 70)
+HAND, CHOSEN = (255, 59, 48), (43, 217, 107)
+
+_NEAR_TO_FAR = np.array(
+    [[253, 231, 37], [110, 206, 88], [31, 158, 137], [49, 104, 142], [68, 40, 110]], np.float64
+)
+"""Anchors of the viridis map, reversed: it reads the same in grey and to colour-blind eyes."""
+COLOURS: NDArray[np.uint8] = np.stack(
+    [np.interp(np.linspace(0, 4, 256), np.arange(5), channel) for channel in _NEAR_TO_FAR.T], axis=1
+).astype(np.uint8)
+"""(256, 3): 0 to FULL_SCALE_M."""
+_OPACITY: NDArray[np.uint32] = np.linspace(158, 82, 256).astype(np.uint32)
+"""Of the field over the view, in 1/256, by the same index."""
+
+
+def surface_depth(
+    view_m: NDArray[np.float32], at: NDArray[np.floating], view: View = VIEW
+) -> float:
+    """Depth [m] of what lies under a hand displaced by x, y [m] (2,): the plane that the field and the
+    glyphs of one picture are drawn on. The median of the view where nothing was seen there."""
+    seen = view_m[view_m > 0]
+    depth = float(np.median(seen)) if seen.size else view.far_m
+    for _ in range(3):
+        u, v = np.clip(np.round(_pixel(at, depth, view)), 0, view.size_px - 1).astype(int)
+        around = view_m[max(v - 1, 0) : v + 2, max(u - 1, 0) : u + 2]
+        if (around > 0).any():
+            depth = float(np.median(around[around > 0]))
+    return depth
+
+
+def _pixel(xy: NDArray[np.floating], depth_m: float, view: View) -> NDArray[np.float64]:
+    return np.asarray(xy[..., :2] * (view.focal_px / depth_m) + view.size_px / 2 - 0.5, np.float64)
+
+
+def field(
+    distance: DistanceFunction,
+    view_m: NDArray[np.float32],
+    theta: float,
+    depth_m: float,
+    cells: int = CELLS,
+    view: View = VIEW,
+) -> NDArray[np.float32]:
+    """d(I, (x, y, theta)) [m] over the view, (cells, cells) float32, rows down as the view's.
+
+    x, y are the places that the view's pixels see at `depth_m`; theta [rad] is the same for all.
+    """
+    edge = view.size_px / 2 / view.focal_px * depth_m
+    centres = ((np.arange(cells) + 0.5) / cells * 2 - 1) * edge
+    actions = np.empty((cells, cells, 3), np.float32)
+    actions[..., 0], actions[..., 1], actions[..., 2] = centres[None, :], centres[:, None], theta
+    return np.asarray(distance(view_m, actions.reshape(-1, 3)), np.float32).reshape(cells, cells)
+
+
+def relief(view_m: NDArray[np.float32], side_px: int = _DRAFT_PX) -> NDArray[np.uint8]:
+    """The depth view (S, S) [m] lit from the upper left, (side_px, side_px, 3); no return is dark."""
+    seen = view_m > 0
+    low, high = np.percentile(view_m[seen], (2, 98)) if seen.any() else (0.0, 1.0)
+    filled = np.where(seen, view_m, high).astype(np.float32)
+    big = np.asarray(Image.fromarray(filled).resize((side_px, side_px), Image.Resampling.BICUBIC))
+    dv, du = np.gradient(big)
+    slope = side_px / 2.5 * (du + dv)
+    nearness = np.clip((high - big) / max(high - low, 0.01), 0, 1)
+    grey = np.clip(132 + 62 * nearness + 50 * np.tanh(slope * 4), 0, 255).astype(np.uint8)
+    out = np.repeat(grey[:, :, None], 3, axis=2)
+    rows = np.arange(side_px) * len(view_m) // side_px
+    out[~seen[np.ix_(rows, rows)]] = _NO_RETURN
+    return out
+
+
+def overlay(picture: NDArray[np.uint8], field_m: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The distance field in colour over a picture, with a contour every centimetre. Where it is far
+    the picture shows through: there the objects are what one wants to see."""
+    side = len(picture)
+    safe = np.nan_to_num(field_m, nan=FULL_SCALE_M, posinf=FULL_SCALE_M)
+    big = np.asarray(Image.fromarray(safe).resize((side, side), Image.Resampling.BICUBIC))
+    index = np.clip(big * (255 / FULL_SCALE_M), 0, 255).astype(np.uint8)
+    part = _OPACITY[index][:, :, None]
+    mixed = ((256 - part) * picture.astype(np.uint32) + part * COLOURS[index]) >> 8
+    band = (np.clip(big, 0, FULL_SCALE_M) / _CONTOUR_M).astype(np.int8)
+    line = np.zeros(big.shape, bool)
+    line[:, 1:] |= band[:, 1:] != band[:, :-1]
+    line[1:] |= band[1:] != band[:-1]
+    mixed[line] = mixed[line] * 3 // 4
+    return mixed.astype(np.uint8)
+
+
+def draw(
+    picture: NDArray[np.uint8],
+    depth_m: float,
+    candidates: NDArray[np.floating],
+    distances: NDArray[np.floating],
+    action: NDArray[np.floating],
+    hand: Hand,
+    view: View = VIEW,
+) -> NDArray[np.uint8]:
+    """Candidates (N, 3) as ticks along their closing axes, coloured by their distances (N,) as the
+    field is; the hand now in red and the chosen action in green, fingers to scale. What is not
+    finite is left out. The result is (SIDE_PX, SIDE_PX, 3)."""
+    side = SIDE_PX
+    image = Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR)
+    pen = ImageDraw.Draw(image, "RGBA")
+    scale = side / view.size_px
+
+    def at(xy: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.asarray((_pixel(xy, depth_m, view) + 0.5) * scale)
+
+    metre = view.focal_px / depth_m * scale
+    centre, reach = at(np.zeros(2)), RADIUS_M * metre
+    box = (centre - reach).tolist() + (centre + reach).tolist()
+    pen.ellipse(box, outline=(255, 255, 255, 110), width=1)
+    known = np.isfinite(distances) & np.isfinite(candidates).all(axis=1)
+    for k in np.flatnonzero(known)[::-1]:
+        p = at(candidates[k])
+        c = np.array([np.cos(candidates[k, 2]), np.sin(candidates[k, 2])]) * 4.5
+        shade = COLOURS[int(np.clip(distances[k] * 255 / FULL_SCALE_M, 0, 255))]
+        pen.line([*(p - c), *(p + c)], fill=(20, 22, 26, 150), width=4)
+        pen.line([*(p - c), *(p + c)], fill=(*(int(v) for v in shade), 255), width=2)
+    _glyph(pen, at(np.zeros(2)), 0.0, metre, hand, HAND, 5)
+    if np.isfinite(action).all():
+        pen.line([*centre, *at(action)], fill=(255, 255, 255, 220), width=2)
+        _glyph(pen, at(action), float(action[2]), metre, hand, CHOSEN, 3)
+    return np.asarray(image)
+
+
+def _glyph(
+    pen: ImageDraw.ImageDraw,
+    at: NDArray[np.float64],
+    theta: float,
+    metre: float,
+    hand: Hand,
+    colour: tuple[int, int, int],
+    width: int,
+) -> None:
+    """A parallel hand from above: its closing axis, and both fingers as bars across it."""
+    along = np.array([np.cos(theta), np.sin(theta)]) * metre
+    across = np.array([-along[1], along[0]])
+    lines = [(at - along * hand.opening_m / 2, at + along * hand.opening_m / 2)]
+    for side in (-1, 1):
+        finger = at + side * along * (hand.opening_m + hand.finger_thickness_m) / 2
+        half = across * hand.finger_width_m / 2
+        lines.append((finger - half, finger + half))
+    for edge in (True, False):
+        for k, (a, b) in enumerate(lines):
+            thick = max(2, width - 2) if k == 0 else width + 2
+            fill = (16, 18, 22, 190) if edge else (*colour, 255)
+            pen.line([*a, *b], fill=fill, width=thick + 3 * edge)
+
+
+def scale_bar(width_px: int = SIDE_PX, height_px: int = 12) -> NDArray[np.uint8]:
+    """The colours from 0 to FULL_SCALE_M, left to right, (height, width, 3)."""
+    row = COLOURS[(np.arange(width_px) * 255 // max(width_px - 1, 1))]
+    return np.repeat(row[None], height_px, axis=0)

@@ -1,0 +1,231 @@
+"""The 3-D half of the page: hand, table, what the camera saw, the way ahead, the goal.
+
+Everything is drawn in `base`. viser takes poses as (wxyz, position).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import viser
+import viser.transforms
+from numpy.typing import NDArray
+
+from rt.controller import RATIO
+from rt.hand import Hand
+from rt.pose import top_down
+from rt.robot import PoseHistory, RobotState
+from rt.view import END_HEIGHT_M, VIEW, View
+
+_STEEL, _PADS, _GOAL = (104, 116, 132), (82, 90, 102), (24, 168, 84)
+_WAY, _TRAIL, _VIEW_EDGE = (38, 103, 201), (150, 158, 168), (255, 149, 0)
+_PALM_HEIGHT_M, _FLANGE_M = 0.055, 0.05
+"""Not in the hand file, and drawn only: how far palm and flange reach behind the fingers."""
+_TRAIL_LENGTH, _WAY_LENGTH = 150, 60
+_TABLE_M = 1.0
+_FIELD_OF_VIEW_DEG = 42.0
+_HEIGHTS_M = np.array([-0.01, 0.004, 0.02, 0.06, 0.12])
+_HEIGHT_COLOURS = np.array(
+    [[202, 207, 213], [198, 203, 210], [240, 180, 92], [226, 112, 58], [160, 48, 72]], np.float64
+)
+"""Of points by their height above the table: the table grey, what stands on it warm."""
+
+
+class Scene:
+    """What is drawn, and the little memory that it needs. `show` takes a record of rt.cycle.CYCLE."""
+
+    def __init__(self, server: viser.ViserServer, hand: Hand, ratio: float = RATIO) -> None:
+        self._server, self._hand, self._ratio = server, hand, ratio
+        self._history = PoseHistory()
+        self._trail: deque[NDArray[np.float64]] = deque(maxlen=_TRAIL_LENGTH)
+        self._descent_m, self._frame, self._command_z = 0.0, -1, np.nan
+        self._aimed = False
+        scene = server.scene
+        scene.set_up_direction("+z")
+        # No environment map: it fades in slowly, and a software renderer pays for it.
+        scene.configure_environment_map(None)
+        scene.configure_default_lights(cast_shadow=False)
+        scene.add_light_ambient("/light", color=(255, 255, 255), intensity=1.4)
+        scene.add_frame("/base", axes_length=0.08, axes_radius=0.002, origin_radius=0.004)
+        scene.add_label("/base/name", "base", font_screen_scale=0.8)
+        self._table = scene.add_grid(
+            "/table",
+            _TABLE_M,
+            _TABLE_M,
+            cell_size=0.05,
+            section_size=0.25,
+            cell_color=(222, 226, 231),
+            section_color=(184, 190, 198),
+            plane_color=(247, 248, 250),
+            plane_opacity=0.6,
+            shadow_opacity=0.0,
+            position=(0.0, 0.0, -0.002),
+        )
+        self._here = scene.add_frame("/hand", axes_length=0.03, axes_radius=0.0012)
+        self._fingers = _hand_boxes(scene, "/hand", hand, None)
+        self._goal = scene.add_frame("/goal", show_axes=False, visible=False)
+        _hand_boxes(scene, "/goal", hand, 0.28)
+        self._view = scene.add_frame("/view", show_axes=False, visible=False)
+        nothing = np.zeros((1, 3), np.float32)  # the client wants at least one point
+        self._cloud = scene.add_point_cloud(
+            "/view/cloud",
+            nothing,
+            nothing.astype(np.uint8),
+            point_size=0.0032,
+            point_shape="circle",
+        )
+        self._edges = scene.add_line_segments(
+            "/view/edges", np.zeros((0, 2, 3), np.float32), _VIEW_EDGE, thickness=0.0008
+        )
+        self._way = _line(scene, "/way", _WAY, 0.0028)
+        self._past = _line(scene, "/trail", _TRAIL, 0.0018)
+
+    def forget(self) -> None:
+        """A new approach begins: another scene, or another moment of a recording."""
+        self._history = PoseHistory()
+        self._trail.clear()
+        self._descent_m, self._frame, self._command_z, self._aimed = 0.0, -1, np.nan, False
+
+    def remember(self, record: Any) -> None:
+        """Every record, shown or not: where the hand was, for the clouds and the trail."""
+        T = T_base_hand(record)
+        if np.isfinite(T).all():
+            self._history.append(RobotState(int(record["stamp_ns"]), T, record["twist"]))
+            self._trail.append(T[:3, 3])
+        z = float(record["command"][2])
+        if np.isfinite(z):
+            if np.isfinite(self._command_z) and self._command_z > z:
+                self._descent_m = self._command_z - z
+            self._command_z = z
+
+    def show(self, record: Any) -> None:
+        """Draw one cycle. What is not known (NaN) is not drawn."""
+        T = T_base_hand(record)
+        if np.isfinite(T).all():
+            _place(self._here, T)
+            self._aim(T)
+        opening = float(record["gripper_m"])
+        for side, finger in zip((-1, 1), self._fingers, strict=True):
+            wide = opening if np.isfinite(opening) else self._hand.opening_m
+            x = side * (wide + self._hand.finger_thickness_m) / 2
+            finger.position = (x, 0.0, -self._hand.finger_length_m / 2)
+        goal = np.array(record["goal"])
+        self._goal.visible = bool(np.isfinite(goal).all())
+        if self._goal.visible:
+            _place(self._goal, top_down(goal[0], goal[1], min(goal[2], END_HEIGHT_M), goal[3]))
+        self._way.points = way_ahead(record["command"], goal, self._ratio, self._descent_m)
+        self._past.points = _segments(np.array(self._trail))
+        self._show_view(record, T)
+
+    def _show_view(self, record: Any, T: NDArray[np.float64]) -> None:
+        number = int(record["frame"])
+        if number < 0 or number == self._frame or not np.isfinite(T).all():
+            return
+        self._frame = number
+        T_base_view = self._history.at(int(record["frame_stamp_ns"]))
+        points, far = cloud(record["view"])
+        height = points @ T_base_view[2, :3].astype(np.float32) + np.float32(T_base_view[2, 3])
+        colour = [np.interp(height, _HEIGHTS_M, c) for c in _HEIGHT_COLOURS.T]
+        self._view.visible = True
+        _place(self._view, T_base_view)
+        self._cloud.points = points
+        self._cloud.colors = np.stack(colour, axis=1).astype(np.uint8)
+        self._edges.points = _pyramid(far)
+
+    def _aim(self, T: NDArray[np.float64]) -> None:
+        """The first pose decides where one looks from; afterwards the user does."""
+        if self._aimed:
+            return
+        self._aimed = True
+        at = np.array([T[0, 3], T[1, 3], 0.17])
+        self._table.position = (round(at[0], 1), round(at[1], 1), -0.002)
+        camera = self._server.initial_camera
+        camera.look_at, camera.position = at, at + np.array([0.50, -0.62, 0.36])
+        camera.fov = np.radians(_FIELD_OF_VIEW_DEG)
+        for client in self._server.get_clients().values():
+            client.camera.position, client.camera.look_at = camera.position, camera.look_at
+            client.camera.fov = camera.fov
+
+
+def T_base_hand(record: Any) -> NDArray[np.float64]:
+    """(4, 4) of a record; a producer that gives only `hand` means one that looks straight down."""
+    T = np.array(record["T_base_hand"], np.float64)
+    return T if np.isfinite(T).all() else top_down(*np.array(record["hand"], np.float64))
+
+
+def cloud(view_m: NDArray[np.float32], view: View = VIEW) -> tuple[NDArray[np.float32], float]:
+    """Points (N, 3) [m] of a depth view in the frame `view`, and the greatest depth seen [m]."""
+    seen = view_m > 0
+    points = (view.rays() * view_m[..., None])[seen]
+    return points, float(view_m.max(initial=0.0))
+
+
+def way_ahead(
+    command: NDArray[np.float64],
+    goal: NDArray[np.float64],
+    ratio: float,
+    descent_m: float,
+    end_m: float = END_HEIGHT_M,
+) -> NDArray[np.float32]:
+    """(N, 2, 3) line segments [m] of where the controller will lead the hand if it goes on to see what
+    it sees now: `ratio` of the rest of the way each cycle, `descent_m` lower, down to `end_m`."""
+    command, goal = np.asarray(command, np.float64), np.asarray(goal, np.float64)
+    if not (np.isfinite(command).all() and np.isfinite(goal).all()):
+        return np.zeros((0, 2, 3), np.float32)
+    k = np.arange(_WAY_LENGTH)
+    rest = (1 - ratio) ** k
+    points = np.empty((len(k), 3))
+    points[:, :2] = goal[:2] + rest[:, None] * (command[:2] - goal[:2])
+    points[:, 2] = np.maximum(command[2] - descent_m * k, min(end_m, command[2]))
+    return _segments(points)
+
+
+def _segments(points: NDArray[np.float64]) -> NDArray[np.float32]:
+    if len(points) < 2:
+        return np.zeros((0, 2, 3), np.float32)
+    return np.stack([points[:-1], points[1:]], axis=1).astype(np.float32)
+
+
+def _pyramid(far_m: float, view: View = VIEW) -> NDArray[np.float32]:
+    """(8, 2, 3) edges of what the view covers down to `far_m`, in the frame `view`."""
+    edge = view.size_px / 2 / view.focal_px * far_m
+    corners = np.array([[-edge, -edge, far_m], [edge, -edge, far_m], [edge, edge, far_m]])
+    corners = np.vstack([corners, [[-edge, edge, far_m]]])
+    around = np.stack([corners, np.roll(corners, -1, axis=0)], axis=1)
+    down = np.stack([np.zeros_like(corners), corners], axis=1)
+    return np.concatenate([down, around]).astype(np.float32)
+
+
+def _hand_boxes(
+    scene: viser.SceneApi, parent: str, hand: Hand, opacity: float | None
+) -> list[viser.BoxHandle]:
+    """Palm, flange and both fingers, open; returns the fingers."""
+    ghost = opacity is not None
+    back = -hand.finger_length_m - _PALM_HEIGHT_M / 2
+    steel, pads = (_GOAL, _GOAL) if ghost else (_STEEL, _PADS)
+    size = (hand.palm_length_m, hand.palm_width_m, _PALM_HEIGHT_M)
+    scene.add_box(f"{parent}/palm", steel, size, position=(0, 0, back), opacity=opacity)
+    if not ghost:
+        back -= (_PALM_HEIGHT_M + _FLANGE_M) / 2
+        size = (hand.palm_width_m, hand.palm_width_m, _FLANGE_M)
+        scene.add_box(f"{parent}/flange", (150, 158, 168), size, position=(0, 0, back))
+    size = (hand.finger_thickness_m, hand.finger_width_m, hand.finger_length_m)
+    x, z = (hand.opening_m + hand.finger_thickness_m) / 2, -hand.finger_length_m / 2
+    return [
+        scene.add_box(f"{parent}/finger{k}", pads, size, position=(s * x, 0, z), opacity=opacity)
+        for k, s in enumerate((-1, 1))
+    ]
+
+
+def _line(
+    scene: viser.SceneApi, name: str, colour: tuple[int, int, int], thickness: float
+) -> viser.LineSegmentsHandle:
+    nothing = np.zeros((0, 2, 3), np.float32)
+    return scene.add_line_segments(name, nothing, colour, thickness=thickness)
+
+
+def _place(node: viser.SceneNodeHandle, T: NDArray[np.float64]) -> None:
+    node.wxyz = viser.transforms.SO3.from_matrix(T[:3, :3]).wxyz
+    node.position = T[:3, 3]

@@ -1,0 +1,65 @@
+"""What an installation gets: pinned packages, and the data files that the commands open."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+NOT_IN_REGISTRY = {"tensorrt", "pycuda"}
+"""Never installed by the tests: from a vendor's index, and built against a CUDA toolkit."""
+
+
+def canonical(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def pins() -> list[tuple[str, str]]:
+    lines = (ROOT / "constraints.txt").read_text().split()
+    return [(canonical(name), version) for name, version in (line.split("==") for line in lines)]
+
+
+def test_constraints_name_each_package_once() -> None:
+    names = [name for name, _ in pins()]
+    assert sorted(set(names)) == sorted(names)
+
+
+@pytest.mark.parametrize("extra", ["", *EXTRAS])
+def test_every_required_package_is_pinned(extra: str) -> None:
+    required = EXTRAS[extra] if extra else PROJECT["project"]["dependencies"]
+    names = {canonical(requirement) for requirement in required}
+    assert names - dict(pins()).keys() - NOT_IN_REGISTRY == set()
+
+
+def test_every_extra_is_explained() -> None:
+    text = (ROOT / "docs" / "installing.md").read_text()
+    assert {extra for extra in EXTRAS if f"`{extra}`" not in text} == set()
+
+
+@pytest.mark.parametrize(
+    "package, file",
+    [
+        ("rt", "hands/robotiq_2f85.toml"),
+        ("rt", "models/distance.onnx"),
+        ("rt", "models/distance.json"),
+        ("rt", "cell.example.toml"),
+        ("sim", "models/gpd.npz"),
+        ("bench", "budgets.toml"),
+    ],
+)
+def test_data_files_lie_in_their_packages(package: str, file: str) -> None:
+    """Whatever lies in a package and is not excluded goes into the wheel."""
+    assert importlib.resources.files(package).joinpath(file).is_file()
+    assert package in PROJECT["tool"]["scikit-build"]["wheel"]["packages"]
+    excluded = PROJECT["tool"]["scikit-build"]["wheel"]["exclude"]
+    assert not any(Path(package, file).match(pattern) for pattern in excluded)
+
+
+def test_tests_are_no_part_of_the_wheel() -> None:
+    assert "tests" not in PROJECT["tool"]["scikit-build"]["wheel"]["packages"]
