@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.transform import Rotation
 
 from sim import catalogue
 from sim.objects import ObjectError, catalogue_set
@@ -34,6 +38,8 @@ _SETTINGS: dict[str, Any] = {
     "resolution": 500,
     "seed": 0,
 }
+_TURNS = 4
+"""Ways to turn a mesh that CoACD aborts on, the first being not at all."""
 _LEAST_VOLUME_M3 = 1e-10
 """Parts flatter than this (a cube of half a millimetre) are dropped: no contact depends on them."""
 
@@ -98,13 +104,31 @@ def _exact(points: Array, faces: NDArray[np.int32], name: str) -> Array:
 
 
 def _decompose(points: Array, faces: NDArray[np.int32]) -> list[Array]:
+    """CoACD in a process of its own: on a few meshes an assertion of it aborts the process (triangles that
+    meet in a degenerate way), and does not once the mesh is turned."""
+    _import_coacd()  # says that it is missing before a process is started
+    for turn in range(_TURNS):
+        R = Rotation.from_rotvec(np.array([0.1, 0.2, 0.3]) * turn).as_matrix()
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            try:
+                parts = pool.submit(_run_coacd, points @ R.T, faces).result()
+            except BrokenProcessPool:
+                continue
+        if not parts:
+            raise PhysicsError(
+                f"no convex part found in a mesh of {len(faces)} faces; is it closed?"
+            )
+        return [part @ R for part in parts]
+    raise PhysicsError(
+        f"CoACD aborts on a mesh of {len(faces)} faces, turned in {_TURNS} ways; simplify it"
+    )
+
+
+def _run_coacd(points: Array, faces: NDArray[np.int32]) -> list[Array]:
     coacd = _import_coacd()
     coacd.set_log_level("error")
     found = coacd.run_coacd(coacd.Mesh(points, faces), **_SETTINGS)
-    parts = [corners for vertices, _ in found if (corners := _corners(vertices)) is not None]
-    if not parts:
-        raise PhysicsError(f"no convex part found in a mesh of {len(faces)} faces; is it closed?")
-    return parts
+    return [corners for vertices, _ in found if (corners := _corners(vertices)) is not None]
 
 
 def _import_coacd() -> Any:
