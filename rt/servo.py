@@ -29,6 +29,7 @@ from rt.guard import ROWS, Guard, Hold, Limits, Situation, Stop
 from rt.hand import HandError, load_hand
 from rt.loop import (
     GRASPING,
+    PATIENCE_S,
     STAGES,
     DistanceFunction,
     Loop,
@@ -229,6 +230,9 @@ def run(
         loop.fresh_clock()
         # The clock and the watch of the cycles are the report's; what follows them has its own.
         outcome, grasp, standing = "arrived", None, False
+        # Whatever else is raised: the arm first, then camera and gripper, which take their time to close.
+        emergency = stack.enter_context(ExitStack())
+        emergency.callback(halt, loop)
         with real_time("off" if config.fast else config.realtime, config.cpu) as refused:
             try:
                 arrive(loop, setup, status)
@@ -238,18 +242,17 @@ def run(
             loop.fresh_clock()
             try:
                 standing = stand_still(loop, loop.commanded if outcome == "arrived" else None)
-                if outcome == "arrived" and standing:
-                    look_once_more(loop)
-                elif outcome == "arrived":
-                    outcome = "stopped: the arm did not come to rest at its target"
+                if outcome == "arrived":
+                    look_at_rest(loop, standing, grasps)
                 end_m = true() if true else None
                 if outcome == "arrived" and grasps:
                     grasp = approach.grasp(loop, setup.grasping, status)
                     outcome = grasp.outcome
             except (Stop, *FAULTS) as error:
                 end_m = true() if true else None
-                outcome = outcome if outcome not in ("arrived",) else stopped(loop, error)
+                outcome = outcome if outcome != "arrived" else stopped(loop, error)
                 standing = settled(loop)
+        emergency.pop_all()
         if loop.record is not None:
             loop.phase = "end"
             remember(loop, None)
@@ -274,6 +277,17 @@ def run(
             first=loop.first,
             last=loop.last,
             grasp=grasp,
+        )
+
+
+def look_at_rest(loop: Loop, standing: bool, grasps: bool) -> None:
+    """The last look. Raises Stop if the arm does not stand, or if a grasp would follow it blindly."""
+    if not standing:
+        raise Stop("the arm did not come to rest at its target")
+    if not look_once_more(loop) and grasps:
+        raise Stop(
+            f"no view that can be trusted came within {PATIENCE_S:g} s from where the arm stands; nothing "
+            "is grasped blindly: check the camera"
         )
 
 
