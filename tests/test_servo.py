@@ -232,6 +232,32 @@ def test_an_unforeseen_error_stops_the_arm_too() -> None:
     np.testing.assert_allclose(cell.robot.state().twist, 0, atol=1e-9)
 
 
+def test_an_unforeseen_error_stops_the_arm_before_the_gripper_is_closed_down() -> None:
+    """A gripper takes seconds to disconnect from; the arm shall not wait for it."""
+    cell, grasps = world(0)
+    order: list[str] = []
+
+    class Slow(type(cell.gripper)):  # type: ignore[misc]
+        def __enter__(self) -> Slow:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            order.append("gripper")
+
+    cell.gripper.__class__ = Slow  # type: ignore[union-attr]
+    robot: Any = cell.robot
+    stop = robot.stop
+    robot.stop = lambda: (order.append("arm"), stop())
+
+    def explode(call: int) -> None:
+        if call == 5:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(FAST, cell, Oracle(cell, grasps, explode), 256)
+    assert order[:2] == ["arm", "gripper"]
+
+
 def test_a_slow_network_misses_deadlines_and_is_stopped() -> None:
     config = replace(
         FAST, fast=False, rate=200.0, realtime="off", limits=Limits(max_missed_in_a_row=5)
