@@ -146,6 +146,6 @@ def test_the_command_and_generating_again_repair_just_the_broken(whole, copy, tm
 
 def test_what_is_no_dataset_is_refused(tmp_path):
     command = [sys.executable, "-m", "sim.verify", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and "not a dataset" in done.stderr
     assert "Traceback" not in done.stderr
