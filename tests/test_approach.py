@@ -17,7 +17,7 @@ from rt.distance import Contract
 from rt.gripper import GripperError, GripperState
 from rt.hand import load_hand
 from rt.options import Config
-from rt.pose import grasp_distance, to_view
+from rt.pose import grasp_distance, to_view, top_down
 from rt.report import Report, write
 from rt.robot import Cell, RobotState
 from rt.servo import Setup, run
@@ -177,9 +177,13 @@ def test_a_grasp_without_a_gripper_is_refused_before_anything_moves() -> None:
 def test_an_object_as_high_as_the_hand_is_not_run_into() -> None:
     c = cell()
     camera: Any = c.camera
-    camera._depth = lambda T, rays: np.where(
-        depth_of_a_box(T, rays) < T[2, 3] - 0.01, np.float32(0.0), depth_of_a_box(T, rays)
-    )
+    rays = camera.intrinsics.rays()
+
+    def table_alone(hand: Any) -> Any:
+        depth = depth_of_a_box(top_down(*hand) @ camera.T_hand_camera, rays)
+        return np.where(depth < hand[2] - 0.01, np.float32(0.0), depth)
+
+    camera._image = table_alone
     report = go(c)
     assert report.outcome.startswith("no grasp") and report.exit_code == 3
 
