@@ -252,10 +252,9 @@ def hold(loop: Loop) -> None:
 
 
 def brake(loop: Loop) -> None:
-    """To rest where the arm is: its last target may be centimetres ahead of it. What comes next starts
-    from there."""
+    """To rest where the arm is: its last target may be centimetres ahead of it. When all is well again
+    the next command goes on from that target."""
     loop.robot.stop()
-    loop.commanded = measured(loop.robot.state().T_base_hand)
     loop.sent_ns = loop.before = None
 
 
