@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,11 @@ def check_labels(config: Config) -> dict[str, Any]:
                     if not live and time.monotonic() - told > 10:
                         told = time.monotonic()
                         print(f"{len(records)} labels lifted", file=sys.stderr)
+        except BrokenProcessPool:
+            raise PhysicsError(
+                f"a process that lifted died after {len(records)} lifts (killed, or out of memory?); "
+                "try fewer --workers"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
