@@ -179,7 +179,8 @@ def test_a_camera_that_stalls_holds_then_stops() -> None:
 def test_a_dark_camera_never_moves_the_arm() -> None:
     cell, grasps = world(0)
     camera: Any = cell.camera
-    camera._depth = lambda T, rays: np.zeros(rays.shape[:2], np.float32)
+    black = np.zeros((camera.intrinsics.height_px, camera.intrinsics.width_px), np.float32)
+    camera._image = lambda hand: black
     report = run(FAST, cell, Oracle(cell, grasps), 256)
     assert report.outcome.startswith("stopped: held_too_long")
     assert report.guard.counts["view_filled"] > 0
