@@ -61,13 +61,14 @@ class EmulatedCell:
     cell: Path
     control_port: int
 
-    def servo(self, out: Path, *more: str, scene: int = 3) -> list[str]:
+    def servo(self, out: Path, *more: str, scene: int = 7) -> list[str]:
         """Arguments of rt.servo."""
         source = (
             f"sim.realsense:emulated?host={self.emulator.address}&control_port={self.control_port}"
             f"&scene={scene}&cell={self.cell}"
         )
-        return ["--cell", str(self.cell), "--camera-device", source, "--out", str(out), *more]
+        device = ["--camera-device", source, "--controller", "ensemble"]
+        return ["--cell", str(self.cell), *device, "--out", str(out), *more]
 
     def start(
         self,

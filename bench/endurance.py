@@ -55,7 +55,7 @@ class Config:
     noise: float = 0.0
     """Kinematic noise of the loop (rt.servo). With some, the arm keeps moving, but the guard has the
     noise's speed to clamp."""
-    scene: int = 3
+    scene: int = 7
     """Number of the scene."""
     silence: float = 0.05
     """The cell's max_silence_s [s] (see bench.faults)."""

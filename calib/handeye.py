@@ -26,6 +26,8 @@ from rich.table import Table
 
 from calib.errors import CalibrationError, require_opencv
 from calib.options import Collect, Command, PrintTarget, Simulate, Solve, Verify
+from rt.camera import CameraError
+from rt.robot import RobotError
 
 
 def _console() -> Console:
@@ -351,7 +353,7 @@ def main(arguments: list[str] | None = None) -> int:
             PrintTarget: print_target_command,
         }
         return run[type(options)](options, screen)
-    except (CalibrationError, OSError) as error:
+    except (CalibrationError, RobotError, CameraError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

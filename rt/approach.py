@@ -18,7 +18,7 @@ from rt.cell import Grasping
 from rt.grasp_height import GraspHeight, Grid, HeightError, grasp_height, height_map
 from rt.gripper import GripperError
 from rt.guard import Situation, Stop
-from rt.loop import Loop, felt, halt, hold, measured, remember, send, sense, tick
+from rt.loop import Loop, asked, felt, halt, hold, measured, remember, send, sense, tick
 from rt.report import Status
 
 _ARRIVED_M = 0.001
@@ -207,12 +207,18 @@ def to_height(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> None
 
 def straight(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> Iterator[Situation]:
     """Stream targets straight up or down to a height, at a constant speed, one a cycle; the driver smooths
-    both ends. Ends when the arm is there; yields each cycle's situation. Raises Stop if it never gets there.
+    both ends. Holds while the page asks for a pause. Ends when the arm is there; yields each cycle's
+    situation. Raises Stop if it never gets there.
     """
     settle = max(int(_SETTLE_S * loop.config.rate), 10)
     while True:
         tick(loop)
         s = sense(loop, phase, loop.limits.min_grasp_height_m)
+        if asked(loop, "pause"):
+            hold(loop)
+            remember(loop, s)
+            yield s
+            continue
         way = height_m - float(loop.commanded[2])
         step = float(np.clip(way, -speed_m_s * s.period_s, speed_m_s * s.period_s))
         send(loop, s, loop.commanded + np.array([0.0, 0.0, step, 0.0]))

@@ -27,6 +27,8 @@ Transform = NDArray[np.float64]
 T = TypeVar("T")
 
 EXAMPLE = Path(__file__).with_name("cell.example.toml")
+_CAMERA_BEHIND_M = -0.02
+"""A camera on the wrist is farther behind the fingertips (z of the hand is the approach)."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,13 @@ def _cell(path: Path, document: dict[str, Any]) -> CellFile:
     T_flange_hand = transform(_need(robot, "robot", "T_flange_hand"), "robot.T_flange_hand")
     robot["T_flange_hand"] = T_flange_hand
     limits = _section(Limits, document.get("limits", {}), "limits")
+    for key in ("workspace_min_m", "workspace_max_m"):
+        if key not in document.get(
+            "limits", {}
+        ):  # no box fits every cell, and the arm's foot is in some
+            raise CellError(
+                f"limits.{key} is missing: say where the hand may go; see {EXAMPLE.name}"
+            )
     for low, high, axis in zip(limits.workspace_min_m, limits.workspace_max_m, "xy", strict=True):
         if not low < high:
             raise CellError(
@@ -216,7 +225,14 @@ def _camera(path: Path, document: dict[str, Any], T_flange_hand: Transform) -> C
                 f"calib.handeye solve ... --cell {path.name}`, or measure it"
             )
         made, camera["calibration"] = _handeye(section, source)
-    camera["T_hand_camera"] = inverse(T_flange_hand) @ made if seen_from == "flange" else made
+    T_hand_camera = inverse(T_flange_hand) @ made if seen_from == "flange" else made
+    if T_hand_camera[2, 3] > _CAMERA_BEHIND_M:
+        raise CellError(
+            f"the camera would be at z = {T_hand_camera[2, 3]:.3f} m of the hand, level with the fingertips "
+            f"or beyond, the limit is {_CAMERA_BEHIND_M:g} m; if it was calibrated with the poses of the "
+            "flange (calib.handeye collect --robot ur does), write handeye_of = 'flange' in [camera]"
+        )
+    camera["T_hand_camera"] = T_hand_camera
     return _section(CameraPart, camera, "camera")
 
 

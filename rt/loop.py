@@ -24,7 +24,7 @@ from rt.clock import Clock, Stopwatch
 from rt.controller import CONTROLLERS
 from rt.cycle import best_candidates
 from rt.distance import Contract
-from rt.guard import ROWS, Guard, Limits, Situation
+from rt.guard import ROWS, Guard, Hold, Limits, Situation
 from rt.options import Config
 from rt.pose import from_top_down, top_down
 from rt.report import Look
@@ -252,10 +252,9 @@ def hold(loop: Loop) -> None:
 
 
 def brake(loop: Loop) -> None:
-    """To rest where the arm is: its last target may be centimetres ahead of it. What comes next starts
-    from there."""
+    """To rest where the arm is: its last target may be centimetres ahead of it. When all is well again
+    the next command goes on from that target."""
     loop.robot.stop()
-    loop.commanded = measured(loop.robot.state().T_base_hand)
     loop.sent_ns = loop.before = None
 
 
@@ -337,36 +336,47 @@ def wait_for_first_frame(loop: Loop) -> None:
 
 
 def stand_still(loop: Loop, where: NDArray[np.float64] | None) -> bool:
-    """Let the arm come to rest, at (4,) `where` or anywhere, for a while at most; whether it did."""
+    """Let the arm come to rest, for a while at most; whether it did. At (4,) `where`, its target, under
+    the guard; or anywhere (None), after a stop."""
     for _ in range(max(int(PATIENCE_S * loop.config.rate), 10)):
         tick(loop)
-        state = loop.robot.state()
-        loop.history.append(state)
-        speed, turn = np.linalg.norm(state.twist[:3]), np.linalg.norm(state.twist[3:])
         away = 0.0
-        if where is not None:
+        if where is None:
+            state = loop.robot.state()
+            loop.history.append(state)
+        else:
+            s = sense(loop, loop.phase)
+            assert s.state is not None
+            state = s.state
             hold(loop)
-            away = float(np.linalg.norm(measured(state.T_base_hand)[:3] - where[:3]))
+            away = float(np.linalg.norm(s.hand[:3] - where[:3]))
+        speed, turn = np.linalg.norm(state.twist[:3]), np.linalg.norm(state.twist[3:])
         if speed < _STILL_M_S and turn < _STILL_RAD_S and away < _STILL_M:
             return True
     return False
 
 
-def look_once_more(loop: Loop) -> None:
-    """A view from where the arm stands now, for the report, and for the grasp's depth."""
+def look_once_more(loop: Loop) -> bool:
+    """A view from where the arm stands now, for the report, and for the grasp's depth; whether one came
+    that the guard lets pass. Raises Stop and the devices' errors."""
     since = loop.robot.now_ns()
     for _ in range(max(int(PATIENCE_S * loop.config.rate), 10)):
         tick(loop)
-        loop.history.append(loop.robot.state())
+        s = sense(loop, loop.phase)
         hold(loop)
-        with suppress(StaleFrameError):
-            frame = loop.camera.read_latest(loop.limits.max_frame_age_s)
-            if frame.stamp_ns >= since:
-                view = loop.reproject(frame.depth)
-                actions = controller.candidates(loop.rng, loop.n)
-                loop.last = Look(view, actions, loop.distance(view, actions))
-                loop.keep(frame, loop.history.at(frame.stamp_ns))
-                return
+        with suppress(Hold):
+            frame = newest_frame(loop, s)
+            loop.guard.check("frame", loop.number, s)
+            if frame is None or frame.stamp_ns < since:
+                continue
+            view = loop.reproject(frame.depth)
+            s.view_filled = float(np.count_nonzero(view)) / view.size
+            loop.guard.check("view", loop.number, s)
+            actions = controller.candidates(loop.rng, loop.n)
+            loop.last = Look(view, actions, loop.distance(view, actions))
+            loop.keep(frame, loop.history.at(frame.stamp_ns))
+            return True
+    return False
 
 
 def halt(loop: Loop) -> None:

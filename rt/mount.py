@@ -41,7 +41,7 @@ class Config:
 
     cell: Path | None = None
     """Cell file with the camera's mount and, unless --mode, its mode. Default: --mount."""
-    mount: str = "0,-0.07,-0.10,-12.34"
+    mount: str = "0,-0.0705,-0.10,-12.4245"
     """Without a cell file: where the camera is on the hand, x,y,z [m], and its tilt about x [deg]."""
     camera: str = "D405"
     """Model: D405, D435 or D415."""

@@ -82,7 +82,8 @@ class Config:
     out: Path | None = None
     """Folder for servo.json, servo.png and the record. Default: runs/servo/<time>/."""
     limits: Annotated[Limits, tyro.conf.arg(name="limits")] = field(default_factory=Limits)
-    """What the guard holds the arm to. With --cell its [limits] hold, and none may be given here."""
+    """What the guard holds the arm to. With --cell its [limits] hold, but for what is given here and
+    is not the default."""
 
     def __post_init__(self) -> None:
         for name, value, low, high in (

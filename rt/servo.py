@@ -11,7 +11,6 @@ import signal
 import sys
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import tyro
@@ -24,11 +23,13 @@ from rt.clock import Clock, ClockError, real_time
 from rt.devices import Devices, open_devices, settle
 from rt.distance import Distance, DistanceError, ModelError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
+from rt.flight import View, start_record
 from rt.gripper import GripperError
-from rt.guard import ROWS, Guard, Hold, Limits, Situation, Stop
+from rt.guard import Guard, Hold, Limits, Situation, Stop
 from rt.hand import HandError, load_hand
 from rt.loop import (
     GRASPING,
+    PATIENCE_S,
     STAGES,
     DistanceFunction,
     Loop,
@@ -48,10 +49,9 @@ from rt.loop import (
     wait_for_first_frame,
 )
 from rt.options import Config
-from rt.page import Page, PageError
-from rt.page import start as start_page
+from rt.page import PageError
 from rt.pose import METRES_PER_DEGREE
-from rt.record import Recorder, RecordError, flight_header
+from rt.record import Recorder, RecordError
 from rt.report import Look, Report, Status, output_folder, write
 from rt.ring import RingError
 from rt.robot import Cell, RobotError
@@ -66,8 +66,6 @@ UNPACED_CANDIDATES = 256
 
 _SLOW = 0.25
 """Part of each step that is gone while the page asks for slow motion."""
-_BROWSER_S = 15.0
-"""How long a run waits for a browser to open its page."""
 
 FAULTS = (RobotError, CameraError, GripperError, DistanceError, ViewError, ClockError)
 """What devices and network may raise while the arm moves: each stops it."""
@@ -229,6 +227,9 @@ def run(
         loop.fresh_clock()
         # The clock and the watch of the cycles are the report's; what follows them has its own.
         outcome, grasp, standing = "arrived", None, False
+        # Whatever else is raised: the arm first, then camera and gripper, which take their time to close.
+        emergency = stack.enter_context(ExitStack())
+        emergency.callback(halt, loop)
         with real_time("off" if config.fast else config.realtime, config.cpu) as refused:
             try:
                 arrive(loop, setup, status)
@@ -238,18 +239,17 @@ def run(
             loop.fresh_clock()
             try:
                 standing = stand_still(loop, loop.commanded if outcome == "arrived" else None)
-                if outcome == "arrived" and standing:
-                    look_once_more(loop)
-                elif outcome == "arrived":
-                    outcome = "stopped: the arm did not come to rest at its target"
+                if outcome == "arrived":
+                    look_at_rest(loop, standing, grasps)
                 end_m = true() if true else None
                 if outcome == "arrived" and grasps:
                     grasp = approach.grasp(loop, setup.grasping, status)
                     outcome = grasp.outcome
             except (Stop, *FAULTS) as error:
                 end_m = true() if true else None
-                outcome = outcome if outcome not in ("arrived",) else stopped(loop, error)
+                outcome = outcome if outcome != "arrived" else stopped(loop, error)
                 standing = settled(loop)
+        emergency.pop_all()
         if loop.record is not None:
             loop.phase = "end"
             remember(loop, None)
@@ -274,6 +274,17 @@ def run(
             first=loop.first,
             last=loop.last,
             grasp=grasp,
+        )
+
+
+def look_at_rest(loop: Loop, standing: bool, grasps: bool) -> None:
+    """The last look. Raises Stop if the arm does not stand, or if a grasp would follow it blindly."""
+    if not standing:
+        raise Stop("the arm did not come to rest at its target")
+    if not look_once_more(loop) and grasps:
+        raise Stop(
+            f"no view that can be trusted came within {PATIENCE_S:g} s from where the arm stands; nothing "
+            "is grasped blindly: check the camera"
         )
 
 
@@ -402,63 +413,6 @@ def fly(
         )
     write(report, folder)
     return report
-
-
-class View:
-    """The live page over one run after another."""
-
-    def __init__(self, config: Config, stack: ExitStack) -> None:
-        self._config, self._stack = config, stack
-        self._page: Page | None = None
-
-    def show(self, recorder: Recorder) -> None:
-        """Let the page follow this run; the first time it is opened, and a browser waited for."""
-        if self._page is not None:
-            self._page.follow(recorder.ring.name)
-            return
-        port, name = self._config.view_port, recorder.ring.name
-        self._page = self._stack.enter_context(start_page(name, port=port, open_browser=True))
-        print(f"rt.servo: the live page is at {self._page.url}", file=sys.stderr, flush=True)
-        self._page.said("watched", _BROWSER_S)
-
-    def again(self, report: Report) -> bool:
-        """Whether another scene is wanted; waits while somebody looks at the page."""
-        if self._page is None:
-            return False
-        twin = report.cell.name == "twin"
-        print(
-            "rt.servo: the page stays open while it is looked at; Ctrl-C ends it", file=sys.stderr
-        )
-        try:
-            while self._page.alive:
-                if self._page.said("restart", 0.5) and twin:
-                    return True
-        except KeyboardInterrupt:
-            pass
-        return False
-
-
-def start_record(
-    config: Config, folder: Path, cell: Cell, distance: Distance, n: int
-) -> Recorder | None:
-    """The flight record's writer, ready to be entered; None if none is wanted."""
-    if config.record == "off" and not config.view:
-        return None
-    path = None  # a ring without a file, for the page
-    if config.record != "off":
-        path = folder / "flight.mcap" if config.record == "auto" else Path(config.record)
-    header = flight_header(
-        config=config,
-        cell={"name": cell.name, **cell.info},
-        contract=distance.contract,
-        model=str(distance.path),
-        backend=distance.backend,
-        candidates=n,
-        stages=STAGES,
-        guard=ROWS,
-        robot_now_ns=cell.robot.now_ns(),
-    )
-    return Recorder(path, header)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import rt.servo
+from rt.camera import StaleFrameError
 from rt.distance import Contract
 from rt.gripper import GripperError, GripperState
 from rt.hand import load_hand
 from rt.options import Config
-from rt.pose import grasp_distance, to_view
+from rt.pose import grasp_distance, to_view, top_down
 from rt.report import Report, write
 from rt.robot import Cell, RobotState
-from rt.servo import run
+from rt.servo import Setup, run
 from sim.twin import build
 
 BOX_M, HIGH_M = 0.04, 0.03
@@ -175,8 +177,64 @@ def test_a_grasp_without_a_gripper_is_refused_before_anything_moves() -> None:
 def test_an_object_as_high_as_the_hand_is_not_run_into() -> None:
     c = cell()
     camera: Any = c.camera
-    camera._depth = lambda T, rays: np.where(
-        depth_of_a_box(T, rays) < T[2, 3] - 0.01, np.float32(0.0), depth_of_a_box(T, rays)
-    )
+    rays = camera.intrinsics.rays()
+
+    def table_alone(hand: Any) -> Any:
+        depth = depth_of_a_box(top_down(*hand) @ camera.T_hand_camera, rays)
+        return np.where(depth < hand[2] - 0.01, np.float32(0.0), depth)
+
+    camera._image = table_alone
     report = go(c)
     assert report.outcome.startswith("no grasp") and report.exit_code == 3
+
+
+@pytest.mark.parametrize("how", ["silent", "black"])
+def test_nothing_is_grasped_blindly(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The camera fails when the arm has arrived: what it saw before is no longer believed."""
+    c = cell()
+    camera: Any = c.camera
+    plain, newest = rt.servo.stand_still, camera.read_latest
+
+    def dark(max_age_s: float) -> Any:
+        if how == "silent":
+            raise StaleFrameError(1.0, max_age_s)
+        frame = newest(max_age_s)
+        return replace(frame, depth=np.zeros_like(frame.depth))
+
+    def stand_still(*arguments: Any) -> bool:
+        camera.read_latest = dark
+        return plain(*arguments)
+
+    monkeypatch.setattr(rt.servo, "stand_still", stand_still)
+    report = go(c)
+    assert "nothing is grasped blindly" in report.outcome and report.exit_code == 1
+    assert report.grasp is None and report.standing
+    assert float(c.robot.state().T_base_hand[2, 3]) == pytest.approx(0.15, abs=0.002)
+    assert report.guard.counts["frame_age" if how == "silent" else "view_filled"] > 0
+
+
+def test_the_page_pauses_the_last_centimetres_too() -> None:
+    """Its wish is looked at in every cycle: the hand stands as long as it lasts."""
+    c = cell()
+
+    class Ring:
+        cycles = 0
+
+        def asked(self, word: str) -> int:
+            height = float(c.robot.state().T_base_hand[2, 3])
+            if word != "pause" or not 0.02 < height < 0.10:
+                return 0
+            self.cycles += 1
+            return int(20 < self.cycles <= 60)
+
+    class Record:
+        ring = Ring()
+        heights: list[float] = []  # noqa: RUF012
+
+        def put(self, **fields: Any) -> None:
+            if "hand" in fields and 20 < self.ring.cycles <= 60:
+                self.heights.append(float(fields["hand"][2]))
+
+    report = run(CONFIG, c, Oracle(c), 64, Setup(record=Record()))  # type: ignore[arg-type]
+    assert report.outcome == "grasped"
+    assert len(Record.heights) >= 40 and np.ptp(Record.heights[20:40]) < 1e-4

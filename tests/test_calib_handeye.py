@@ -273,7 +273,8 @@ def test_given_intrinsics_that_are_wrong_are_noticed(simulated, tmp_path):
 def test_errors_are_one_line_with_exit_code_2(tmp_path):
     for arguments, words in (
         (("solve", tmp_path / "none"), "does not exist"),
-        (("collect", "--robot", "ur", "--camera", "realsense"), "no robot driver 'ur'"),
+        (("collect", "--robot", "kuka", "--camera", "realsense"), "no robot driver 'kuka'"),
+        (("collect", "--robot", "ur", "--camera", "realsense"), "give --address"),
         (("print-target", "chess:3"), "KIND:COLUMNSxROWS"),
     ):
         done = command(*arguments, folder=tmp_path)

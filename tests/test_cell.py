@@ -51,6 +51,8 @@ def test_the_example_is_read(tmp_path: Path) -> None:
         ("[grasp]", "[gasp]", r"section \[gasp\] is not known"),
         ("# width = 480", "width = 480.5", "camera.width = 480.5 must be a whole number"),
         ("[-0.8, -0.4]", "[-0.8]", "workspace_min_m = .* list of 2 finite numbers"),
+        ("workspace_max_m =", "# ", "limits.workspace_max_m is missing"),
+        ("-0.0705, -0.10]", "-0.0705, 0.06]", "handeye_of = 'flange'"),
         ("[-0.8, -0.4]", "[0.8, -0.4]", "not below workspace_max_m"),
         ("# max_speed_m_s = 0.5", "max_speed_m_s = -0.5", "max_speed_m_s = -0.5 must not be"),
         ("table_height_m = 0.0", "table_height = 0.0", "workspace.table_height is not known"),

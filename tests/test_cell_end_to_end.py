@@ -59,13 +59,16 @@ def emulator() -> Iterator[Emulator]:
 
 def servo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     (folder / "cell.toml").write_text(CELL)
-    device = f"sim.realsense:emulated?host={ADDRESS}&control_port={PORT}&size=240x136&rate_hz=30"
+    device = (
+        f"sim.realsense:emulated?host={ADDRESS}&control_port={PORT}&size=240x136&rate_hz=30&scene=7"
+    )
     return subprocess.run(
         [
             *(sys.executable, "-m", "rt.servo", "--cell", str(folder / "cell.toml")),
             *("--robot", "ur", "--camera", "realsense", "--gripper", "robotiq"),
             *("--camera-device", device, "--patience", "90", "--rate", "15"),
-            *("--candidates", "64", "--iterations", "40", "--out", str(folder), *more),
+            *("--controller", "ensemble", "--candidates", "128", "--iterations", "40"),
+            *("--out", str(folder), *more),
         ],
         capture_output=True,
         text=True,

@@ -49,6 +49,18 @@ def test_an_object_is_found_held_and_lost() -> None:
         wait_until(lambda: g.state().width_m < 0.001)
 
 
+def test_fingers_that_are_left_while_they_move_stop() -> None:
+    with serve(port=0) as emulator:
+        with gripper(emulator.port, speed_m_s=0.02) as g:
+            g.close()
+            time.sleep(0.2)
+        with gripper(emulator.port) as g:
+            width_m = g.state().width_m
+            assert width_m > 0.03
+            time.sleep(0.3)
+            assert g.state().width_m == width_m and not g.state().moving
+
+
 def test_a_second_order_overtakes_the_first() -> None:
     with serve(port=0) as emulator, gripper(emulator.port, speed_m_s=0.02) as g:
         g.close()

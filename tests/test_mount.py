@@ -88,7 +88,7 @@ def test_a_mode_that_is_none_is_refused(text: str) -> None:
 
 
 def test_a_mount_by_tilt_is_the_twin_s() -> None:
-    np.testing.assert_allclose(tilted("0,-0.07,-0.10,-12.34"), WRIST, atol=1e-4)
+    np.testing.assert_allclose(tilted("0,-0.0705,-0.10,-12.4245"), WRIST, atol=1e-4)
 
 
 # when a frame was exposed

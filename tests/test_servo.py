@@ -179,7 +179,8 @@ def test_a_camera_that_stalls_holds_then_stops() -> None:
 def test_a_dark_camera_never_moves_the_arm() -> None:
     cell, grasps = world(0)
     camera: Any = cell.camera
-    camera._depth = lambda T, rays: np.zeros(rays.shape[:2], np.float32)
+    black = np.zeros((camera.intrinsics.height_px, camera.intrinsics.width_px), np.float32)
+    camera._image = lambda hand: black
     report = run(FAST, cell, Oracle(cell, grasps), 256)
     assert report.outcome.startswith("stopped: held_too_long")
     assert report.guard.counts["view_filled"] > 0
@@ -230,6 +231,32 @@ def test_an_unforeseen_error_stops_the_arm_too() -> None:
     for _ in range(10):
         cell.advance(30_000_000)
     np.testing.assert_allclose(cell.robot.state().twist, 0, atol=1e-9)
+
+
+def test_an_unforeseen_error_stops_the_arm_before_the_gripper_is_closed_down() -> None:
+    """A gripper takes seconds to disconnect from; the arm shall not wait for it."""
+    cell, grasps = world(0)
+    order: list[str] = []
+
+    class Slow(type(cell.gripper)):  # type: ignore[misc]
+        def __enter__(self) -> Slow:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            order.append("gripper")
+
+    cell.gripper.__class__ = Slow  # type: ignore[union-attr]
+    robot: Any = cell.robot
+    stop = robot.stop
+    robot.stop = lambda: (order.append("arm"), stop())
+
+    def explode(call: int) -> None:
+        if call == 5:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(FAST, cell, Oracle(cell, grasps, explode), 256)
+    assert order[:2] == ["arm", "gripper"]
 
 
 def test_a_slow_network_misses_deadlines_and_is_stopped() -> None:

@@ -130,6 +130,8 @@ class GripperEmulator:
         elif values.get("ACT") == 1 and self._activated_s is None:
             self._activated_s = time.monotonic()
         self._values.update(values)
+        if values.get("GTO") == 0:
+            self._goal = self._position
         if "POS" in values and self._values["GTO"] and self._active():
             self._goal = float(min(max(values["POS"], OPEN_COUNT), CLOSED_COUNT))
             self.closing = values["POS"] > 128

@@ -187,6 +187,7 @@ class Robotiq:
                     "ended; check its fingers"
                 )
             time.sleep(_POLL_S)
+        self._line.set("SET GTO 0")  # left while they move: the fingers stop too
 
     def _read(self, moving: bool) -> GripperState:
         status, fault = self._line.get("STA"), self._line.get("FLT")
