@@ -49,6 +49,7 @@ def run_local(
                 done.result()
                 yield futures.pop(done)
         except BrokenProcessPool:
+            pool.shutdown(wait=False, cancel_futures=True)
             raise DatasetError(
                 "a worker process died (killed, or out of memory?); the same command goes on from here"
             ) from None
