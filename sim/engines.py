@@ -53,8 +53,9 @@ def run_local(
             raise DatasetError(
                 "a worker process died (killed, or out of memory?); the same command goes on from here"
             ) from None
-        finally:
+        except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def die_with_parent(parent: int) -> None:
