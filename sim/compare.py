@@ -7,11 +7,10 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -22,17 +21,11 @@ from sim import dataset
 from sim.objects import object_set
 from sim.openrave import OpenraveRenderer, RendererError
 from sim.plain_render import PlainRenderer
-from sim.render import Renderer
+from sim.render import DepthRenderer, Renderer
 from sim.scene import SceneError, camera_poses, make_scene
 
 EDGE_M = 1e-3
 """Pixels that differ by more see another surface: the ray runs along an outline."""
-
-
-class DepthRenderer(Protocol):
-    def depth(
-        self, T_world_camera: NDArray[np.floating], rays: NDArray[np.float32]
-    ) -> NDArray[np.float32]: ...
 
 
 Name = Literal["embree", "openrave", "plain"]

@@ -27,12 +27,13 @@ from rt.pose import top_down
 from rt.view import VIEW
 from sim import dataset, label_check
 from sim.claim import claim, locked, parse_share
+from sim.compare import RENDERERS
 from sim.convex import PhysicsError
 from sim.dataset import DatasetError
 from sim.engines import ENGINES, Job
 from sim.grasps import FRICTION, SAMPLES, numbered_scene
 from sim.objects import ObjectError, Split, object_set
-from sim.render import Renderer
+from sim.openrave import RendererError, probe
 from sim.rig import IDEAL, RigView, random_rig, settings
 from sim.scene import SceneError, camera_poses
 from sim.sensor import SensorError
@@ -74,6 +75,8 @@ class Config:
     sensors: tuple[str, ...] = (IDEAL, "d405", "d435", "sr300")
     """Depth cameras, one drawn for each scene, somewhere on the hand (sim.sensor, sim.rig); `ideal` is the
     view itself, exact."""
+    renderer: Literal["embree", "openrave"] = "embree"
+    """What traces the views: openrave where openravepy is installed (sim.compare holds them together)."""
     grasp_samples: int = SAMPLES
     """Surface points tried for grasps on each object."""
     meshes: Path | None = None
@@ -110,7 +113,11 @@ def parameters(config: Config) -> dict[str, Any]:
         raise DatasetError("--only-meshes needs --meshes DIR")
     if not config.sensors:
         raise DatasetError("--sensors needs at least one; ideal is the view itself")
-    return {
+    traced = {}
+    if config.renderer == "openrave":
+        probe()
+        traced = {"renderer": config.renderer}  # its depths differ from embree's by rounding
+    return traced | {
         "train_scenes": config.scenes,
         "test_scenes": test,
         "views": config.views,
@@ -147,7 +154,7 @@ def make_shard(config: Config, folder: Path, split: Split, shard: int, numbers: 
             samples=config.grasp_samples,
         )
         camera = camera_poses(scene, config.views, rng)
-        rig, renderer = random_rig(config.sensors, hand, rng), Renderer(scene)
+        rig, renderer = random_rig(config.sensors, hand, rng), RENDERERS[config.renderer](scene)
         seen = RigView(renderer, rig, hand) if rig else None
         for pose in camera:
             view = seen(pose, rng) if seen else renderer.depth(top_down(*pose), rays)
@@ -245,6 +252,18 @@ def _run(config: Config, folder: Path, todo: Sequence[Job], every: int, missing:
                 )
 
 
+REFUSALS = (
+    PhysicsError,
+    DatasetError,
+    ObjectError,
+    SceneError,
+    SensorError,
+    HandError,
+    RendererError,
+)
+"""What a user can mend."""
+
+
 def main() -> int:
     config = tyro.cli(Config, prog="python -m sim.generate")
     try:
@@ -265,7 +284,7 @@ def main() -> int:
             Console().print(table)
         if config.physics_check:
             label_check.report(config, label_check.check_labels(config))
-    except (PhysicsError, DatasetError, ObjectError, SceneError, SensorError, HandError) as error:
+    except REFUSALS as error:
         print(f"sim.generate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore import EmbreeDevice
@@ -13,6 +15,12 @@ from sim.scene import Scene
 _device: EmbreeDevice | None = None
 _MISS = 1e36
 """Embree reports 1e37 for a ray that hits nothing."""
+
+
+class DepthRenderer(Protocol):
+    def depth(
+        self, T_world_camera: NDArray[np.floating], rays: NDArray[np.float32]
+    ) -> NDArray[np.float32]: ...
 
 
 class Renderer:

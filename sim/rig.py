@@ -17,7 +17,7 @@ from rt.camera import Intrinsics
 from rt.hand import Hand
 from rt.pose import top_down
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, VIEW, Reprojector, View
-from sim.render import Renderer
+from sim.render import DepthRenderer
 from sim.sensor import Sensor, observe, sensor
 
 IDEAL = "ideal"
@@ -148,7 +148,7 @@ def settings(sensors: tuple[str, ...]) -> dict[str, Any]:
 class RigView:
     """What the controller is shown by a rig, over one scene."""
 
-    def __init__(self, renderer: Renderer, rig: Rig, hand: Hand, view: View = VIEW) -> None:
+    def __init__(self, renderer: DepthRenderer, rig: Rig, hand: Hand, view: View = VIEW) -> None:
         self._renderer, self._rig = renderer, rig
         self._rays = rig.intrinsics.rays()
         self._hand_m = hand_depth(rig.T_hand_true, self._rays, hand)

@@ -1,6 +1,7 @@
 """The generator as its user runs it: same bytes however it is run, killed and resumed."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import signal
@@ -153,3 +154,10 @@ def test_the_manifest_names_every_parameter(unbroken):
     params = json.loads((unbroken / "manifest.json").read_text())["params"]
     assert params["hand"]["opening_m"] == 0.085 and params["view"]["fov_deg"] == 70.0
     assert params["seed"] == 5 and params["grasp_samples"] == 200 and params["friction"] == 0.5
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openravepy") is not None, reason="openravepy is here")
+def test_a_renderer_that_is_missing_is_said_before_anything_is_written(tmp_path):
+    done = run(tmp_path / "set", "--renderer", "openrave")
+    assert done.returncode == 2 and "openravepy is not usable here" in done.stderr
+    assert not (tmp_path / "set").exists()
