@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 from rt.distance.contract import ENCODED, Contract
 from rt.distance.graph import write_model
 from rt.hand import load_hand
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell lets its background jobs ignore SIGINT, and they their children; the tests interrupt both.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def random_weights(encoding: str, seed: int = 0) -> dict[str, NDArray[np.float32]]:
