@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -192,7 +191,7 @@ def run(config: Config) -> dict[str, Any]:
     if config.training > 0:
         print("training ...", file=sys.stderr)
         result["training"] = measure_training(config.training, config.seed)
-    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    result["peak_mb"] = generate.peak_mb()
     return result
 
 

@@ -217,13 +217,25 @@ def generate(config: Config) -> dict[str, float]:
         "images": missing * config.views,
         "seconds": seconds,
         "images_per_s": missing * config.views / seconds if missing else 0.0,
-        "peak_mb": _peak_mb(resource.RUSAGE_SELF),
-        "peak_worker_mb": _peak_mb(resource.RUSAGE_CHILDREN),
+        "peak_mb": peak_mb(),
+        "peak_worker_mb": _most_resident_mb(resource.RUSAGE_CHILDREN),
     }
 
 
-def _peak_mb(who: int) -> float:
-    """Most memory that this process, or any child that has ended, has held."""
+def peak_mb() -> float:
+    """Most memory that this process has held, in MB.
+
+    Linux's ru_maxrss counts what the process that started this one held when it forked, so there
+    it is read from /proc.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return _most_resident_mb(resource.RUSAGE_SELF)
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) * 1.024e-3
+
+
+def _most_resident_mb(who: int) -> float:
     return resource.getrusage(who).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
