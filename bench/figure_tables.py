@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sim.sweep import UNITS
+
 Json = dict[str, Any]
 
 _WAYS = {
@@ -15,7 +17,13 @@ _WAYS = {
     "GPD": "one-shot detection (GPD)",
     "GPD_noise": "one-shot detection, noise 0.4 (GPD_noise)",
 }
-_JUMP = {"CTR": "the loop (CTR)", "GPD": "detector", "MAP": "network, once", "TRUE": "true grasp"}
+_SWEPT = {
+    "CTR": "the loop (CTR)",
+    "CTR_ensemble": "`ensemble`",
+    "GPD": "detector (GPD)",
+    "MAP": "network, once",
+    "TRUE": "true grasp",
+}
 
 
 def _mm(metres: float) -> str:
@@ -61,12 +69,17 @@ def sensor(result: Json) -> Json:
     return {"title": "The same through a D405 beside the hand", "table": rows}
 
 
-def jump(result: Json) -> Json:
-    rows = ["| jump | " + " | ".join(_JUMP.values()) + " |", "| --- |" + " --- |" * len(_JUMP)]
+def sweep(result: Json) -> Json:
+    """Median distance at the end and the share within 2 cm, at each strength."""
+    words = UNITS[result["config"]["over"]]
+    rows = [f"| {words} | " + " | ".join(_SWEPT.values()) + " |", "| --- |" + " --- |" * len(_SWEPT)]
     for point in result["points"]:
-        medians = [f"{_mm(point['scenarios'][name]['median_m'])} mm" for name in _JUMP]
-        rows.append(f"| {point['value'] * 100:g} cm | " + " | ".join(medians) + " |")
-    return {"title": "Objects that jump during the approach", "table": rows}
+        ways = [point["scenarios"][name] for name in _SWEPT]
+        cells = [f"{_mm(s['median_m'])} mm, {100 * s['under_2cm']:.0f} %" for s in ways]
+        value = point["value"]
+        label = value if isinstance(value, str) else f"{value:g}"
+        rows.append(f"| {label} | " + " | ".join(cells) + " |")
+    return {"title": f"Success and median distance over: {words}", "table": rows}
 
 
 def latency(result: Json) -> Json:

@@ -1,7 +1,7 @@
-"""Make the README's pictures and tables from finished runs: `python -m bench.figures`.
+"""Make the pictures and tables of the README and docs from finished runs: `python -m bench.figures`.
 
 Every figure belongs to one command. Its JSON is boiled down to docs/figures/NAME.json, its PNG goes to
-docs/, and the README's blocks between `<!-- figures:NAME -->` and `<!-- /figures -->` are written anew from
+docs/, and the pages' blocks between `<!-- figures:NAME -->` and `<!-- /figures -->` are written anew from
 those summaries, each with its command and machine. `--check` says which blocks are not what they would be.
 """
 
@@ -23,25 +23,27 @@ from typing import Any
 import tyro
 
 from bench.figure_tables import (
-    jump,
     latency,
     measured,
     network,
     sensor,
     servo,
     study,
+    sweep,
     trials,
     validation,
 )
 from rt.distance.contract import DistanceError, read_model
 from rt.files import write_json, write_text
+from sim.sweep import STRENGTHS
 
 ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/disturbances.md")
 Json = dict[str, Any]
 
 
 class FiguresError(ValueError):
-    """A run that is missing, failed, or was made with other options; a README without its markers."""
+    """A run that is missing, failed, or was made with other options; a page without its markers."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,6 @@ FIGURES = {
         sensor,
         agrees=(("config.trials", 200), ("config.sensor", "d405"), ("config.seed", 0)),
     ),
-    "jump": Figure(
-        "python -m sim.trials sweep --over jump --trials 48",
-        "sweep.json",
-        jump,
-        "sweep.png",
-        (("config.over", "jump"), ("config.trials", 48)),
-    ),
     "latency": Figure(
         "python -m bench.latency",
         "latency.json",
@@ -99,13 +94,23 @@ FIGURES = {
         validation,
         agrees=(("fresh", True), ("seed", 1)),
     ),
+    **{
+        f"sweep_{over}": Figure(
+            f"python -m sim.trials sweep --over {over} --against ensemble",
+            "sweep.json",
+            sweep,
+            "sweep.png" if over == "jump" else "",
+            (("config.over", over), ("config.trials", 100), ("config.seed", 0)),
+        )
+        for over in STRENGTHS
+    },
 }
 """`network` is one more summary, of the shipped network's own training record."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Make the README's pictures and tables anew: run what is missing, or take finished runs.
+    """Make the pictures and tables of README and docs anew: run what is missing, or take finished runs.
 
     Example: python -m bench.figures --runs runs/figures
     """
@@ -118,7 +123,7 @@ class Config:
     machine: str = ""
     """What the runs ran on, in words. Default: this machine."""
     check: bool = False
-    """Run and write nothing: exit 1 if the README is not what the stored figures make it."""
+    """Run and write nothing: exit 1 if a page is not what the stored figures make it."""
 
     def __post_init__(self) -> None:
         for name in self.only:
@@ -173,34 +178,34 @@ def run_command(figure: Figure, folder: Path) -> None:
         raise FiguresError(f"`{figure.command}` ended with {code}; its figure was not made")
 
 
-def blocks(stored: dict[str, Json]) -> dict[str, str]:
-    """Markdown of every block that the stored summaries can make."""
-    names = [name for name in ("servo", "trials", "sensor", "jump") if name in stored]
-    made: dict[str, str] = {name: _block(name, stored[name]) for name in names}
+def blocks(stored: dict[str, Json], page: str = "README.md") -> dict[str, str]:
+    """Markdown of every block that the stored summaries can make, for a page."""
+    made = {name: _block(name, kept, Path(page).parent) for name, kept in stored.items() if "table" in kept}
     rows = measured(stored)
     if rows:
         made["measured"] = "\n".join(["| what | figure | command |", "| --- | --- | --- |", *rows])
     return made
 
 
-def _block(name: str, summary: Json) -> str:
-    picture = [f"![{summary['title']}](docs/{name}.png)", ""] if FIGURES[name].picture else []
+def _block(name: str, summary: Json, folder: Path) -> str:
+    link = Path(f"docs/{name}.png").relative_to(folder)
+    picture = [f"![{summary['title']}]({link})", ""] if FIGURES[name].picture else []
     said = f"`{summary['command']}` ({summary['machine']}):"
     return "\n".join([*picture, said, "", *summary["table"]])
 
 
 def fill(text: str, made: dict[str, str]) -> str:
-    """A README with its blocks written anew. Raises FiguresError for a block that cannot be made."""
+    """A page with its blocks written anew. Raises FiguresError for a block that cannot be made."""
 
     def one(match: re.Match[str]) -> str:
         name = match[1]
         if name not in made:
-            raise FiguresError(f"README has a block {name!r}, and docs/figures has nothing for it")
+            raise FiguresError(f"a page has a block {name!r}, and docs/figures has nothing for it")
         return f"<!-- figures:{name} -->\n{made[name]}\n<!-- /figures -->"
 
     opened, closed = text.count("<!-- figures:"), text.count("<!-- /figures -->")
     if opened != closed:
-        raise FiguresError(f"README opens {opened} blocks of figures and closes {closed}")
+        raise FiguresError(f"a page opens {opened} blocks of figures and closes {closed}")
     return re.sub(r"<!-- figures:(\w+) -->\n.*?<!-- /figures -->", one, text, flags=re.DOTALL)
 
 
@@ -213,11 +218,13 @@ def read_stored(root: Path) -> dict[str, Json]:
 
 def stale(root: Path) -> list[str]:
     """What is not as the stored figures make it, or of another network. Raises FiguresError."""
-    stored, text = read_stored(root), (root / "README.md").read_text()
+    stored = read_stored(root)
     shipped = read_model(root / "rt/models/distance.onnx")[0].weights_sha256
     found = []
-    if fill(text, blocks(stored)) != text:
-        found.append("README.md: its blocks are not what docs/figures makes them")
+    for page in PAGES:
+        text = (root / page).read_text()
+        if fill(text, blocks(stored, page)) != text:
+            found.append(f"{page}: its blocks are not what docs/figures makes them")
     for name, summary in stored.items():
         if summary.get("weights_sha256", shipped) != shipped:
             found.append(
@@ -235,7 +242,6 @@ def _sha256(path: Path) -> str:
 
 def make(config: Config, root: Path = ROOT) -> int:
     """Do what the options say; returns the exit code."""
-    readme = root / "README.md"
     if config.check:
         for line in (found := stale(root)):
             print(line)
@@ -259,8 +265,10 @@ def make(config: Config, root: Path = ROOT) -> int:
             summary["picture_sha256"] = _sha256(root / f"docs/{name}.png")
         write_json(root / f"docs/figures/{name}.json", summary)
         print(f"{name}: docs/figures/{name}.json")
-    write_text(readme, fill(readme.read_text(), blocks(read_stored(root))))
-    print("README.md: written")
+    for page in PAGES:
+        made = blocks(read_stored(root), page)
+        write_text(root / page, fill((root / page).read_text(), made))
+        print(f"{page}: written")
     return 0
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from bench.figures import (
     FIGURES,
+    PAGES,
     ROOT,
     Config,
     FiguresError,
@@ -30,7 +31,7 @@ def test_the_readme_is_what_the_stored_figures_make_it() -> None:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The part of the repository that figures touch."""
-    for name in ("README.md", "rt/models/distance.json", "rt/models/distance.onnx"):
+    for name in (*PAGES, "rt/models/distance.json", "rt/models/distance.onnx"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "docs/figures", tmp_path / "docs/figures")
@@ -84,6 +85,12 @@ def test_prose_around_the_blocks_stays(copy: Path) -> None:
     made = blocks(read_stored(copy))
     changed = fill(f"Before.\n\n{text}\n\nAfter.\n", made)
     assert changed == f"Before.\n\n{text}\n\nAfter.\n"
+
+
+def test_a_picture_is_linked_from_where_the_page_is() -> None:
+    stored = {"servo": {"title": "a run", "command": "c", "machine": "m", "table": ["| |"]}}
+    assert blocks(stored)["servo"].startswith("![a run](docs/servo.png)\n")
+    assert blocks(stored, "docs/disturbances.md")["servo"].startswith("![a run](servo.png)\n")
 
 
 def test_a_block_without_a_figure_and_one_never_closed_are_refused() -> None:
