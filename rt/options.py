@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -82,8 +83,9 @@ class Config:
     out: Path | None = None
     """Folder for servo.json, servo.png and the record. Default: runs/servo/<time>/."""
     limits: Annotated[Limits, tyro.conf.arg(name="limits")] = field(default_factory=Limits)
-    """What the guard holds the arm to. With --cell its [limits] hold, but for what is given here and
-    is not the default."""
+    """What the guard holds the arm to. With --cell its [limits] hold, but for what is given here."""
+    limits_given: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Names of those of `limits` that were given, also if as the default has them (`parse`)."""
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -98,3 +100,22 @@ class Config:
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
+
+
+def parse(prog: str, arguments: Sequence[str] | None = None) -> Config:
+    """The command line. A limit counts as given if it comes out the same from two sets of defaults."""
+    config = tyro.cli(Config, prog=prog, args=arguments)
+    if config.cell is None:
+        return config  # nothing else has a say in them
+    names = [f.name for f in fields(Limits)]
+    others = Limits(**{name: _slightly_more(getattr(Limits(), name)) for name in names})
+    again = tyro.cli(Config, prog=prog, args=arguments, default=Config(limits=others))
+    given = [n for n in names if getattr(config.limits, n) == getattr(again.limits, n)]
+    return replace(config, limits_given=tuple(given))
+
+
+def _slightly_more(value: Any) -> Any:
+    """Another value, which is as good."""
+    if isinstance(value, tuple):
+        return tuple(_slightly_more(v) for v in value)
+    return value + 1 if isinstance(value, int) else value * (1 + 1e-9) + 1e-12
