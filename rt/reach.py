@@ -112,4 +112,4 @@ def _trouble(arm: ArmModel, q: Array, limits: Limits, hand: Array) -> str:
 
 def _place(hand: Array) -> str:
     x, y, z, yaw = hand
-    return f"x {x:.2f}, y {y:.2f}, z {z:.2f} m, yaw {math.degrees(yaw):.0f} deg"
+    return f"x {x:.2f}, y {y:.2f}, z {z:.2f} m, yaw {round(math.degrees(yaw)) + 0:d} deg"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,6 +106,13 @@ BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
 
 def test_every_row_has_a_case_here() -> None:
     assert set(BAD) == {row.name for row in ROWS}
+
+
+def test_the_page_on_bringing_up_has_every_row() -> None:
+    page = (Path(__file__).parents[1] / "docs/bring-up.md").read_text()
+    table = re.findall(r"^\| `(\w+)` \| (\w+) \| [\w ]+, at (\w+) (\S+) \|", page, re.MULTILINE)
+    told = [(r.name, r.action.value, r.at, str(r.limit)) for r in ROWS]
+    assert [(name, action, at, limit.strip("`")) for name, action, at, limit in table] == told
 
 
 @pytest.mark.parametrize("name", BAD)
