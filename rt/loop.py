@@ -45,7 +45,7 @@ _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
 _TRACE_LENGTH = 20_000
 _LATE_VIEWS, _EARLY_VIEWS, _EARLY_EVERY_M = 8, 12, 0.01
 _FORGOTTEN_PERIODS, _FORGOTTEN_S = 5.5, 0.18
-"""Without a view for longer than both, a controller's memory is of a scene that may have changed."""
+"""Without a trusted view for longer than both, what a controller remembers may have changed."""
 _MOVED_M = 0.002
 """Pictures from places farther apart than this differ."""
 _ROW_NUMBER = {row.name: i for i, row in enumerate(ROWS)}
@@ -135,7 +135,8 @@ class Loop:
         self.last: Look | None = None
         self.late: deque[Seen] = deque(maxlen=_LATE_VIEWS)
         self.early: deque[Seen] = deque(maxlen=_EARLY_VIEWS)
-        self._weighed_ns: int | None = None
+        self.trusted_ns: int | None = None
+        """Exposure of the last view whose distances the guard let pass."""
         self._frame, self._view = -1, np.zeros(0, np.float32)
         self._seen_from, self._same = np.full(3, np.inf), 0
         self.fresh_clock()
@@ -170,10 +171,9 @@ class Loop:
 
     def refresh(self, stamp_ns: int) -> None:
         """A view of that time is about to be weighed: what the controller remembers is forgotten if the last
-        one is too old, after a hold, a pause, or whatever else took so long."""
-        last_ns, self._weighed_ns = self._weighed_ns, stamp_ns
+        that could be trusted is too old, after a hold, a pause, or whatever else took so long."""
         long_s = max(_FORGOTTEN_PERIODS * self.period_s, _FORGOTTEN_S)
-        if last_ns is not None and (stamp_ns - last_ns) * 1e-9 > long_s:
+        if self.trusted_ns is not None and (stamp_ns - self.trusted_ns) * 1e-9 > long_s:
             self.controller.forget()
 
     def keep(self, frame: Frame, T_base_hand: NDArray[np.float64]) -> None:

@@ -116,6 +116,7 @@ def cycle(loop: Loop) -> None:
         loop.last = Look(view, told.actions, told.distances)
         loop.first = loop.first or loop.last
         guard.check("answer", loop.number, s)
+        loop.trusted_ns = frame.stamp_ns
         watch.lap("distance")
 
         # What the arm makes of the move, and one step down.

@@ -19,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rt.camera import CameraError, Frame, StaleFrameError
+from rt.controller import CONTROLLERS, Ensemble
 from rt.distance import Contract
 from rt.guard import Limits
 from rt.hand import load_hand
@@ -174,6 +175,35 @@ def test_a_camera_that_stalls_holds_then_stops() -> None:
     assert report.guard.counts["frame_age"] == report.held > 0
     # It goes on while the last frame is young enough, and no longer.
     assert 20 <= report.cycles <= 26
+
+
+@pytest.mark.parametrize(("flat", "forgets"), [(3, False), (12, True)])
+def test_a_long_hold_makes_the_controller_forget_and_a_short_one_does_not(
+    flat: int, forgets: bool
+) -> None:
+    class Blind(Oracle):
+        def __call__(
+            self, depth: NDArray[np.float32], actions: NDArray[np.float32]
+        ) -> NDArray[np.float32]:
+            answer = super().__call__(depth, actions)
+            return np.full_like(answer, 0.1) if 10 < self.calls <= 10 + flat else answer
+
+    forgotten: list[int] = []
+
+    class Spied(Ensemble):
+        def forget(self) -> None:
+            super().forget()
+            forgotten.append(oracle.calls)
+
+    cell, grasps = world(0)
+    oracle = Blind(cell, grasps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CONTROLLERS, "ensemble", Spied)
+        report = run(replace(FAST, controller="ensemble"), cell, oracle, 256)
+    assert report.outcome == "arrived" and report.held == flat
+    # The first is its making; the last is with the first view that can be trusted again.
+    assert forgotten[0] == 0
+    assert (forgotten[-1] == 10 + flat) if forgets else len(forgotten) == 1
 
 
 def test_a_dark_camera_never_moves_the_arm() -> None:
