@@ -22,6 +22,7 @@ from rt.clock import Clock, ClockError, real_time
 from rt.devices import Devices, open_devices, settle
 from rt.distance import Distance, DistanceError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
+from rt.files import output_folder
 from rt.flight import View, start_record
 from rt.gripper import GripperError
 from rt.guard import Hold, Limits, Situation, Stop
@@ -51,7 +52,7 @@ from rt.options import Config, parse
 from rt.page import PageError
 from rt.preflight import check_model, check_reach
 from rt.record import Recorder, RecordError
-from rt.report import Look, Report, Status, output_folder, write
+from rt.report import Look, Report, Status, write
 from rt.ring import RingError
 from rt.robot import Cell, RobotError
 from rt.signals import signals_caught
@@ -387,7 +388,7 @@ def fly(
         for device in (cell.robot, cell.camera):
             if isinstance(device, AbstractContextManager):
                 stack.push(device)  # open already: closed however this ends
-        folder = output_folder(config.out)
+        folder = output_folder("servo", config.out)
         recorder = start_record(config, folder, cell, distance, n)
         if recorder is not None:
             stack.enter_context(recorder)

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from rt.camera import CameraError, Frame, StaleFrameError
 from rt.controller import CONTROLLERS, Ensemble
 from rt.distance import Contract
+from rt.files import output_folder
 from rt.guard import Limits
 from rt.hand import load_hand
 from rt.pose import grasp_distance, to_view
-from rt.report import Report, output_folder, summary, write
+from rt.report import Report, summary, write
 from rt.robot import Cell, RobotError
 from rt.servo import Config, run
 from rt.view import START_HEIGHT_M
@@ -313,7 +314,7 @@ def test_a_signal_stops_the_arm_and_the_report_is_written(number: int, tmp_path:
 
 
 def test_the_record_says_everything(tmp_path: Path) -> None:
-    folder = output_folder(tmp_path / "deep" / "er")
+    folder = output_folder("servo", tmp_path / "deep" / "er")
     report = go()
     write(report, folder)
     assert sorted(p.name for p in folder.iterdir()) == ["servo.json", "servo.png"]
