@@ -299,6 +299,32 @@ def test_a_slow_network_misses_deadlines_and_is_stopped() -> None:
     assert report.clock.missed > 5 and report.standing
 
 
+def test_at_100_hz_it_looks_more_often_and_is_no_faster() -> None:
+    """The paced loop, for two and a half seconds: deadlines may be missed here, but what is done in time is
+    as at 30 Hz."""
+    config = Config(
+        rate=100.0, candidates=64, realtime="off", limits=Limits(max_missed_in_a_row=500)
+    )
+    assert config.iterations == 250 and 1 - (1 - config.ratio) ** (100 / 30) == pytest.approx(0.2)
+    report = go(config)
+    assert report.outcome == "arrived" and report.exit_code == 0
+    assert report.cycles >= 250 and report.held == 0
+    assert report.true_end_m is not None and report.true_end_m < 0.004
+    times = np.array([entry["time_s"] for entry in report.trace])
+    assert np.median(np.diff(times)) == pytest.approx(0.01, abs=1e-6)
+    # The camera gives 60 frames a second: some are looked at twice, none is skipped.
+    frames = [entry["frame"] for entry in report.trace]
+    assert len(set(frames)) < len(frames) and set(np.diff(frames).tolist()) <= {0, 1}
+    assert sum(report.guard.counts.values()) < 25
+
+
+@pytest.mark.parametrize("rate", [5.0, 30.0])
+def test_up_to_30_hz_a_cycle_is_the_papers(rate: float) -> None:
+    config = Config(rate=rate)
+    assert (config.iterations, config.ratio) == (75, 0.2)
+    assert Config(rate=200.0, iterations=75, ratio=0.2).iterations == 75
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_arm_and_the_report_is_written(number: int, tmp_path: Path) -> None:
     report = go(
