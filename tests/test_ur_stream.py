@@ -17,6 +17,8 @@ import pytest
 
 pytest.importorskip("ruckig")
 
+from rt.robot.follower import Follower, MotionLimits
+from rt.robot.rotation_vector import rotation
 from rt.robot.shared import STOP, TARGET, attach, create
 from rt.robot.ur_stream import ENDS_WITHIN_S, STOP_LIMITS, STUCK_S, Setup, Stream
 
@@ -102,6 +104,22 @@ def test_a_target_that_is_too_old_ends_in_the_hardest_stop(stream: Stream) -> No
     a, j = STOP_LIMITS.acceleration_m_s2, STOP_LIMITS.jerk_m_s3
     needed_s = speed_m_s / a + 2 * a / j
     assert stream.follower.resting(expiry_ns * 1e-9 + needed_s) and needed_s < 0.12
+
+
+def test_a_fast_turn_does_not_stretch_the_way_that_a_stop_takes() -> None:
+    T = np.diag([1.0, -1.0, -1.0, 1.0])
+    follower = Follower(T, MotionLimits(0.25, 1.0, 40.0, 1.6, 6.4, 250.0), 1 / 15)
+    there = T.copy()
+    there[:3, :3] = rotation((0, 0, 1.5)) @ T[:3, :3]
+    there[:3, 3] = [0.1, 0.05, -0.1]
+    follower.go(there, 0.0)
+    twist = follower.at(0.3)[1]
+    speed_m_s, turn_rad_s = np.linalg.norm(twist[:3]), np.linalg.norm(twist[3:])
+    assert speed_m_s > 0.1 and turn_rad_s > 1.2
+    follower.stop(0.3, STOP_LIMITS)
+    a, j = STOP_LIMITS.acceleration_m_s2, STOP_LIMITS.jerk_m_s3
+    assert np.linalg.norm(follower.at(0.3 + speed_m_s / a + 3 * a / j)[1][:3]) < 1e-6
+    assert follower.resting(0.3 + turn_rad_s / STOP_LIMITS.turn_rad_s2 + 0.03)
 
 
 HANGING = """

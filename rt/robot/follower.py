@@ -16,7 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from ruckig import ControlInterface, InputParameter, Result, Ruckig, Trajectory
+from ruckig import (
+    ControlInterface,
+    InputParameter,
+    Result,
+    Ruckig,
+    Synchronization,
+    Trajectory,
+)
 
 from rt.robot.rotation_vector import rotation, rotation_vector
 
@@ -81,6 +88,8 @@ class Follower:
         if not self.resting(now_s):
             request = self._request(now_s)
             request.control_interface = ControlInterface.Velocity
+            # A turn that takes longer to end does not stretch the way out with it.
+            request.per_dof_synchronization = [Synchronization.Time] * 3 + [Synchronization.No] * 3
             self._plan(request, np.array(request.current_velocity), limits or self.limits, now_s)
 
     def _sample(self, now_s: float) -> tuple[Array, Array, Array]:

@@ -167,7 +167,7 @@ class UR:
         self._command.write(kind=TARGET, T_base_hand=T, stamp_ns=time.monotonic_ns())
 
     def stop(self) -> None:
-        """To rest at once, braking at 4 m/s^2; the target is forgotten. At any time, twice, also when
+        """To rest at once, braking at 5 m/s^2; the target is forgotten. At any time, twice, also when
         the arm is lost (its watchdog stops it then)."""
         self._command.write(kind=STOP, stamp_ns=time.monotonic_ns())
 

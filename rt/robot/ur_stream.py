@@ -60,8 +60,8 @@ LEAD_S = 0.03
 """Set-points are sent ahead along their own velocity by servoL's lag, which so cancels."""
 JERK_PER_S = 40.0
 """Jerk over acceleration: full acceleration is reached in 25 ms."""
-STOP_LIMITS = MotionLimits(2.0, 4.0, 200.0, 10.0, 20.0, 1000.0)
-"""How `stop` brakes: from 0.1 m/s to rest in 45 ms, whatever the speed scale."""
+STOP_LIMITS = MotionLimits(2.0, 5.0, 500.0, 10.0, 40.0, 4000.0)
+"""How `stop` brakes: from 0.1 m/s to rest in 30 ms, from 90 deg/s in 55 ms, whatever the speed scale."""
 HORIZON_PERIODS = 2.0
 RESTED_S = 0.15
 """After the set-point has come to rest the arm needs its lag; then servoing ends."""
