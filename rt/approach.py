@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.cell import Grasping
+from rt.force import ZERO_SAMPLES, felt
 from rt.grasp_height import GraspHeight, Grid, HeightError, grasp_height, height_map
 from rt.gripper import GripperError
 from rt.guard import Situation, Stop
 from rt.loop import (
-    ZERO_SAMPLES,
     Loop,
     asked,
-    felt,
     halt,
     hold,
     measured,

@@ -10,7 +10,6 @@ with the guard between each two.
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,20 +24,18 @@ from rt.clock import Clock, Stopwatch
 from rt.controller import CONTROLLERS
 from rt.cycle import best_candidates
 from rt.distance import Contract
+from rt.force import felt, wrench_at_rest
 from rt.guard import ROWS, Guard, Hold, Limits, Situation
 from rt.options import Config
 from rt.pose import from_top_down, top_down
 from rt.report import Look
-from rt.robot import Cell, PoseHistory, Robot, RobotError, RobotState
+from rt.robot import Cell, PoseHistory, RobotError
 from rt.robot.kinematics import ArmModel
 from rt.view import Reprojector
 
 STAGES = ("world", "camera", "view", "distance", "control", "command", "whole")
 """world: a simulated world's own time, no part of the whole. distance: candidates and their distances."""
 
-ZERO_SAMPLES = 10
-"""Packets whose mean is the force's zero: one alone is off by the sensor's noise."""
-_ZEROED_WITHIN_S = 0.1
 PATIENCE_S = 3.0
 """How long the arm may take to stand still."""
 _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
@@ -219,34 +216,9 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> Situation:
     return s
 
 
-def wrench_at_rest(robot: Robot) -> NDArray[np.float64] | None:
-    """(6,) mean of the next few packets of an arm that stands; None for one that feels nothing. Takes a few
-    hundredths of a second, so not for the loop."""
-    stamp_ns = -1
-    wrenches: list[NDArray[np.float64]] = []
-    end = time.monotonic() + _ZEROED_WITHIN_S
-    while len(wrenches) < ZERO_SAMPLES and (not wrenches or time.monotonic() < end):
-        state = robot.state()
-        if state.wrench is None:
-            return None
-        if state.stamp_ns > stamp_ns:
-            stamp_ns = state.stamp_ns
-            wrenches.append(state.wrench)
-        time.sleep(0.001)
-    return np.asarray(np.mean(wrenches, axis=0))
-
-
 def asked(loop: Loop, word: str) -> int:
     """What the live page asks for: stop, pause or slow (rt.ring.CONTROL)."""
     return 0 if loop.record is None else int(loop.record.ring.asked(word))
-
-
-def felt(state: RobotState, zero: NDArray[np.float64] | None) -> tuple[float, float]:
-    """Force [N] and torque [N m] on the hand beyond `zero`; 0 for an arm that feels nothing."""
-    if state.wrench is None or zero is None:
-        return 0.0, 0.0
-    more = state.wrench - zero
-    return float(np.linalg.norm(more[:3])), float(np.linalg.norm(more[3:]))
 
 
 def newest_frame(loop: Loop, s: Situation) -> Frame | None:

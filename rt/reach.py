@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.guard import Limits, joint_rooms_deg
+from rt.limits import Limits, joint_rooms_deg
 from rt.pose import from_top_down, inverse, top_down
 from rt.robot.kinematics import JOINTS, ArmModel, joint_frames, joints_at, singularity
 

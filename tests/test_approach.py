@@ -15,9 +15,9 @@ import rt.servo
 from rt import approach
 from rt.camera import StaleFrameError
 from rt.distance import Contract
+from rt.force import ZERO_SAMPLES, wrench_at_rest
 from rt.gripper import GripperError, GripperState
 from rt.hand import load_hand
-from rt.loop import ZERO_SAMPLES, wrench_at_rest
 from rt.options import Config
 from rt.pose import grasp_distance, to_view, top_down
 from rt.report import Report, write

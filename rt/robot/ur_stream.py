@@ -20,16 +20,11 @@ left in the shared memory). Nothing is ever resumed, unlocked, or connected agai
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
-import os
-import select
 import signal
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +34,7 @@ from numpy.typing import NDArray
 from rt.clock import Clock
 from rt.pose import inverse
 from rt.robot.follower import Follower, MotionLimits
+from rt.robot.lifetime import die_with_the_loop, end, give_up_in, privileges, until_told
 from rt.robot.rotation_vector import pose_vector, rotation, transform
 from rt.robot.shared import STOP, TARGET, Block, attach
 from rt.robot.ur_link import (
@@ -70,7 +66,6 @@ OPENS_WITHIN_S = 30.0
 STUCK_S, STARTS_WITHIN_S, ENDS_WITHIN_S = 1.0, 8.0, 2.5
 """Longest that one period, the start of the program in the middle of a run, and the end may take; what hangs
 for longer is ended by the kernel (the controller has stopped the arm by its watchdog long before)."""
-_PR_SET_PDEATHSIG = 1
 NAMED_S = 0.01
 """A stopped program waits this long for a safety status that explains it."""
 
@@ -345,41 +340,6 @@ def ahead(T: Array, twist: Array, seconds: float) -> Array:
     return moved
 
 
-def privileges() -> None:
-    """Real-time priority for every thread of this process, ur-rtde's too, where it is permitted."""
-    for thread in os.listdir("/proc/self/task"):
-        with suppress(OSError):
-            os.sched_setscheduler(int(thread), os.SCHED_FIFO, os.sched_param(55))
-    gc.freeze()
-    gc.disable()
-
-
-def give_up_in(seconds: float) -> None:
-    """This process is ended by the kernel if it does not say so again (0: never).
-
-    By a signal whose default action is to end it: no handler, no thread and no interpreter lock is
-    needed, so it also ends one that hangs inside ur-rtde, be it with the lock in its hand.
-    """
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def die_with_the_loop(yes: bool) -> None:
-    """Whether the kernel kills this process at once with the thread that started it, which waits meanwhile.
-    Only while no program runs: later an end is to be a stop, and `give_up_in` bounds it."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    if prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL) if yes else 0, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if yes and select.select([0], [], [], 0)[0]:  # it had gone before
-        raise UrError("driver_failed", "the loop has ended while its arm was opened")
-
-
-def until_told(over: threading.Event) -> None:
-    """Waits for the end of the pipe that the loop's process holds."""
-    while os.read(0, 1):
-        pass
-    over.set()
-
-
 def run(setup: Setup, state: Block, command: Block) -> None:
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
@@ -425,13 +385,6 @@ def main() -> int:
         leave(state, UrError("driver_failed", f"{type(error).__name__}: {error}"))
         raise
     return 0
-
-
-def end(code: Any) -> None:
-    """Without destructors: those of ur-rtde wait, and until then it would connect again."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 if __name__ == "__main__":
