@@ -1,7 +1,8 @@
 """How a process that drives an arm runs and ends: urgently, with its loop, and never by hanging on.
 
-The library that it drives the arm with may hang in a call, with the interpreter lock in its hand, so that
-no thread and no signal handler of this process runs: what must end it is the kernel's to do.
+The library that it drives the arm with may hang in a call: ur-rtde waits up to 3 s for a controller to take a
+command and up to 300 s for it to be done, and its constructors keep the interpreter lock. Python's signal
+handlers run in between calls only, so SIGTERM does nothing then: what must end it is the kernel's to do.
 """
 
 from __future__ import annotations
