@@ -147,6 +147,7 @@ def drive(method: str, config: Config, pipe: Any) -> None:
 def stream(method: str, config: Config, pipe: Any) -> None:
     """As the driver's streaming process does, with either command."""
     from rt.robot.follower import Follower, MotionLimits
+    from rt.robot.lifetime import privileges
     from rt.robot.ur_link import connect, read_packet
     from rt.robot.ur_stream import (
         GAIN,
@@ -155,7 +156,6 @@ def stream(method: str, config: Config, pipe: Any) -> None:
         LOOKAHEAD_S,
         Setup,
         ahead,
-        privileges,
     )
 
     setup = Setup(

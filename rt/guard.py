@@ -1,4 +1,4 @@
-"""Everything that may limit, hold or stop the arm, as one table: ROWS. Its limits: Limits.
+"""Everything that may limit, hold or stop the arm, as one table: ROWS. Its limits: rt.limits.
 
 The loop tells the guard what it knows (`Situation`) as it comes to know it: `start` (before anything
 moves), `input` (the clock, the robot's state), `frame` (its age), `view`, `answer` (the network's
@@ -12,81 +12,21 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.limits import Limits, joint_rooms_deg
 from rt.robot import RobotState
+from rt.robot.kinematics import JOINTS, ArmModel, singularity
+
+__all__ = ["ROWS", "Action", "Guard", "Hold", "Limits", "Row", "Situation", "Stop"]
 
 Hand = NDArray[np.float64]
 """(4,) of x, y, z [m], yaw [rad] in base."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the guard holds the arm to."""
-
-    max_frame_age_s: float = 0.15
-    """Oldest frame to act on, from the middle of its exposure [s]."""
-    max_exposure_gap_s: float = 0.02
-    """How far a frame's exposure may lie outside the known poses of the hand [s]."""
-    max_same_views: int = 2
-    """New frames in a row that may show the very same picture though the hand has moved."""
-    max_state_age_s: float = 0.10
-    """Oldest robot state to act on [s]."""
-    max_target_age_s: float = 0.10
-    """How late, after its period, a new target may follow the last one [s]; the arm's own limit too."""
-    min_view_filled: float = 0.5
-    """Least fraction of the view's pixels with a return."""
-    min_spread_m: float = 0.002
-    """Least difference between the best and the worst candidate's distance [m]."""
-    max_distance_m: float = 1.0
-    """Greatest distance, and least negative one times -10, that a network can mean [m]."""
-    max_speed_m_s: float = 0.5
-    """Fastest commanded motion [m/s]: a cycle's step is shortened to it."""
-    max_acceleration_m_s2: float = 20.0
-    """Greatest change of the commanded motion [m/s^2]; the driver smooths the arm's own far below."""
-    max_turn_deg_s: float = 180.0
-    """Fastest commanded turn [deg/s]: a UR wrist's own limit."""
-    max_step_m: float = 0.20
-    """Farther than this from the last command is a fault, not a motion [m]."""
-    max_step_deg: float = 180.0
-    """The same for a turn [deg]."""
-    workspace_min_m: tuple[float, float] = (-0.5, -0.5)
-    """Least x, y of the hand in base [m]."""
-    workspace_max_m: tuple[float, float] = (0.5, 0.5)
-    """Greatest x, y of the hand in base [m]."""
-    min_height_m: float = 0.10
-    """Least height of the fingertips above the table during the approach [m]."""
-    min_grasp_height_m: float = 0.002
-    """Least height of the fingertips above the table in the last centimetres [m]."""
-    max_height_m: float = 0.60
-    """Greatest height of the fingertips above the table [m]."""
-    margin_m: float = 0.02
-    """How far outside workspace and heights the arm may be found before it is stopped [m]; in the last
-    centimetres it is stopped below the table."""
-    max_tilt_deg: float = 5.0
-    """How far the hand's approach may lean from straight down [deg]."""
-    max_following_error_m: float = 0.10
-    """Farthest that the arm may be from where it is commanded [m]."""
-    max_force_N: float = 50.0
-    """Greatest force on the hand, beyond what it felt at the start [N]."""
-    max_torque_Nm: float = 10.0
-    """Greatest torque on the hand, beyond what it felt at the start [N m]."""
-    max_missed_in_a_row: int = 10
-    """Deadlines missed one after another."""
-    max_held_s: float = 2.0
-    """How long the arm may be held before the run ends [s]."""
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not np.isfinite(value).all():
-                raise ValueError(f"limit {name} = {value} must be finite")
-            if not name.startswith("workspace") and value < 0:
-                raise ValueError(f"limit {name} = {value} must not be negative")
 
 
 class Action(StrEnum):
@@ -117,10 +57,14 @@ class Situation:
     """Sent in the cycle before that; None: the arm stood still."""
     state: RobotState | None = None
     """All that the arm says of itself."""
+    arm: ArmModel | None = None
+    """None: not known; joints are then judged by what holds for every model."""
     floor_m: float | None = None
     """Least height in this phase; None: limits.min_height_m."""
     operator_stop: int = 0
     """Asked for by a signal or the live page."""
+    out_of_reach: int = 0
+    """1 if the joints cannot follow the way that lies ahead (rt.reach); said in `details`."""
     wrong_model: int = 0
     """Values in which the model and the cell differ; said in `details`."""
     tilt_deg: float = 0.0
@@ -163,6 +107,48 @@ class Situation:
     @property
     def above_ceiling_m(self) -> float:
         return float(self.hand[2]) - self.limits.max_height_m
+
+    @property
+    def joint_room_deg(self) -> float:
+        """Of the joint that has least to its limit; endless for an arm that tells no joints."""
+        return float(self._rooms().min()) if self._q is not None else math.inf
+
+    @property
+    def joint_speed(self) -> float:
+        """Of the fastest joint, as a part of the fastest it can."""
+        qd = None if self.state is None else self.state.qd
+        return float(self._speeds().max()) if qd is not None and len(qd) == 6 else 0.0
+
+    @property
+    def singular_deg(self) -> float:
+        return singularity(self.arm, self._q)[0] if self._q is not None else 90.0
+
+    def detail(self, name: str) -> str:
+        """What more there is to say about a row, by its name."""
+        if name in self.details or self._q is None:
+            return self.details.get(name, "")
+        if name == "singularity":
+            return singularity(self.arm, self._q)[1]
+        if name == "joint_limit":
+            k = int(self._rooms().argmin())
+            return f"{JOINTS[k]} at {math.degrees(self._q[k]):.0f} deg"
+        if name == "joint_speed":
+            return JOINTS[int(self._speeds().argmax())]
+        return ""
+
+    @property
+    def _q(self) -> NDArray[np.float64] | None:
+        """Joints of an arm of six."""
+        q = None if self.state is None else self.state.q
+        return q if q is not None and len(q) == 6 else None
+
+    def _rooms(self) -> NDArray[np.float64]:
+        return joint_rooms_deg(self._q, self.limits)
+
+    def _speeds(self) -> NDArray[np.float64]:
+        assert self.state is not None and self.state.qd is not None
+        fastest = self.arm.max_speed_deg_s if self.arm else _USUAL_DEG_S
+        return np.asarray(np.abs(np.degrees(self.state.qd)) / fastest)
 
     @property
     def following_error_m(self) -> float:
@@ -226,6 +212,10 @@ class Situation:
         return float(self.command[2]) - self.limits.max_height_m
 
 
+_USUAL_DEG_S = 180.0
+"""Of a joint of an arm that is not known."""
+
+
 def _outside_m(hand: Hand, limits: Limits) -> float:
     inside = np.clip(hand[:2], limits.workspace_min_m, limits.workspace_max_m)
     return float(np.linalg.norm(hand[:2] - inside))
@@ -286,6 +276,7 @@ _CLAMP, _HOLD, _STOP = Action.CLAMP, Action.HOLD, Action.STOP
 ROWS: tuple[Row, ...] = (
     # when       name                action  quantity                 at most/least its limit            unit         remedy
     Row("start", "wrong_model", _STOP, "wrong_model", "most", 0, "refusal", "nothing was opened"),
+    Row("start", "reach", _STOP, "out_of_reach", "most", 0, "trouble ahead", "nothing moved: begin elsewhere, or move table, workspace or limits"),
     Row("input", "operator_stop", _STOP, "operator_stop", "most", 0, "requests", "start again when it is safe"),
     Row("input", "missed_deadlines", _STOP, "missed_in_a_row", "most", "max_missed_in_a_row", "in a row", "lower --rate or --candidates"),
     Row("input", "held_too_long", _STOP, "held_s", "most", "max_held_s", "s", "see what held it"),
@@ -298,6 +289,9 @@ ROWS: tuple[Row, ...] = (
     Row("input", "below_floor", _STOP, "below_floor_m", "most", 0, "m", "raise the arm, or lower min_height_m; check the table's height"),
     Row("input", "above_ceiling", _STOP, "above_ceiling_m", "most", "margin_m", "m", "lower the arm, or raise max_height_m"),
     Row("input", "following_error", _STOP, "following_error_m", "most", "max_following_error_m", "m", "the arm does not follow: check its state"),
+    Row("input", "joint_limit", _STOP, "joint_room_deg", "least", "joint_margin_deg", "deg", "turn the arm back by the pendant; begin in another posture"),
+    Row("input", "joint_speed", _STOP, "joint_speed", "most", "max_joint_speed", "of its most", "lower max_speed_m_s or max_turn_deg_s, or stay farther from the base"),
+    Row("input", "singularity", _STOP, "singular_deg", "least", "min_singular_deg", "deg", "narrow the workspace, or begin in another posture"),
     Row("frame", "intrinsics", _STOP, "other_intrinsics", "most", 0, "differences", "the camera changed its mode: start again"),
     Row("frame", "frame_age", _HOLD, "frame_age_s", "most", "max_frame_age_s", "s", "check the camera's cable and frame rate"),
     Row("frame", "exposure_gap", _HOLD, "exposure_gap_s", "most", "max_exposure_gap_s", "s", "the hand's pose at the exposure is not known: check both clocks"),
@@ -349,8 +343,8 @@ class Guard:
                 situation.command = row.remedy(situation)
                 continue
             message = f"{row.name}: {value:.4g} {row.unit}, must be at {row.at} {limit:g}"
-            if row.name in situation.details:
-                message += f" ({situation.details[row.name]})"
+            if more := situation.detail(row.name):
+                message += f" ({more})"
             message += f"; {row.remedy}"
             raise (Hold if row.action is Action.HOLD else Stop)(message)
 

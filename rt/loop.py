@@ -24,11 +24,13 @@ from rt.clock import Clock, Stopwatch
 from rt.controller import CONTROLLERS
 from rt.cycle import best_candidates
 from rt.distance import Contract
+from rt.force import felt, wrench_at_rest
 from rt.guard import ROWS, Guard, Hold, Limits, Situation
 from rt.options import Config
 from rt.pose import from_top_down, top_down
 from rt.report import Look
-from rt.robot import Cell, PoseHistory, RobotError, RobotState
+from rt.robot import Cell, PoseHistory, RobotError
+from rt.robot.kinematics import ArmModel
 from rt.view import Reprojector
 
 STAGES = ("world", "camera", "view", "distance", "control", "command", "whole")
@@ -39,6 +41,8 @@ PATIENCE_S = 3.0
 _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
 _TRACE_LENGTH = 20_000
 _LATE_VIEWS, _EARLY_VIEWS, _EARLY_EVERY_M = 8, 12, 0.01
+_FORGOTTEN_PERIODS, _FORGOTTEN_S = 5.5, 0.18
+"""Without a trusted view for longer than both, what a controller remembers may have changed."""
 _MOVED_M = 0.002
 """Pictures from places farther apart than this differ."""
 _ROW_NUMBER = {row.name: i for i, row in enumerate(ROWS)}
@@ -118,7 +122,8 @@ class Loop:
         self.commanded = measured(state.T_base_hand)
         self.before: NDArray[np.float64] | None = None
         self.sent_ns: int | None = None
-        self.wrench_zero = state.wrench
+        self.wrench_zero = wrench_at_rest(cell.robot)
+        self.arm: ArmModel | None = getattr(cell.robot, "arm_model", None)
         self.end_m = distance.contract.end_height_m
         self.descent_m = 0.0
         self.done = self.held = self.held_in_a_row = self.number = 0
@@ -127,6 +132,8 @@ class Loop:
         self.last: Look | None = None
         self.late: deque[Seen] = deque(maxlen=_LATE_VIEWS)
         self.early: deque[Seen] = deque(maxlen=_EARLY_VIEWS)
+        self.trusted_ns: int | None = None
+        """Exposure of the last view whose distances the guard let pass."""
         self._frame, self._view = -1, np.zeros(0, np.float32)
         self._seen_from, self._same = np.full(3, np.inf), 0
         self.fresh_clock()
@@ -159,6 +166,13 @@ class Loop:
             self._frame, self._view = frame.number, view
         return self._same
 
+    def refresh(self, stamp_ns: int) -> None:
+        """A view of that time is about to be weighed: what the controller remembers is forgotten if the last
+        that could be trusted is too old, after a hold, a pause, or whatever else took so long."""
+        long_s = max(_FORGOTTEN_PERIODS * self.period_s, _FORGOTTEN_S)
+        if self.trusted_ns is not None and (stamp_ns - self.trusted_ns) * 1e-9 > long_s:
+            self.controller.forget()
+
     def keep(self, frame: Frame, T_base_hand: NDArray[np.float64]) -> None:
         """Keep a trustworthy frame for the grasp's depth: the last ones, and a few on the way down."""
         T = T_base_hand @ self.camera.T_hand_camera
@@ -189,7 +203,7 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> Situation:
     state = loop.robot.state()
     loop.history.append(state)
     s = Situation(loop.limits, loop.period_s, measured(state.T_base_hand), loop.commanded)
-    s.state, s.before, s.floor_m = state, loop.before, floor_m
+    s.state, s.before, s.floor_m, s.arm = state, loop.before, floor_m, loop.arm
     s.missed_in_a_row, s.held_s = loop.clock.missed_in_a_row, loop.held_in_a_row * s.period_s
     now_ns = loop.robot.now_ns()
     s.state_age_s = (now_ns - state.stamp_ns) * 1e-9
@@ -205,14 +219,6 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> Situation:
 def asked(loop: Loop, word: str) -> int:
     """What the live page asks for: stop, pause or slow (rt.ring.CONTROL)."""
     return 0 if loop.record is None else int(loop.record.ring.asked(word))
-
-
-def felt(state: RobotState, zero: NDArray[np.float64] | None) -> tuple[float, float]:
-    """Force [N] and torque [N m] on the hand beyond `zero`; 0 for an arm that feels nothing."""
-    if state.wrench is None or zero is None:
-        return 0.0, 0.0
-    more = state.wrench - zero
-    return float(np.linalg.norm(more[:3])), float(np.linalg.norm(more[3:]))
 
 
 def newest_frame(loop: Loop, s: Situation) -> Frame | None:

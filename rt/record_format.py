@@ -152,13 +152,15 @@ class Translator:
         """(topic, message) for everything that a record says."""
         unix_ns = int(record["stamp_ns"]) + self.offset_ns
         yield "/cycle", to_cycle(record, self._new_cycle)
-        yield "/tf", _transforms(record, unix_ns)
+        transforms = _transforms(record, unix_ns)
+        if transforms.transforms:  # rerun drops a whole chunk of messages without any
+            yield "/tf", transforms
         if record["frame"] >= 0:
             seen_ns = int(record["frame_stamp_ns"]) + self.offset_ns
+            if abs(seen_ns - self._calibrated_ns) > 10**9:  # before its view: that one needs it
+                self._calibrated_ns = seen_ns
+                yield "/calibration", self._calibration(record["view"].shape[0], seen_ns)
             yield "/view", _view(record["view"], seen_ns)
-            if abs(unix_ns - self._calibrated_ns) > 10**9:
-                self._calibrated_ns = unix_ns
-                yield "/calibration", self._calibration(record["view"].shape[0], unix_ns)
         if not np.isnan(record["distances"][0]):
             yield "/candidates", _candidates(record, unix_ns)
         if record["guard_name"]:
@@ -182,7 +184,7 @@ class Translator:
         f = float(view.get("focal_px") or size_px)
         c = size_px / 2 - 0.5
         message = CameraCalibration(frame_id="hand", width=size_px, height=size_px)
-        message.timestamp.FromNanoseconds(unix_ns)
+        message.timestamp.FromNanoseconds(max(unix_ns, 0))
         message.K.extend([f, 0, c, 0, f, c, 0, 0, 1])
         message.R.extend([1, 0, 0, 0, 1, 0, 0, 0, 1])
         message.P.extend([f, 0, c, 0, 0, f, c, 0, 0, 0, 1, 0])

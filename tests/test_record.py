@@ -114,6 +114,19 @@ def test_messages_hold_what_a_viewer_draws(flight: Path) -> None:
     assert first["/calibration"].K[0] == pytest.approx(32 / np.tan(np.radians(35)))
 
 
+def test_what_a_viewer_cannot_use_is_not_written(tmp_path: Path) -> None:
+    """No message without a transform (rerun drops the others of its chunk), no view before its camera."""
+    with Recorder(tmp_path / "flight.mcap", header()) as recorder:
+        recorder.put(cycle=0, stamp_ns=time.monotonic_ns(), phase=b"start")
+        for k in range(1, 5):
+            recorder.put(**cycle(k))
+        recorder.put(cycle=5, stamp_ns=time.monotonic_ns(), phase=b"end")
+    with (tmp_path / "flight.mcap").open("rb") as file:
+        topics = [c.topic for _, c, _ in make_reader(file).iter_messages(log_time_order=False)]
+    assert topics.count("/tf") == 4 and topics.count("/cycle") == 6
+    assert topics.index("/calibration") < topics.index("/view")
+
+
 def start_loop(path: Path) -> tuple[subprocess.Popen[str], int]:
     """A loop in a process of its own, and its writer's process number, after a second of cycles."""
     loop = subprocess.Popen(

@@ -21,7 +21,14 @@ from rt.robot import RobotError
 from rt.robot.rotation_vector import rotation, rotation_vector
 
 try:
-    from ruckig import ControlInterface, InputParameter, Result, Ruckig, Trajectory
+    from ruckig import (
+        ControlInterface,
+        InputParameter,
+        Result,
+        Ruckig,
+        Synchronization,
+        Trajectory,
+    )
 except ImportError as error:
     raise RobotError(f"a UR needs {error.name}: pip install 'grasp-servo[ur]'") from error
 
@@ -86,6 +93,8 @@ class Follower:
         if not self.resting(now_s):
             request = self._request(now_s)
             request.control_interface = ControlInterface.Velocity
+            # A turn that takes longer to end does not stretch the way out with it.
+            request.per_dof_synchronization = [Synchronization.Time] * 3 + [Synchronization.No] * 3
             self._plan(request, np.array(request.current_velocity), limits or self.limits, now_s)
 
     def _sample(self, now_s: float) -> tuple[Array, Array, Array]:

@@ -20,14 +20,11 @@ left in the shared memory). Nothing is ever resumed, unlocked, or connected agai
 
 from __future__ import annotations
 
-import gc
 import json
-import os
 import signal
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +34,7 @@ from numpy.typing import NDArray
 from rt.clock import Clock
 from rt.pose import inverse
 from rt.robot.follower import Follower, MotionLimits
+from rt.robot.lifetime import die_with_the_loop, end, give_up_in, privileges, until_told
 from rt.robot.rotation_vector import pose_vector, rotation, transform
 from rt.robot.shared import STOP, TARGET, Block, attach
 from rt.robot.ur_link import (
@@ -58,12 +56,16 @@ LEAD_S = 0.03
 """Set-points are sent ahead along their own velocity by servoL's lag, which so cancels."""
 JERK_PER_S = 40.0
 """Jerk over acceleration: full acceleration is reached in 25 ms."""
-STOP_LIMITS = MotionLimits(2.0, 4.0, 200.0, 10.0, 20.0, 1000.0)
-"""How `stop` brakes: from 0.1 m/s to rest in 45 ms, whatever the speed scale."""
+STOP_LIMITS = MotionLimits(2.0, 5.0, 500.0, 10.0, 40.0, 4000.0)
+"""How `stop` brakes: from 0.1 m/s to rest in 30 ms, from 90 deg/s in 55 ms, whatever the speed scale."""
 HORIZON_PERIODS = 2.0
 RESTED_S = 0.15
 """After the set-point has come to rest the arm needs its lag; then servoing ends."""
 _AWAKE_S = 0.01
+OPENS_WITHIN_S = 30.0
+STUCK_S, STARTS_WITHIN_S, ENDS_WITHIN_S = 1.0, 8.0, 2.5
+"""Longest that one period, the start of the program in the middle of a run, and the end may take; what hangs
+for longer is ended by the kernel (the controller has stopped the arm by its watchdog long before)."""
 NAMED_S = 0.01
 """A stopped program waits this long for a safety status that explains it."""
 
@@ -104,7 +106,11 @@ class Stream:
 
     def __init__(self, setup: Setup, state: Block, command: Block, over: threading.Event) -> None:
         self.setup, self.state, self.command, self.over = setup, state, command, over
+        die_with_the_loop(True)
+        give_up_in(OPENS_WITHIN_S)
         self.link: Link = connect(setup.host)
+        die_with_the_loop(False)
+        give_up_in(STARTS_WITHIN_S)
         self.receive, self.control = self.link.receive, self.link.control
         self.clock_map = ClockMap()
         self.packet: Packet = read_packet(self.receive)
@@ -246,8 +252,7 @@ class Stream:
                 self._take(command, now_s)
         age_s = (now_ns - self.target_ns) * 1e-9
         if self.follower and not self.expired and age_s > self.setup.max_target_age_s:
-            self.follower.stop(now_s)
-            self.expired = True
+            self.halt(now_s)
 
     def _take(self, command: Any, now_s: float) -> None:
         """A command that is whole: a target for the set-point, or to stop it."""
@@ -335,26 +340,12 @@ def ahead(T: Array, twist: Array, seconds: float) -> Array:
     return moved
 
 
-def privileges() -> None:
-    """Real-time priority for every thread of this process, ur-rtde's too, where it is permitted."""
-    for thread in os.listdir("/proc/self/task"):
-        with suppress(OSError):
-            os.sched_setscheduler(int(thread), os.SCHED_FIFO, os.sched_param(55))
-    gc.freeze()
-    gc.disable()
-
-
-def until_told(over: threading.Event) -> None:
-    """Waits for the end of the pipe that the loop's process holds."""
-    while os.read(0, 1):
-        pass
-    over.set()
-
-
 def run(setup: Setup, state: Block, command: Block) -> None:
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the loop decides, and closes the pipe
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM, signal.SIGTERM})
     threading.Thread(target=until_told, args=(over,), daemon=True).start()
     stream = Stream(setup, state, command, over)
     if setup.realtime:
@@ -363,10 +354,14 @@ def run(setup: Setup, state: Block, command: Block) -> None:
     clock = Clock(stream.link.rate_hz)
     try:
         while not over.is_set():
+            give_up_in(STUCK_S if not stream.starting_until_ns else STARTS_WITHIN_S)
             clock.wait()
             stream.tick()
+        give_up_in(ENDS_WITHIN_S)
         stream.finish()
     except UrError as fault:
+        if not over.is_set():
+            give_up_in(ENDS_WITHIN_S)
         leave(state, fault)
         if fault.name == "frozen":
             stream.coast()
@@ -390,13 +385,6 @@ def main() -> int:
         leave(state, UrError("driver_failed", f"{type(error).__name__}: {error}"))
         raise
     return 0
-
-
-def end(code: Any) -> None:
-    """Without destructors: those of ur-rtde wait, and until then it would connect again."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,97 @@
+"""What the guard holds the arm to: the limits of rt.guard's table, their defaults, and what each means."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rt.robot.kinematics import JOINTS, RANGE_DEG, Six
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the guard holds the arm to."""
+
+    max_frame_age_s: float = 0.15
+    """Oldest frame to act on, from the middle of its exposure [s]."""
+    max_exposure_gap_s: float = 0.02
+    """How far a frame's exposure may lie outside the known poses of the hand [s]."""
+    max_same_views: int = 2
+    """New frames in a row that may show the very same picture though the hand has moved."""
+    max_state_age_s: float = 0.10
+    """Oldest robot state to act on [s]."""
+    max_target_age_s: float = 0.10
+    """How late, after its period, a new target may follow the last one [s]; the arm's own limit too."""
+    min_view_filled: float = 0.5
+    """Least fraction of the view's pixels with a return."""
+    min_spread_m: float = 0.002
+    """Least difference between the best and the worst candidate's distance [m]."""
+    max_distance_m: float = 1.0
+    """Greatest distance, and least negative one times -10, that a network can mean [m]."""
+    max_speed_m_s: float = 0.5
+    """Fastest commanded motion [m/s]: a cycle's step is shortened to it."""
+    max_acceleration_m_s2: float = 20.0
+    """Greatest change of the commanded motion [m/s^2]; the driver smooths the arm's own far below."""
+    max_turn_deg_s: float = 180.0
+    """Fastest commanded turn [deg/s]: a UR wrist's own limit."""
+    max_step_m: float = 0.20
+    """Farther than this from the last command is a fault, not a motion [m]."""
+    max_step_deg: float = 180.0
+    """The same for a turn [deg]."""
+    workspace_min_m: tuple[float, float] = (-0.5, -0.5)
+    """Least x, y of the hand in base [m]."""
+    workspace_max_m: tuple[float, float] = (0.5, 0.5)
+    """Greatest x, y of the hand in base [m]."""
+    min_height_m: float = 0.10
+    """Least height of the fingertips above the table during the approach [m]."""
+    min_grasp_height_m: float = 0.002
+    """Least height of the fingertips above the table in the last centimetres [m]."""
+    max_height_m: float = 0.60
+    """Greatest height of the fingertips above the table [m]."""
+    margin_m: float = 0.02
+    """How far outside workspace and heights the arm may be found before it is stopped [m]; in the last
+    centimetres it is stopped below the table."""
+    max_tilt_deg: float = 5.0
+    """How far the hand's approach may lean from straight down [deg]."""
+    max_following_error_m: float = 0.10
+    """Farthest that the arm may be from where it is commanded [m]."""
+    max_force_N: float = 50.0
+    """Greatest force on the hand, beyond what it felt at the start [N]."""
+    max_torque_Nm: float = 10.0
+    """Greatest torque on the hand, beyond what it felt at the start [N m]."""
+    joint_min_deg: Six = (-RANGE_DEG,) * 6
+    """Least angle of each joint, base to wrist 3 [deg]; the arm's own range, or less for cables and hoses."""
+    joint_max_deg: Six = (RANGE_DEG,) * 6
+    """Greatest angle of each joint [deg]."""
+    joint_margin_deg: float = 10.0
+    """How near a joint may come to either [deg]: the way in which it can brake."""
+    max_joint_speed: float = 0.9
+    """Fastest turn of a joint, as a part of the fastest that its maker gives."""
+    min_singular_deg: float = 10.0
+    """How near the arm may come to a singular posture (rt.robot.kinematics.singularity) [deg]."""
+    max_missed_in_a_row: int = 10
+    """Deadlines missed one after another."""
+    max_held_s: float = 2.0
+    """How long the arm may be held before the run ends [s]."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not np.isfinite(value).all():
+                raise ValueError(f"limit {name} = {value} must be finite")
+            if isinstance(value, int | float) and value < 0:
+                raise ValueError(f"limit {name} = {value} must not be negative")
+        for k, joint in enumerate(JOINTS):
+            low, high = self.joint_min_deg[k], self.joint_max_deg[k]
+            if not low + 2 * self.joint_margin_deg < high:
+                raise ValueError(
+                    f"limits joint_min_deg and joint_max_deg leave the joint {joint!r} no room: "
+                    f"{low:g} to {high:g} deg with joint_margin_deg = {self.joint_margin_deg:g}"
+                )
+
+
+def joint_rooms_deg(q: ArrayLike | None, limits: Limits) -> NDArray[np.float64]:
+    """(6,) of what joints (6,) [rad] have left to their limits [deg]; below 0 beyond."""
+    q_deg = np.degrees(np.asarray(q, dtype=np.float64))
+    return np.asarray(np.minimum(q_deg - limits.joint_min_deg, limits.joint_max_deg - q_deg))
