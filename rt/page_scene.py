@@ -5,13 +5,14 @@ Everything is drawn in `base`. viser takes poses as (wxyz, position).
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Any
 
 import numpy as np
 import viser
-import viser.transforms
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from rt.controller import RATIO
 from rt.hand import Hand
@@ -24,6 +25,8 @@ _WAY, _TRAIL, _VIEW_EDGE = (38, 103, 201), (150, 158, 168), (255, 149, 0)
 _PALM_HEIGHT_M, _FLANGE_M = 0.055, 0.05
 """Not in the hand file, and drawn only: how far palm and flange reach behind the fingers."""
 _TRAIL_LENGTH, _WAY_LENGTH = 150, 60
+CLOUDS_HZ = 5.0
+"""The scene stands still: its points need not come as often as the hand's pose."""
 _TABLE_M = 1.0
 _FIELD_OF_VIEW_DEG = 42.0
 _HEIGHTS_M = np.array([-0.01, 0.004, 0.02, 0.06, 0.12])
@@ -31,6 +34,11 @@ _HEIGHT_COLOURS = np.array(
     [[202, 207, 213], [198, 203, 210], [240, 180, 92], [226, 112, 58], [160, 48, 72]], np.float64
 )
 """Of points by their height above the table: the table grey, what stands on it warm."""
+_COLOURS: NDArray[np.uint8] = np.stack(
+    [np.interp(np.linspace(*_HEIGHTS_M[[0, -1]], 256), _HEIGHTS_M, c) for c in _HEIGHT_COLOURS.T],
+    axis=1,
+).astype(np.uint8)
+"""(256, 3): the lowest to the highest."""
 
 
 class Scene:
@@ -41,7 +49,7 @@ class Scene:
         self._history = PoseHistory()
         self._trail: deque[NDArray[np.float64]] = deque(maxlen=_TRAIL_LENGTH)
         self._descent_m, self._frame, self._command_z = 0.0, -1, np.nan
-        self._aimed = False
+        self._aimed, self._next_cloud_s, self._turn = False, 0.0, False
         scene = server.scene
         scene.set_up_direction("+z")
         # No environment map: it fades in slowly, and a software renderer pays for it.
@@ -76,8 +84,9 @@ class Scene:
             point_size=0.0032,
             point_shape="circle",
         )
+        # What the camera covers goes with the hand, whose frame is the view's.
         self._edges = scene.add_line_segments(
-            "/view/edges", np.zeros((0, 2, 3), np.float32), _VIEW_EDGE, thickness=0.0008
+            "/hand/view", np.zeros((0, 2, 3), np.float32), _VIEW_EDGE, thickness=0.0008
         )
         self._way = _line(scene, "/way", _WAY, 0.0028)
         self._past = _line(scene, "/trail", _TRAIL, 0.0018)
@@ -87,6 +96,7 @@ class Scene:
         self._history = PoseHistory()
         self._trail.clear()
         self._descent_m, self._frame, self._command_z, self._aimed = 0.0, -1, np.nan, False
+        self._next_cloud_s = 0.0
 
     def remember(self, record: Any) -> None:
         """Every record, shown or not: where the hand was, for the clouds and the trail."""
@@ -100,8 +110,9 @@ class Scene:
                 self._descent_m = self._command_z - z
             self._command_z = z
 
-    def show(self, record: Any) -> None:
-        """Draw one cycle. What is not known (NaN) is not drawn."""
+    def show(self, record: Any, everything: bool = False) -> None:
+        """Draw one cycle. What is not known (NaN) is not drawn. A new cloud is drawn CLOUDS_HZ times a
+        second at most, or with `everything`."""
         T = T_base_hand(record)
         if np.isfinite(T).all():
             _place(self._here, T)
@@ -115,23 +126,29 @@ class Scene:
         self._goal.visible = bool(np.isfinite(goal).all())
         if self._goal.visible:
             _place(self._goal, top_down(goal[0], goal[1], min(goal[2], END_HEIGHT_M), goal[3]))
-        self._way.points = way_ahead(record["command"], goal, self._ratio, self._descent_m)
-        self._past.points = _segments(np.array(self._trail))
-        self._show_view(record, T)
+        self._turn = not self._turn
+        if self._turn or everything:
+            self._way.points = way_ahead(record["command"], goal, self._ratio, self._descent_m)
+        if not self._turn or everything:
+            self._past.points = _segments(np.array(self._trail))
+        self._show_view(record, T, everything)
 
-    def _show_view(self, record: Any, T: NDArray[np.float64]) -> None:
-        number = int(record["frame"])
+    def _show_view(self, record: Any, T: NDArray[np.float64], at_once: bool) -> None:
+        number, now = int(record["frame"]), time.monotonic()
         if number < 0 or number == self._frame or not np.isfinite(T).all():
             return
-        self._frame = number
+        if not at_once and now < self._next_cloud_s:
+            return
+        self._frame, self._next_cloud_s = number, now + 1 / CLOUDS_HZ
         T_base_view = self._history.at(int(record["frame_stamp_ns"]))
         points, far = cloud(record["view"])
         height = points @ T_base_view[2, :3].astype(np.float32) + np.float32(T_base_view[2, 3])
-        colour = [np.interp(height, _HEIGHTS_M, c) for c in _HEIGHT_COLOURS.T]
+        low, high = _HEIGHTS_M[[0, -1]]
+        shade = np.clip((height - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
         self._view.visible = True
         _place(self._view, T_base_view)
         self._cloud.points = points
-        self._cloud.colors = np.stack(colour, axis=1).astype(np.uint8)
+        self._cloud.colors = _COLOURS[shade]
         self._edges.points = _pyramid(far)
 
     def _aim(self, T: NDArray[np.float64]) -> None:
@@ -227,5 +244,5 @@ def _line(
 
 
 def _place(node: viser.SceneNodeHandle, T: NDArray[np.float64]) -> None:
-    node.wxyz = viser.transforms.SO3.from_matrix(T[:3, :3]).wxyz
+    node.wxyz = Rotation.from_matrix(T[:3, :3]).as_quat()[[3, 0, 1, 2]]
     node.position = T[:3, 3]

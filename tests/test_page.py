@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from rt.cycle import BLANK, CYCLE, best_candidates
 from rt.guard import ROWS
@@ -31,13 +32,14 @@ from rt.hand import load_hand
 from rt.page import PageError, start
 from rt.page_picture import (
     CHOSEN,
+    COLOURS,
     HAND,
     SIDE_PX,
     draw,
     field,
-    overlay,
     relief,
     surface_depth,
+    veil,
 )
 from rt.pose import top_down
 from rt.ring import Ring
@@ -131,21 +133,26 @@ def test_the_field_is_least_where_the_view_sees_the_goal(x: float, y: float, dep
 
 
 def test_the_overlay_is_bright_at_a_grasp_and_dark_far_from_it() -> None:
-    grey = np.full((SIDE_PX, SIDE_PX, 3), 150, np.uint8)
+    image = Image.new("RGB", (SIDE_PX, SIDE_PX), (150, 150, 150))
     values = field(to_a_point((0.05, 0.0)), np.full((64, 64), 0.2, np.float32), 0.0, 0.2)
-    picture = overlay(grey, values).astype(int)
+    layer = veil(values)
+    image.paste(layer, (0, 0), layer)
+    picture = np.asarray(image).astype(int)
     near = picture[SIDE_PX // 2, SIDE_PX // 2 + round(0.05 * VIEW.focal_px / 0.2 * SIDE_PX / 64)]
     far = picture[SIDE_PX // 2, 4]
     assert near[0] > far[0] + 60 and near[1] > far[1] + 60
-    assert np.isfinite(overlay(grey, np.full((48, 48), np.nan, np.float32))).all()
+    unknown = np.asarray(veil(np.full((48, 48), np.nan, np.float32)))
+    assert (unknown[..., :3] == COLOURS[-1]).all()
 
 
 def test_hand_and_choice_are_drawn_where_they_are() -> None:
-    grey = np.full((SIDE_PX, SIDE_PX, 3), 150, np.uint8)
+    def grey() -> Image.Image:
+        return Image.new("RGB", (SIDE_PX, SIDE_PX), (150, 150, 150))
+
     nothing = np.full((4, 3), np.nan, np.float32)
     hand, depth = load_hand(), 0.25
     action = np.array([0.05, -0.03, 0.0], np.float32)
-    picture = draw(grey, depth, nothing, np.full(4, np.nan), action, hand)
+    picture = draw(grey(), depth, nothing, np.full(4, np.nan), action, hand)
 
     def middle(colour: tuple[int, int, int]) -> NDArray[np.float64]:
         rows, columns = np.nonzero((picture == colour).all(axis=2))
@@ -153,17 +160,17 @@ def test_hand_and_choice_are_drawn_where_they_are() -> None:
 
     metre = VIEW.focal_px / depth * SIDE_PX / VIEW.size_px
     assert np.allclose(middle(CHOSEN) - middle(HAND), action[:2] * metre, atol=4)
-    unknown = draw(grey, depth, nothing, np.full(4, np.nan), np.full(3, np.nan), hand)
+    unknown = draw(grey(), depth, nothing, np.full(4, np.nan), np.full(3, np.nan), hand)
     assert not (unknown == CHOSEN).all(axis=2).any()
 
 
 def test_no_return_is_dark_and_an_empty_view_is_drawn() -> None:
     view = np.full((64, 64), 0.3, np.float32)
     view[:, 40:] = 0
-    picture = relief(view)
+    picture = np.asarray(relief(view))
     side = len(picture)
     assert picture[:, : side // 2].min() > 90 > picture[:, -side // 8 :].max()
-    empty = relief(np.zeros((64, 64), np.float32))
+    empty = np.asarray(relief(np.zeros((64, 64), np.float32)))
     assert empty.shape == (side, side, 3) and empty.max() < 90
 
 
