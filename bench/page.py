@@ -44,7 +44,8 @@ CASES = {
     "chromium": "page, Chromium on these cores",
 }
 Case = Literal["without", "nobody", "elsewhere", "chromium"]
-_STARTS_WITHIN_S = 180.0
+_WAITS_S, _SPARE_S = 180.0, 200.0
+"""For a browser, the page, the end of a run; and how much longer a run could last."""
 _SETTLED_S = 3.0
 """The page counts its updates over two seconds: what it says before is not the rate it holds."""
 _TICK_S: float = 1 / os.sysconf("SC_CLK_TCK")
@@ -142,42 +143,43 @@ def cpu_s(pid: int) -> float:
 def fly(config: Config, case: str, folder: Path) -> Flight:
     """One run of rt.servo, watched as the case says. Raises BenchError."""
     context = multiprocessing.get_context("spawn")
-    pipes = {name: context.Pipe(duplex=False) for name in ("bare", "viewer")}
     go, over = context.Event(), context.Event()
     running: list[Any] = []
 
-    def start(target: Any, *arguments: Any) -> Any:
-        process = context.Process(target=target, args=arguments, daemon=True)
+    def start(target: Any, pipe: Any, *more: Any) -> Any:
+        process = context.Process(target=target, args=(*more, pipe, over), daemon=True)
         process.start()
+        pipe.close()  # so that its end is noticed
         running.append(process)
         return process
 
     folder.mkdir(parents=True, exist_ok=True)
-    servo = _servo(config, case, folder)
+    bare, bare_end = context.Pipe()
+    eye, eye_end = context.Pipe()
+    servo: subprocess.Popen[bytes] | None = None
     try:
-        start(bare_loop, config.rate, pipes["bare"][1], go, over)
-        pipes["bare"][1].close()  # so that its end is noticed
-        _receive(pipes["bare"][0], servo, "the bare loop")
-        viewer = None
-        if case == "without":
+        start(_bare_loop, bare_end, config.rate, go)
+        viewer = None if case == "without" else start(VIEWERS[case], eye_end)
+        for pipe in (bare,) if viewer is None else (bare, eye):
+            _receive(pipe, "what stands beside the loop")
+        servo = _servo(config, case, folder)
+        if viewer is None:
             _until(lambda: (folder / "flight.mcap").exists(), servo, "the flight record")
         else:
-            url = _until(lambda: _said(folder, r"live page is at (\S+)"), servo, "the page")
-            viewer = start(VIEWERS[case], url, pipes["viewer"][1], over)
-            pipes["viewer"][1].close()
-            _receive(pipes["viewer"][0], servo, "the browser")
+            eye.send(_until(lambda: _said(folder, r"live page is at (\S+)"), servo, "the page"))
+            _until(eye.poll, servo, "the browser")
+            _receive(eye, "the browser")
         go.set()
         pages = children(servo.pid, "rt.page")
         page = Meter(pages[0]) if pages else None
         browser = Meter(viewer.pid) if viewer is not None and case == "chromium" else None
         time.sleep(config.seconds)
         used = [None if meter is None else meter.cores() for meter in (page, browser)]
+        servo.send_signal(signal.SIGINT)
         over.set()
-        beside = _receive(pipes["bare"][0], servo, "the bare loop")
-        seen = None if viewer is None else _receive(pipes["viewer"][0], servo, "the browser")
+        beside = _receive(bare, "the bare loop")
+        seen = None if viewer is None else _receive(eye, "the browser")
         _until(lambda: _said(folder, r"(servo\.json)"), servo, "the end of the run")
-        with suppress(subprocess.TimeoutExpired):
-            servo.wait(0 if viewer is not None else 30)
     finally:
         go.set()
         over.set()
@@ -185,19 +187,16 @@ def fly(config: Config, case: str, folder: Path) -> Flight:
     return _flown(config, case, folder, beside, seen, used)
 
 
+def _bare_loop(rate_hz: float, go: Any, pipe: Any, over: Any) -> None:
+    bare_loop(rate_hz, pipe, go, over)
+
+
 def _servo(config: Config, case: str, folder: Path) -> subprocess.Popen[bytes]:
-    cycles = round(config.seconds * config.rate)
-    command = [
-        sys.executable,
-        "-m",
-        "rt.servo",
-        "--rate",
-        f"{config.rate:g}",
-        "--seed",
-        str(config.seed),
-    ]
+    # Long enough for whatever comes late; it is stopped after `seconds`.
+    cycles = round((config.seconds + _SPARE_S) * config.rate)
+    command = [sys.executable, "-m", "rt.servo", "--rate", f"{config.rate:g}"]
     command += ["--iterations", str(cycles), "--candidates", str(config.candidates)]
-    command += ["--out", str(folder)]
+    command += ["--seed", str(config.seed), "--out", str(folder)]
     if case != "without":
         command += ["--view", "--view-port", str(config.port)]
     # It shall open no browser: the case decides who looks.
@@ -215,27 +214,29 @@ def _said(folder: Path, pattern: str) -> str:
 
 def _until(what: Any, servo: subprocess.Popen[bytes], name: str) -> Any:
     """What `what` returns when it is true."""
-    until = time.monotonic() + _STARTS_WITHIN_S
+    until = time.monotonic() + _WAITS_S
     while time.monotonic() < until:
+        ended = servo.poll() is not None  # asked before, so that its last words count
         if found := what():
             return found
-        if servo.poll() is not None and not what():
+        if ended:
             raise BenchError(f"rt.servo ended with exit code {servo.returncode} before {name} came")
         time.sleep(0.05)
-    raise BenchError(f"{name} did not come within {_STARTS_WITHIN_S:g} s")
+    raise BenchError(f"{name} did not come within {_WAITS_S:g} s")
 
 
-def _receive(pipe: Any, servo: subprocess.Popen[bytes], name: str) -> Any:
-    _until(lambda: pipe.poll(), servo, name) if servo.poll() is None else pipe.poll(60)
+def _receive(pipe: Any, name: str) -> Any:
+    if not pipe.poll(_WAITS_S):
+        raise BenchError(f"{name} said nothing for {_WAITS_S:g} s")
     try:
         return pipe.recv()
     except EOFError as error:
-        raise BenchError(f"{name} ended before its time") from error
+        raise BenchError(f"{name} ended before its time; see above") from error
 
 
-def _end(servo: subprocess.Popen[bytes], running: list[Any]) -> None:
-    if servo.poll() is None:
-        servo.send_signal(signal.SIGINT)  # it would wait for the page to be left
+def _end(servo: subprocess.Popen[bytes] | None, running: list[Any]) -> None:
+    if servo is not None and servo.poll() is None:
+        servo.send_signal(signal.SIGINT)  # it waits for its page to be left
         try:
             servo.wait(30)
         except subprocess.TimeoutExpired:
@@ -255,15 +256,18 @@ def _flown(
     seen: Seen | None,
     used: list[float | None],
 ) -> Flight:
-    result = json.loads((folder / "servo.json").read_text())
-    if result["exit_code"]:
-        raise BenchError(f"the run {folder} ended: {result['outcome']}")
+    """The last `seconds` before it was stopped."""
+    outcome = json.loads((folder / "servo.json").read_text())["outcome"]
+    if not outcome.startswith("interrupted"):
+        raise BenchError(f"the run {folder} ended before its time: {outcome}")
     record = read_record(folder / "flight.mcap")
-    whole = record.stages["whole"]
+    rows = np.flatnonzero(record.cycles["phase"] == b"approach")
+    rows = rows[-round(config.seconds * config.rate) :]
+    missed, whole = record.cycles["missed"][rows], record.stages["whole"][rows]
     flight = Flight(
         case=case,
-        cycles=result["cycles"] + result["held"],
-        missed=result["timing"]["missed_deadlines"],
+        cycles=len(rows),
+        missed=int(missed[-1] - missed[0]),
         bare=bare,
         whole_ms=whole[np.isfinite(whole)].tolist(),
         page_cpu=used[0],

@@ -1,7 +1,9 @@
 """Who looks at the live page in bench.page: a client of its websocket, or a headless Chromium.
 
-Each is a process of its own at the lowest priority: it stands for another computer. `glance` and
-`client` cost next to nothing; a Chromium that draws without a GPU takes all that is left of this one.
+Each says `ready` over its pipe, is told the page's address, says `watching` when it sees the loop run, and
+at the end sends what it has Seen. Each is a process of its own at the lowest priority: it stands for another
+computer. `glance` and `client` cost next to nothing; a Chromium that draws without a GPU takes all that is
+left of this one.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ _RATE, _DROPPED = (
 )
 _FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--mute-audio"]
 """WebGL without a GPU: ANGLE on SwiftShader is the fastest that Chromium offers."""
-_GLANCE_S = 1.0
+_COUNTS = "/page<.div><div[^>]*>[1-9]/"
+"""In JavaScript: the page counts updates, so the loop runs."""
 _TELL = """() => document.querySelector('#grasp-servo-state')?.parentElement.innerHTML ?? ''"""
 
 
@@ -61,47 +64,46 @@ class Seen:
             self.dropped = int(found[1])
 
 
-def glance(url: str, send: Connection, over: Any) -> None:
-    """Look for a second, so that rt.servo begins, and go."""
-    _look(url, send, over, _GLANCE_S)
+def glance(pipe: Connection, over: Any) -> None:
+    """Look until the loop runs, which waits for a browser, and go."""
+    _look(pipe, over, leaves=True)
 
 
-def client(url: str, send: Connection, over: Any) -> None:
+def client(pipe: Connection, over: Any) -> None:
     """Read all that the page sends, as fast as it comes, and draw nothing."""
-    _look(url, send, over, None)
+    _look(pipe, over, leaves=False)
 
 
-def _look(url: str, send: Connection, over: Any, for_s: float | None) -> None:
-    import time
-
+def _look(pipe: Connection, over: Any, leaves: bool) -> None:
     import msgspec
     import zstandard
 
     _come_last()
-    seen, unpack = Seen(), zstandard.ZstdDecompressor()
+    seen, unpack, watching = Seen(), zstandard.ZstdDecompressor(), False
+    pipe.send("ready")
+    url = pipe.recv()
     protocol: Any = f"viser-v{version('viser')}"
     options: dict[str, Any] = {"subprotocols": [protocol], "max_size": None, "compression": None}
     with connect(url.replace("http", "ws"), **options) as socket:
         socket.send(msgspec.msgpack.encode(_CAMERA))
-        until = None if for_s is None else time.monotonic() + for_s
-        if for_s is None:
-            send.send("watching")
-        while not over.is_set() and (until is None or time.monotonic() < until):
+        while not over.is_set() and not (watching and leaves):
             with suppress(TimeoutError):
                 message = socket.recv(timeout=0.2)
                 assert isinstance(message, bytes)
-                seen.received_bytes += len(message)
                 # viser: two lengths, then the texts, compressed; then arrays
                 packed = message[16 : 16 + int.from_bytes(message[8:16], "little")]
                 text = unpack.decompress(packed, int.from_bytes(message[:8], "little"))
                 seen.look(text.decode(errors="replace"))
-    if for_s is not None:
-        send.send("watching")
-        over.wait()
-    send.send(seen)
+                if watching:
+                    seen.received_bytes += len(message)
+                elif any(seen.rates_hz):
+                    watching = True
+                    pipe.send("watching")
+    over.wait()
+    pipe.send(seen)
 
 
-def chromium(url: str, send: Connection, over: Any) -> None:
+def chromium(pipe: Connection, over: Any) -> None:
     """A real browser without a window."""
     from playwright.sync_api import sync_playwright
 
@@ -113,16 +115,17 @@ def chromium(url: str, send: Connection, over: Any) -> None:
         )
         view = browser.new_page(viewport={"width": 1000, "height": 640})
         view.set_default_timeout(120_000)
-        view.goto(url)
-        view.wait_for_function(f"({_TELL})() !== ''")
-        send.send("watching")
+        pipe.send("ready")
+        view.goto(pipe.recv())
+        view.wait_for_function(f"({_TELL})().match({_COUNTS})")
+        pipe.send("watching")
         while not over.wait(1.0):
             seen.look(view.evaluate(_TELL))
-        send.send(seen)
+        pipe.send(seen)
         browser.close()
 
 
-VIEWERS: dict[str, Callable[[str, Connection, Any], None]] = {
+VIEWERS: dict[str, Callable[[Connection, Any], None]] = {
     "nobody": glance,
     "elsewhere": client,
     "chromium": chromium,
