@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rt import servo
 from rt.clock import Clock, Histogram, real_time
 from rt.distance import Distance
+from rt.files import plain
 from rt.robot import open_cell
 
 _BURN = """
@@ -118,7 +117,7 @@ def time_cycle(
             approach += 1
             if report.cycles == 0:  # something stops every approach at once
                 break
-    summary = {
+    summary: dict[str, Any] = {
         "load": load,
         "rate_hz": rate_hz,
         "candidates": candidates,
@@ -128,15 +127,10 @@ def time_cycle(
         "missed": missed,
         "missed_share": missed / max(done + held + missed, 1),
         "outcomes": outcomes,
-        "latency": _finite(stages["whole"].summary()),
-        "stages": {n: _finite(h.summary()) for n, h in stages.items() if n != "whole"},
-        "wake_up": _finite(wake_up.summary()),
-        "bare_wake_up": _finite(bare.summary()),
+        "latency": stages["whole"].summary(),
+        "stages": {n: h.summary() for n, h in stages.items() if n != "whole"},
+        "wake_up": wake_up.summary(),
+        "bare_wake_up": bare.summary(),
         "refused": refused,
     }
-    return summary, {"latency": stages["whole"], "wake_up": wake_up, "bare": bare}
-
-
-def _finite(summary: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {k: v if np.isfinite(v) else None for k, v in summary.items()}
+    return plain(summary), {"latency": stages["whole"], "wake_up": wake_up, "bare": bare}

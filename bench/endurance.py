@@ -8,7 +8,6 @@ follows, and its jerk, are read from the record and from the emulator's true mot
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import sys
@@ -29,6 +28,7 @@ from bench.cycle import background_load
 from bench.emulated_cell import BELOW_START_M, EmulatedCell, emulated_cell, wait_until_moving
 from bench.tracking import _smooth
 from rt.clock import Clock, real_time
+from rt.files import output_folder, write_json
 from rt.record import RecordError, read_record
 from rt.robot.emulator import EmulatorError
 
@@ -248,12 +248,9 @@ def table(result: dict[str, Any]) -> Table:
 def main() -> int:
     try:
         config = tyro.cli(Config, prog="python -m bench.endurance")
-        folder = config.out or Path("runs/endurance") / time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = output_folder("endurance", config.out)
         result = measure(config, folder)
-        beside = folder / f".endurance.json.{os.getpid()}"
-        beside.write_text(json.dumps(result, indent=1, default=str) + "\n")
-        os.replace(beside, folder / "endurance.json")
+        write_json(folder / "endurance.json", result)
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, EmulatorError) as error:

@@ -11,13 +11,11 @@ older than the cell allows. `known` is that time; the arm must be still 100 ms l
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +33,7 @@ from bench.inject import SLOW_S
 from rt.distance.contract import read_model
 from rt.distance.graph import write_model
 from rt.distance.model import SHIPPED_MODEL
+from rt.files import output_folder, write_json
 from rt.guard import Limits
 from rt.record import RecordError, read_record
 from rt.robot.emulator import EmulatorError
@@ -380,8 +379,7 @@ def table(results: list[Result]) -> Table:
 def main() -> int:
     try:
         config = tyro.cli(Config, prog="python -m bench.faults")
-        folder = config.out or Path("runs/faults") / time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = output_folder("faults", config.out)
         chosen = [f for f in FAULTS if not config.only or f.name in config.only]
         results: list[Result] = []
         for number, fault in enumerate(chosen, start=1):
@@ -414,10 +412,7 @@ def save(config: Config, results: list[Result], folder: Path) -> None:
         "only": list(config.only),
         "results": [asdict(r) for r in results],
     }
-    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-        json.dump(content, file, indent=1)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, folder / "faults.json")
+    write_json(folder / "faults.json", content)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from bench.figure_tables import (
     validation,
 )
 from rt.distance.contract import DistanceError, read_model
-from sim.dataset import write_text
+from rt.files import write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 Json = dict[str, Any]
@@ -257,7 +257,7 @@ def make(config: Config, root: Path = ROOT) -> int:
         if figure.picture:
             shutil.copyfile(folder / name / figure.picture, root / f"docs/{name}.png")
             summary["picture_sha256"] = _sha256(root / f"docs/{name}.png")
-        write_text(root / f"docs/figures/{name}.json", json.dumps(summary, indent=1) + "\n")
+        write_json(root / f"docs/figures/{name}.json", summary)
         print(f"{name}: docs/figures/{name}.json")
     write_text(readme, fill(readme.read_text(), blocks(read_stored(root))))
     print("README.md: written")

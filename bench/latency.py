@@ -7,10 +7,8 @@ that does nothing, without load and with it.
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from bench.latency_plot import draw
 from rt.clock import ClockError
 from rt.distance import DistanceError, candidates_for, open_model
 from rt.distance.native import available_isas
-from sim.dataset import write_text
+from rt.files import output_folder, write_json
 
 
 class LatencyError(ValueError):
@@ -114,10 +112,9 @@ def run(options: LatencyOptions) -> int:
     console = Console(stderr=True)
     budgets = read_budgets(options.check) if options.check else {}
     distance = open_model(options.model)
-    folder = options.out or Path("runs/latency") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder("latency", options.out)
 
-    result: dict[str, Any] = {"machine": machine(), "options": _json_ready(asdict(options))}
+    result: dict[str, Any] = {"machine": machine(), "options": asdict(options)}
     with console.status("") as status:
 
         def progress(text: str) -> None:
@@ -157,7 +154,7 @@ def run(options: LatencyOptions) -> int:
                 for n in (1, 1024)
             ]
     result["check"] = check(result, budgets)
-    write_text(folder / "latency.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_json(folder / "latency.json", result)
     draw(result, histograms, folder / "latency.png")
     show(Console(width=None if sys.stdout.isatty() else 110), result)
     print(f"wrote {folder}/latency.json, latency.png")
@@ -269,10 +266,6 @@ def _cycle_table(result: dict[str, Any]) -> Table:
             )
         table.add_section()
     return table
-
-
-def _json_ready(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rt.clock import Histogram
+from rt.files import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,8 +56,7 @@ def draw(result: dict[str, Any], histograms: dict[int, dict[str, Histogram]], pa
             axes.set_xlabel("ms")
             axes.set_ylabel("cycles")
             axes.legend(fontsize=8)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    write_figure(figure, path, dpi=130)
 
 
 def _draw_inference(axes: Axes, result: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ the ratio holds on a busy machine. Training: see bench.training.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 import tempfile
@@ -23,9 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.stages import STAGES, timed_generation
+from rt.files import output_folder, write_figure, write_json
 from rt.pose import top_down
 from rt.view import VIEW
-from sim import dataset, generate
+from sim import generate
 from sim.dataset import DatasetError
 from sim.grasps import numbered_scene
 from sim.objects import object_set
@@ -168,10 +168,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     )
     axes.legend(ncols=4, fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.35))
     axes.spines[["top", "right"]].set_visible(False)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    figure.savefig(beside, dpi=110)
-    plt.close(figure)
-    os.replace(beside, path)
+    write_figure(figure, path, dpi=110)
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -179,8 +176,7 @@ def run(config: Config) -> dict[str, Any]:
     for name, value, least in (("scenes", config.scenes, 1), ("views", config.views, 1)):
         if value < least:
             raise DatasetError(f"--{name} {value} must be at least {least}")
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
-    result: dict[str, Any] = {"command": "bench.throughput", "config": settings}
+    result: dict[str, Any] = {"command": "bench.throughput", "config": asdict(config)}
     result["load_before"] = os.getloadavg()[0]
     result["cores"] = os.cpu_count()
     print(f"{config.scenes} scenes in one process, in turns with bare rays ...", file=sys.stderr)
@@ -232,9 +228,8 @@ def main() -> int:
     config = tyro.cli(Config, prog="python -m bench.throughput")
     try:
         result = run(config)
-        folder = config.out or Path("runs/throughput") / time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder.mkdir(parents=True, exist_ok=True)
-        dataset.write_text(folder / "throughput.json", json.dumps(result, indent=1) + "\n")
+        folder = output_folder("throughput", config.out)
+        write_json(folder / "throughput.json", result)
         draw(result, folder / "throughput.png")
     except (DatasetError, SensorError, OSError) as error:
         print(f"bench.throughput: {error}", file=sys.stderr)

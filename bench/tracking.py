@@ -10,7 +10,6 @@ the set-points, lag behind the targets, jerk; and how far the arm runs on when t
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import os
@@ -27,11 +26,11 @@ from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from bench.cycle import background_load
 from rt.clock import Clock, real_time
-from rt.report import output_folder
+from rt.files import output_folder, write_figure, write_json
+from rt.progress import progress
 from rt.robot import RobotError
 from rt.robot.emulator import Emulator, start_emulator
 from rt.robot.rotation_vector import difference, pose_vector, rotation, transform
@@ -364,23 +363,20 @@ def draw(curves: dict[tuple[int, str], dict[str, Array]], config: Config, file: 
         top.set(title=f"{load} busy processes beside", ylabel="x [mm]")
         low.set(xlabel="time [s]", ylabel="speed along x [mm/s]")
         top.legend()
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    write_figure(figure, file, dpi=110)
 
 
 def main() -> int:
     try:
         config = tyro.cli(Config, prog="python -m bench.tracking")
-        named = config.out or Path("runs/tracking") / time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder = output_folder(named)
+        folder = output_folder("tracking", config.out)
         todo = [(load, method) for load in config.load for method in METHODS]
         rows, curves = [], {}
-        for load, method in tqdm(todo, desc="tracking", mininterval=2.0):
+        for load, method in progress(todo, unit="run", title="tracking"):
             row, curves[load, method] = measure(method, load, config)
             rows.append(row)
-        kept = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
-        result = {"config": kept, "rows": rows}
-        (folder / "tracking.json").write_text(json.dumps(result, indent=1) + "\n")
+        result = {"config": asdict(config), "rows": rows}
+        write_json(folder / "tracking.json", result)
         draw(curves, config, folder / "tracking.png")
         console = Console()
         console.print(table(result))

@@ -8,7 +8,6 @@ whatever else the machine does slows both.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -31,7 +30,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from sim.dataset import DatasetError, Split, open_split, write_text
+from rt.files import output_folder, write_figure, write_json
+from sim.dataset import DatasetError, Split, open_split
 from train.batches import Batches
 from train.fit import train_step
 from train.machine import describe_machine, fast_dtype, keep_freed_memory
@@ -140,7 +140,7 @@ class TrainingBenchOptions:
 
 
 def run(options: TrainingBenchOptions) -> int:
-    out = options.out or Path("runs/training") / time.strftime("%Y%m%d-%H%M%S")
+    out = output_folder("training", options.out)
     with tempfile.TemporaryDirectory(prefix="training-") as temporary:
         data = options.data
         if data is None:
@@ -149,8 +149,7 @@ def run(options: TrainingBenchOptions) -> int:
         print(f"{2 * options.rounds * options.round_s:.0f} s of training", flush=True)
         rates = measure(open_split(data, "train"), options.rounds, options.round_s, options.threads)
     record = {**asdict(rates), "machine": describe_machine(torch.device("cpu"))}
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "training.json", json.dumps(record, indent=1) + "\n")
+    write_json(out / "training.json", record)
     _plot(out / "training.png", rates)
     table = Table("", "images/s", "samples/s", title=f"training, {rates.threads} threads")
     fast = f"train.fit, {rates.batch} images x {rates.offsets_per_image} offsets, {rates.dtype}"
@@ -170,8 +169,7 @@ def _plot(path: Path, rates: TrainingRates) -> None:
     ax.bar_label(bars, fmt="%.0f", padding=3)
     ax.set(xlabel="samples/s", title=f"Training, same run: {rates.ratio:.1f} times")
     ax.margins(x=0.15)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    write_figure(figure, path, dpi=110)
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ Times are the thread's own processor time, so that other programs' share of a bu
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from rt.camera import CameraError, Intrinsics
 from rt.camera.models import MODELS, parse_size
+from rt.files import output_folder, write_json
 from rt.native import native
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, Reprojector
 from sim.render import Renderer
@@ -106,11 +106,11 @@ def measure(config: Config) -> list[dict[str, object]]:
 def main() -> int:
     try:
         config = tyro.cli(Config, prog="python -m bench.view")
-        folder = config.out or Path("runs/view") / time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = output_folder("view", config.out)
         rows = measure(config)
-        result = {"command": "bench.view", "config": asdict(config) | {"out": None}, "rows": rows}
-        (folder / "view.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_json(
+            folder / "view.json", {"command": "bench.view", "config": asdict(config), "rows": rows}
+        )
     except (CameraError, ValueError, OSError) as error:
         print(f"bench.view: {error}", file=sys.stderr)
         return 1

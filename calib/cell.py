@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from calib.errors import CalibrationError
 from calib.poses import PoseFormat
+from rt.files import write_text
 from rt.pose import Array
 
 SECTION = "handeye"
@@ -57,9 +57,7 @@ def write_handeye(path: Path, summary: dict[str, Any]) -> None:
         table["time_offset_ms"] = round(float(summary["time_offset_ms"]), 4)
     document[SECTION] = table
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(tomlkit.dumps(document))
-    os.replace(beside, path)
+    write_text(path, tomlkit.dumps(document))
 
 
 def read_handeye(path: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from calib.model import Camera, Trajectory
 from calib.poses import PoseError, PoseFormat
 from calib.se3 import transform
 from calib.targets import Target, parse
+from rt.files import whole, write_json
 from rt.pose import Array
 
 FORMAT = "handeye-dataset/1"
@@ -113,9 +114,7 @@ class Writer:
             "camera": asdict(camera),
             "stream": stream,
         }
-        beside = folder / ".dataset.json"
-        beside.write_text(json.dumps(description, indent=1) + "\n")
-        os.replace(beside, folder / "dataset.json")
+        write_json(folder / "dataset.json", description)
         self._poses = (folder / "poses.csv").open("w", newline="")
         self._csv = csv.writer(self._poses)
         self._csv.writerow(["name", "image_stamp_ns", "robot_stamp_ns", *POSE_COLUMNS])
@@ -156,12 +155,11 @@ class Writer:
 
 
 def _write_png(path: Path, image: NDArray[Any]) -> None:
-    beside = path.with_name(f".{path.name}")
     ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not ok:
         raise CalibrationError(f"{path} cannot be encoded as PNG")
-    beside.write_bytes(data.tobytes())
-    os.replace(beside, path)
+    with whole(path) as beside:
+        beside.write_bytes(data.tobytes())
 
 
 def read_depth(path: Path) -> NDArray[np.float32]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from rich.table import Table
 from calib.errors import CalibrationError, require_opencv
 from calib.options import Collect, Command, PrintTarget, Simulate, Solve, Verify
 from rt.camera import CameraError
+from rt.files import write_json
 from rt.robot import RobotError
 
 
@@ -53,8 +54,7 @@ class Screen:
 
 
 def _out(given: Path | None) -> Path:
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = given if given is not None else Path("runs/handeye") / stamp
+    out = given or Path("runs/handeye") / time.strftime("%Y-%m-%d_%H-%M-%S")
     if out.exists() and not out.is_dir():
         raise CalibrationError(f"{out} is a file; give a folder as --out")
     return out
@@ -136,7 +136,7 @@ def _finish(
     """Print, draw and write a result; 0 unless it must not be used."""
     from calib.cell import write_handeye
     from calib.pictures import all_pictures
-    from calib.report import print_result, write_html, write_json
+    from calib.report import print_result, write_html
     from calib.verdict import NO, summary
 
     s = summary(result)
@@ -263,7 +263,6 @@ def verify(options: Verify, screen: Screen) -> int:
     from calib.observe import look
     from calib.poses import parse_format
     from calib.readers import read
-    from calib.report import write_json
     from calib.targets import parse
     from calib.verify import check_depth, check_target
 

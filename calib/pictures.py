@@ -18,6 +18,7 @@ from calib.motions import PARAMETERS, middle_of
 from calib.se3 import inverse
 from calib.solve import Result
 from calib.verdict import claim
+from rt.files import write_figure
 from rt.pose import Array
 
 KEPT, OUT, NEXT, INK = "#2a78a8", "#d0342c", "#e8a100", "#222222"
@@ -27,10 +28,6 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110)
 
 
 def detections(result: Result, path: Path, most: int = 24) -> bool:
@@ -110,7 +107,7 @@ def residuals(result: Result, path: Path) -> None:
     step = max(1, len(x) // 25)
     names = [n[-14:] for n in result.views.names]
     right.set_xticks(x[::step], names[::step], rotation=60, ha="right", fontsize=7)
-    _save(figure, path)
+    write_figure(figure, path, dpi=110)
 
 
 def scene(result: Result, path: Path) -> None:
@@ -154,7 +151,7 @@ def scene(result: Result, path: Path) -> None:
     axes.set_title(
         f"cameras and target in the {frame}'s frame (red: left out, yellow: next pose)", fontsize=10
     )
-    _save(figure, path)
+    write_figure(figure, path, dpi=110)
 
 
 def _frustum(axes: Any, T: Array, camera: Any, reach: float, colour: str) -> Array:
@@ -203,7 +200,7 @@ def coverage(result: Result, path: Path) -> None:
     score.set(
         xlim=(0, 100), title="what the motions determine", xlabel="% of as many well-chosen poses"
     )
-    _save(figure, path)
+    write_figure(figure, path, dpi=110)
 
 
 def parameters(result: Result, path: Path, truth: State | None = None) -> None:
@@ -241,7 +238,7 @@ def parameters(result: Result, path: Path, truth: State | None = None) -> None:
         axes.set_xlabel(f"difference [{unit}]", fontsize=8)
     text = "difference from the joint result; band: claimed 95 %; points: closed forms (x: further out)"
     figure.suptitle(text + ("; dashed: the truth" if truth else ""), fontsize=10)
-    _save(figure, path)
+    write_figure(figure, path, dpi=110)
 
 
 def _difference(X: Array, T: Array) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from calib.motions import PARAMETERS
+from rt.files import write_text
 
 COLOUR = {"good": "green", "usable": "yellow", "do not use": "red"}
 
@@ -113,23 +113,6 @@ def print_result(console: Console, s: dict[str, Any], truth: dict[str, Any] | No
     console.print(f"[bold {colour}]{s['verdict']}[/]: {escape(s['reason'])}", soft_wrap=True)
 
 
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """NaN becomes null, so that every JSON reader can take it."""
-
-    def clean(x: Any) -> Any:
-        if isinstance(x, dict):
-            return {k: clean(v) for k, v in x.items()}
-        if isinstance(x, list | tuple):
-            return [clean(v) for v in x]
-        if isinstance(x, float | np.floating):
-            return float(x) if np.isfinite(x) else None
-        return x.item() if isinstance(x, np.generic) else x
-
-    beside = path.with_name(f".{path.name}")
-    beside.write_text(json.dumps(clean(data), indent=1) + "\n")
-    beside.replace(path)
-
-
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1120px;margin:2em auto;padding:0 1em}
 h1{font-size:1.5em;margin-bottom:.2em} h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #ddd}
@@ -192,9 +175,7 @@ def write_html(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>Hand-eye: {s['verdict']}</title>"
         f"<style>{STYLE}</style><body>{body}</body></html>\n"
     )
-    beside = path.with_name(f".{path.name}")
-    beside.write_text(page)
-    beside.replace(path)
+    write_text(path, page)
 
 
 def _parameters(s: dict[str, Any], truth: dict[str, Any] | None) -> str:

@@ -20,7 +20,6 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
-from tqdm import tqdm
 
 from calib.closed_form import METHODS, closed_form, target_poses, with_target
 from calib.errors import CalibrationError, require_opencv
@@ -40,11 +39,12 @@ from calib.motions import (
 from calib.noise import Noise, information
 from calib.outliers import Judged, consensus, corners, explain, judge
 from calib.refine import refine
-from calib.report import write_json
 from calib.rig import random_truth, simulated_views
 from calib.se3 import angle_deg, from_vector, inverse, to_vector
 from calib.targets import Target
+from rt.files import write_json
 from rt.pose import Array
+from rt.progress import progress
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def accuracy(o: Options) -> dict[str, Any]:
     """Errors of the joint result and of every closed form; how often intervals hold the truth."""
     errors: dict[str, list[tuple[float, float]]] = {m: [] for m in (*METHODS, "joint")}
     inside, inside_point, blamed = [], [], 0
-    for k in tqdm(range(o.rigs), desc="accuracy", disable=not sys.stderr.isatty()):
+    for k in progress(range(o.rigs), unit="rig", title="accuracy"):
         rng, truth, views, _ = rig(o.seed + k, o)
         A, C = views.fixed_mount(), target_poses(views)
         j = solved(views, rng)
@@ -155,7 +155,7 @@ def corruption(o: Options) -> dict[str, Any]:
     result = {}
     for name, off in CORRUPTIONS.items():
         found = others = named = 0
-        for k in tqdm(range(o.rigs), desc=name, disable=not sys.stderr.isatty()):
+        for k in progress(range(o.rigs), unit="rig", title=name):
             rng, _, views, _ = rig(o.seed + 100_000 + k, o)
             bad = int(rng.integers(len(views)))
             T = views.T_base_hand.copy()
@@ -187,7 +187,7 @@ def next_pose(o: Options) -> dict[str, Any]:
     advised, rand, promised = [], [], []
     points = TARGET.points()
     M = working_matrix(np.eye(4), 0.3)
-    for k in tqdm(range(o.advised), desc="next pose", disable=not sys.stderr.isatty()):
+    for k in progress(range(o.advised), unit="rig", title="next pose"):
         rng = np.random.default_rng(o.seed + 200_000 + k)
         truth = random_truth(rng)
         noise = Noise(o.pixel_px, o.robot_mm * 1e-3, float(np.radians(o.robot_deg)))
@@ -225,7 +225,7 @@ def time_offset(o: Options, dt_s: float = 0.03, images: int = 25) -> dict[str, A
     """Images on the move at up to 0.1 m/s, stamps dt_s early: how well dt_s is recovered."""
     errors, inside = [], []
     points = TARGET.points()
-    for k in tqdm(range(o.timed), desc="time offset", disable=not sys.stderr.isatty()):
+    for k in progress(range(o.timed), unit="rig", title="time offset"):
         rng = np.random.default_rng(o.seed + 300_000 + k)
         truth = random_truth(rng)
         noise = Noise(o.pixel_px, o.robot_mm * 1e-3, float(np.radians(o.robot_deg)))

@@ -13,12 +13,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rt.cell import Grasping
 from rt.grasp_height import GraspHeight, Grid, HeightError, grasp_height, height_map
 from rt.gripper import GripperError
 from rt.guard import Situation, Stop
-from rt.loop import Loop, asked, felt, halt, hold, measured, remember, send, sense, tick
+from rt.loop import (
+    ZERO_SAMPLES,
+    Loop,
+    asked,
+    felt,
+    halt,
+    hold,
+    measured,
+    remember,
+    send,
+    sense,
+    tick,
+)
 from rt.report import Status
 
 _ARRIVED_M = 0.001
@@ -67,10 +80,12 @@ def grasp(loop: Loop, options: Grasping, status: Status) -> Grasp:
     above = loop.commanded.copy()
     phase = "look"
     try:
-        notes["height"] = _depth(loop, options)
+        wrenches: list[NDArray[np.float64]] = []
+        notes["height"] = _depth(loop, options, wrenches)
         phase = loop.phase = "descend"
         status.note = f"down to {notes['height'].height_m * 1e3:.0f} mm"
-        _descend(loop, options, notes)
+        zero = np.mean(wrenches[-ZERO_SAMPLES:], axis=0) if wrenches else None
+        _descend(loop, options, notes, zero)
         phase = loop.phase = "close"
         status.note = "closing"
         _close(loop, options, notes)
@@ -99,8 +114,14 @@ def open_first(loop: Loop) -> None:
     loop.fresh_clock()
 
 
-def _depth(loop: Loop, options: Grasping) -> GraspHeight:
-    """Height maps of the frames that were kept, one a cycle, while the arm stands; then the height."""
+def _depth(loop: Loop, options: Grasping, wrenches: list[NDArray[np.float64]]) -> GraspHeight:
+    """Height maps of the frames that were kept, one a cycle, while the arm stands; then the height. What
+    the hand feels meanwhile is appended to `wrenches`, at least ZERO_SAMPLES times if it feels."""
+
+    def feel(s: Situation) -> None:
+        if s.state is not None and s.state.wrench is not None:
+            wrenches.append(s.state.wrench)
+
     hand, where = loop.distance.contract.hand, loop.commanded
     rays = loop.camera.intrinsics.rays()
     grid = Grid.around(hand, float(where[2]) / loop.camera.intrinsics.fx_px)
@@ -111,8 +132,12 @@ def _depth(loop: Loop, options: Grasping) -> GraspHeight:
         tick(loop)
         s = sense(loop, "look")
         hold(loop)
+        feel(s)
         maps.append(height_map(seen.depth, rays, seen.T_base_camera, where, grid))
         remember(loop, s)
+    if 0 < (missing := ZERO_SAMPLES - len(wrenches)) < ZERO_SAMPLES:
+        for s in still(loop, "look", missing * loop.period_s):
+            feel(s)
     found = grasp_height(
         maps[: len(near)],
         maps[len(near) :],
@@ -130,9 +155,12 @@ def _depth(loop: Loop, options: Grasping) -> GraspHeight:
     return found
 
 
-def _descend(loop: Loop, options: Grasping, notes: dict[str, Any]) -> None:
+def _descend(
+    loop: Loop, options: Grasping, notes: dict[str, Any], zero: NDArray[np.float64] | None
+) -> None:
+    """Straight down until contact; zero: (6,) the wrench at rest, a mean, so that the sensor's noise
+    does not shift the threshold."""
     goal_m = notes["height"].height_m
-    zero = loop.robot.state().wrench
     notes["contact_N"] = None if zero is None else 0.0
     for s in straight(loop, "descend", goal_m, options.speed_m_s):
         if zero is None or s.state is None:

@@ -126,6 +126,9 @@ class Paper:
     def __init__(self, ratio: float, n: int, rng: np.random.Generator) -> None:
         self.ratio, self.n, self.rng = ratio, n, rng
 
+    def forget(self) -> None:
+        """Nothing of what was seen so far counts any more."""
+
     def __call__(
         self,
         distance: DistanceFunction,
@@ -158,12 +161,15 @@ class Ensemble(Paper):
 
     def __init__(self, ratio: float, n: int, rng: np.random.Generator) -> None:
         super().__init__(ratio, n, rng)
+        self.symmetry = -1
+        self.forget()
+
+    def forget(self) -> None:
         self.goals = np.empty((0, 4))
         """(K, 4) hands in base."""
         self.mean_m, self.views = np.empty(0), np.empty(0)
         """(K,) distance of each, and in how many views it was weighed, at most MEMORY."""
         self.best_m = np.inf
-        self.symmetry = -1
 
     def __call__(
         self,

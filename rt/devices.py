@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from rt.loop import Pace, slower
 from rt.options import Config
 from rt.pose import inverse
 from rt.robot import Cell, Robot, RobotError, RobotState, open_cell
+from rt.robot.kinematics import ArmModel
 from rt.view import END_HEIGHT_M
 
 ROBOTS, CAMERAS = ("twin", "ur"), ("realsense",)
@@ -78,7 +80,7 @@ def settle(config: Config) -> Devices:
 
 
 def _real(config: Config, cell: CellFile) -> Devices:
-    limits = _override(cell.limits, config.limits)
+    limits = _override(cell.limits, config.limits, config.limits_given)
     limits = slower(limits, config.speed_scale, cell.robot.max_speed_m_s, cell.robot.max_turn_deg_s)
     pace = Pace(
         _BELOW_LIMIT * limits.max_speed_m_s, float(np.radians(_BELOW_LIMIT * limits.max_turn_deg_s))
@@ -105,13 +107,14 @@ def _real(config: Config, cell: CellFile) -> Devices:
     )
 
 
-def _override(limits: Limits, given: Limits) -> Limits:
-    """The cell's limits, but for those that were given on the command line."""
+def _override(limits: Limits, given: Limits, names: Sequence[str] = ()) -> Limits:
+    """The cell's limits, but for those that were given on the command line: `names`, and whatever is not
+    as by default."""
     usual = Limits()
     changed = {
         f.name: value
         for f in fields(Limits)
-        if (value := getattr(given, f.name)) != getattr(usual, f.name)
+        if (value := getattr(given, f.name)) != getattr(usual, f.name) or f.name in names
     }
     return replace(limits, **changed)
 
@@ -184,6 +187,8 @@ class InTable(AbstractContextManager["InTable"]):
 
     def __init__(self, robot: Robot, T_robot_table: NDArray[np.float64]) -> None:
         self.robot, self._T = robot, T_robot_table
+        self.T_robot_base = T_robot_table
+        self.arm_model: ArmModel | None = getattr(robot, "arm_model", None)
         self._T_table_robot = inverse(T_robot_table)
         self._turn = np.kron(np.eye(2), self._T_table_robot[:3, :3])
 

@@ -17,9 +17,10 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rt.robot import RobotState
+from rt.robot.kinematics import JOINTS, RANGE_DEG, ArmModel, Six, singularity
 
 Hand = NDArray[np.float64]
 """(4,) of x, y, z [m], yaw [rad] in base."""
@@ -76,6 +77,16 @@ class Limits:
     """Greatest force on the hand, beyond what it felt at the start [N]."""
     max_torque_Nm: float = 10.0
     """Greatest torque on the hand, beyond what it felt at the start [N m]."""
+    joint_min_deg: Six = (-RANGE_DEG,) * 6
+    """Least angle of each joint, base to wrist 3 [deg]; the arm's own range, or less for cables and hoses."""
+    joint_max_deg: Six = (RANGE_DEG,) * 6
+    """Greatest angle of each joint [deg]."""
+    joint_margin_deg: float = 10.0
+    """How near a joint may come to either [deg]: the way in which it can brake."""
+    max_joint_speed: float = 0.9
+    """Fastest turn of a joint, as a part of the fastest that its maker gives."""
+    min_singular_deg: float = 10.0
+    """How near the arm may come to a singular posture (rt.robot.kinematics.singularity) [deg]."""
     max_missed_in_a_row: int = 10
     """Deadlines missed one after another."""
     max_held_s: float = 2.0
@@ -85,8 +96,15 @@ class Limits:
         for name, value in asdict(self).items():
             if not np.isfinite(value).all():
                 raise ValueError(f"limit {name} = {value} must be finite")
-            if not name.startswith("workspace") and value < 0:
+            if isinstance(value, int | float) and value < 0:
                 raise ValueError(f"limit {name} = {value} must not be negative")
+        for k, joint in enumerate(JOINTS):
+            low, high = self.joint_min_deg[k], self.joint_max_deg[k]
+            if not low + 2 * self.joint_margin_deg < high:
+                raise ValueError(
+                    f"limits joint_min_deg and joint_max_deg leave the joint {joint!r} no room: "
+                    f"{low:g} to {high:g} deg with joint_margin_deg = {self.joint_margin_deg:g}"
+                )
 
 
 class Action(StrEnum):
@@ -117,10 +135,14 @@ class Situation:
     """Sent in the cycle before that; None: the arm stood still."""
     state: RobotState | None = None
     """All that the arm says of itself."""
+    arm: ArmModel | None = None
+    """None: not known; joints are then judged by what holds for every model."""
     floor_m: float | None = None
     """Least height in this phase; None: limits.min_height_m."""
     operator_stop: int = 0
     """Asked for by a signal or the live page."""
+    out_of_reach: int = 0
+    """1 if the joints cannot follow the way that lies ahead (rt.reach); said in `details`."""
     wrong_model: int = 0
     """Values in which the model and the cell differ; said in `details`."""
     tilt_deg: float = 0.0
@@ -163,6 +185,48 @@ class Situation:
     @property
     def above_ceiling_m(self) -> float:
         return float(self.hand[2]) - self.limits.max_height_m
+
+    @property
+    def joint_room_deg(self) -> float:
+        """Of the joint that has least to its limit; endless for an arm that tells no joints."""
+        return float(self._rooms().min()) if self._q is not None else math.inf
+
+    @property
+    def joint_speed(self) -> float:
+        """Of the fastest joint, as a part of the fastest it can."""
+        qd = None if self.state is None else self.state.qd
+        return float(self._speeds().max()) if qd is not None and len(qd) == 6 else 0.0
+
+    @property
+    def singular_deg(self) -> float:
+        return singularity(self.arm, self._q)[0] if self._q is not None else 90.0
+
+    def detail(self, name: str) -> str:
+        """What more there is to say about a row, by its name."""
+        if name in self.details or self._q is None:
+            return self.details.get(name, "")
+        if name == "singularity":
+            return singularity(self.arm, self._q)[1]
+        if name == "joint_limit":
+            k = int(self._rooms().argmin())
+            return f"{JOINTS[k]} at {math.degrees(self._q[k]):.0f} deg"
+        if name == "joint_speed":
+            return JOINTS[int(self._speeds().argmax())]
+        return ""
+
+    @property
+    def _q(self) -> NDArray[np.float64] | None:
+        """Joints of an arm of six."""
+        q = None if self.state is None else self.state.q
+        return q if q is not None and len(q) == 6 else None
+
+    def _rooms(self) -> NDArray[np.float64]:
+        return joint_rooms_deg(self._q, self.limits)
+
+    def _speeds(self) -> NDArray[np.float64]:
+        assert self.state is not None and self.state.qd is not None
+        fastest = self.arm.max_speed_deg_s if self.arm else _USUAL_DEG_S
+        return np.asarray(np.abs(np.degrees(self.state.qd)) / fastest)
 
     @property
     def following_error_m(self) -> float:
@@ -226,6 +290,16 @@ class Situation:
         return float(self.command[2]) - self.limits.max_height_m
 
 
+_USUAL_DEG_S = 180.0
+"""Of a joint of an arm that is not known."""
+
+
+def joint_rooms_deg(q: ArrayLike | None, limits: Limits) -> NDArray[np.float64]:
+    """(6,) of what joints (6,) [rad] have left to their limits [deg]; below 0 beyond."""
+    q_deg = np.degrees(np.asarray(q, dtype=np.float64))
+    return np.asarray(np.minimum(q_deg - limits.joint_min_deg, limits.joint_max_deg - q_deg))
+
+
 def _outside_m(hand: Hand, limits: Limits) -> float:
     inside = np.clip(hand[:2], limits.workspace_min_m, limits.workspace_max_m)
     return float(np.linalg.norm(hand[:2] - inside))
@@ -286,6 +360,7 @@ _CLAMP, _HOLD, _STOP = Action.CLAMP, Action.HOLD, Action.STOP
 ROWS: tuple[Row, ...] = (
     # when       name                action  quantity                 at most/least its limit            unit         remedy
     Row("start", "wrong_model", _STOP, "wrong_model", "most", 0, "refusal", "nothing was opened"),
+    Row("start", "reach", _STOP, "out_of_reach", "most", 0, "trouble ahead", "nothing moved: begin elsewhere, or move table, workspace or limits"),
     Row("input", "operator_stop", _STOP, "operator_stop", "most", 0, "requests", "start again when it is safe"),
     Row("input", "missed_deadlines", _STOP, "missed_in_a_row", "most", "max_missed_in_a_row", "in a row", "lower --rate or --candidates"),
     Row("input", "held_too_long", _STOP, "held_s", "most", "max_held_s", "s", "see what held it"),
@@ -298,6 +373,9 @@ ROWS: tuple[Row, ...] = (
     Row("input", "below_floor", _STOP, "below_floor_m", "most", 0, "m", "raise the arm, or lower min_height_m; check the table's height"),
     Row("input", "above_ceiling", _STOP, "above_ceiling_m", "most", "margin_m", "m", "lower the arm, or raise max_height_m"),
     Row("input", "following_error", _STOP, "following_error_m", "most", "max_following_error_m", "m", "the arm does not follow: check its state"),
+    Row("input", "joint_limit", _STOP, "joint_room_deg", "least", "joint_margin_deg", "deg", "turn the arm back by the pendant; begin in another posture"),
+    Row("input", "joint_speed", _STOP, "joint_speed", "most", "max_joint_speed", "of its most", "lower max_speed_m_s or max_turn_deg_s, or stay farther from the base"),
+    Row("input", "singularity", _STOP, "singular_deg", "least", "min_singular_deg", "deg", "narrow the workspace, or begin in another posture"),
     Row("frame", "intrinsics", _STOP, "other_intrinsics", "most", 0, "differences", "the camera changed its mode: start again"),
     Row("frame", "frame_age", _HOLD, "frame_age_s", "most", "max_frame_age_s", "s", "check the camera's cable and frame rate"),
     Row("frame", "exposure_gap", _HOLD, "exposure_gap_s", "most", "max_exposure_gap_s", "s", "the hand's pose at the exposure is not known: check both clocks"),
@@ -349,8 +427,8 @@ class Guard:
                 situation.command = row.remedy(situation)
                 continue
             message = f"{row.name}: {value:.4g} {row.unit}, must be at {row.at} {limit:g}"
-            if row.name in situation.details:
-                message += f" ({situation.details[row.name]})"
+            if more := situation.detail(row.name):
+                message += f" ({more})"
             message += f"; {row.remedy}"
             raise (Hold if row.action is Action.HOLD else Stop)(message)
 

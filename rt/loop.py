@@ -10,6 +10,7 @@ with the guard between each two.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,17 +29,23 @@ from rt.guard import ROWS, Guard, Hold, Limits, Situation
 from rt.options import Config
 from rt.pose import from_top_down, top_down
 from rt.report import Look
-from rt.robot import Cell, PoseHistory, RobotError, RobotState
+from rt.robot import Cell, PoseHistory, Robot, RobotError, RobotState
+from rt.robot.kinematics import ArmModel
 from rt.view import Reprojector
 
 STAGES = ("world", "camera", "view", "distance", "control", "command", "whole")
 """world: a simulated world's own time, no part of the whole. distance: candidates and their distances."""
 
+ZERO_SAMPLES = 10
+"""Packets whose mean is the force's zero: one alone is off by the sensor's noise."""
+_ZEROED_WITHIN_S = 0.1
 PATIENCE_S = 3.0
 """How long the arm may take to stand still."""
 _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
 _TRACE_LENGTH = 20_000
 _LATE_VIEWS, _EARLY_VIEWS, _EARLY_EVERY_M = 8, 12, 0.01
+_FORGOTTEN_PERIODS, _FORGOTTEN_S = 5.5, 0.18
+"""Without a trusted view for longer than both, what a controller remembers may have changed."""
 _MOVED_M = 0.002
 """Pictures from places farther apart than this differ."""
 _ROW_NUMBER = {row.name: i for i, row in enumerate(ROWS)}
@@ -118,7 +125,8 @@ class Loop:
         self.commanded = measured(state.T_base_hand)
         self.before: NDArray[np.float64] | None = None
         self.sent_ns: int | None = None
-        self.wrench_zero = state.wrench
+        self.wrench_zero = wrench_at_rest(cell.robot)
+        self.arm: ArmModel | None = getattr(cell.robot, "arm_model", None)
         self.end_m = distance.contract.end_height_m
         self.descent_m = 0.0
         self.done = self.held = self.held_in_a_row = self.number = 0
@@ -127,6 +135,8 @@ class Loop:
         self.last: Look | None = None
         self.late: deque[Seen] = deque(maxlen=_LATE_VIEWS)
         self.early: deque[Seen] = deque(maxlen=_EARLY_VIEWS)
+        self.trusted_ns: int | None = None
+        """Exposure of the last view whose distances the guard let pass."""
         self._frame, self._view = -1, np.zeros(0, np.float32)
         self._seen_from, self._same = np.full(3, np.inf), 0
         self.fresh_clock()
@@ -159,6 +169,13 @@ class Loop:
             self._frame, self._view = frame.number, view
         return self._same
 
+    def refresh(self, stamp_ns: int) -> None:
+        """A view of that time is about to be weighed: what the controller remembers is forgotten if the last
+        that could be trusted is too old, after a hold, a pause, or whatever else took so long."""
+        long_s = max(_FORGOTTEN_PERIODS * self.period_s, _FORGOTTEN_S)
+        if self.trusted_ns is not None and (stamp_ns - self.trusted_ns) * 1e-9 > long_s:
+            self.controller.forget()
+
     def keep(self, frame: Frame, T_base_hand: NDArray[np.float64]) -> None:
         """Keep a trustworthy frame for the grasp's depth: the last ones, and a few on the way down."""
         T = T_base_hand @ self.camera.T_hand_camera
@@ -189,7 +206,7 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> Situation:
     state = loop.robot.state()
     loop.history.append(state)
     s = Situation(loop.limits, loop.period_s, measured(state.T_base_hand), loop.commanded)
-    s.state, s.before, s.floor_m = state, loop.before, floor_m
+    s.state, s.before, s.floor_m, s.arm = state, loop.before, floor_m, loop.arm
     s.missed_in_a_row, s.held_s = loop.clock.missed_in_a_row, loop.held_in_a_row * s.period_s
     now_ns = loop.robot.now_ns()
     s.state_age_s = (now_ns - state.stamp_ns) * 1e-9
@@ -200,6 +217,23 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> Situation:
     s.operator_stop = len(loop.signals) + asked(loop, "stop")
     loop.guard.check("input", loop.number, s)
     return s
+
+
+def wrench_at_rest(robot: Robot) -> NDArray[np.float64] | None:
+    """(6,) mean of the next few packets of an arm that stands; None for one that feels nothing. Takes a few
+    hundredths of a second, so not for the loop."""
+    stamp_ns = -1
+    wrenches: list[NDArray[np.float64]] = []
+    end = time.monotonic() + _ZEROED_WITHIN_S
+    while len(wrenches) < ZERO_SAMPLES and (not wrenches or time.monotonic() < end):
+        state = robot.state()
+        if state.wrench is None:
+            return None
+        if state.stamp_ns > stamp_ns:
+            stamp_ns = state.stamp_ns
+            wrenches.append(state.wrench)
+        time.sleep(0.001)
+    return np.asarray(np.mean(wrenches, axis=0))
 
 
 def asked(loop: Loop, word: str) -> int:

@@ -7,10 +7,7 @@ arm below its `min_view_filled`.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from rt.camera.models import MODELS, CameraModel, parse_size
 from rt.cell import load_cell
 from rt.cell_transform import CellError
 from rt.coverage import CLEARANCE_M, MIN_SHARE, SURFACES_M, Coverage, Seen
+from rt.files import output_folder, write_figure, write_json
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, ViewError
 
 _ACROSS = 4
@@ -199,10 +197,7 @@ def draw(model: CameraModel, one: Checked, heights: list[float], least: float, p
         fontsize=11,
     )
     figure.subplots_adjust(left=0.09, right=0.99, bottom=0.02, top=0.86, wspace=0.08, hspace=0.2)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.png")
-    figure.savefig(beside)
-    plt.close(figure)
-    os.replace(beside, path)
+    write_figure(figure, path)
 
 
 def verdict(model: CameraModel, one: Checked, least: float) -> tuple[bool, str]:
@@ -234,10 +229,9 @@ def run(config: Config) -> int:
     # Of several modes, the finest that suffices is drawn, or the one that comes nearest to it.
     good = [one for one, (ok, _) in zip(checked, verdicts, strict=True) if ok]
     drawn = good[0] if good else max(checked, key=lambda one: one.worst.share)
-    folder = config.out or Path("runs/mount") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder("mount", config.out)
     draw(model, drawn, heights, least, folder / "mount.png")
-    write_json(folder / "mount.json", config, model, T, checked, least)
+    write_json(folder / "mount.json", summary(config, model, T, checked, least))
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(table(model, checked, heights, least))
     for _, line in verdicts:
@@ -247,19 +241,19 @@ def run(config: Config) -> int:
     return 0 if good else 1
 
 
-def write_json(
-    path: Path,
+def summary(
     config: Config,
     model: CameraModel,
     T_hand_camera: NDArray[np.float64],
     checked: list[Checked],
     least: float,
-) -> None:
-    result: dict[str, Any] = {
+) -> dict[str, Any]:
+    """What mount.json holds."""
+    return {
         "command": "rt.mount",
         "camera": model.name,
-        "cell": None if config.cell is None else str(config.cell),
-        "T_hand_camera": T_hand_camera.tolist(),
+        "cell": config.cell,
+        "T_hand_camera": T_hand_camera,
         "min_view_filled": least,
         "enough": any(verdict(model, one, least)[0] for one in checked),
         "modes": [
@@ -276,9 +270,6 @@ def write_json(
             for one in checked
         ],
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-    os.replace(beside, path)
 
 
 def main() -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from rt.controller import ITERATIONS, RATIO
 from rt.guard import Limits
+
+PAPER_RATE_HZ = 30.0
+"""At which the paper's constants for one cycle are meant here."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,12 @@ class Config:
     """Gripper: a name of rt/hands/ or a TOML file. Default: the cell's, else robotiq_2f85."""
     controller: Literal["paper", "ensemble"] = "paper"
     """paper: Algorithm 1; ensemble: on goals kept in base, with the mean of the last eight views."""
-    iterations: int = ITERATIONS
-    """Cycles from the start height to the end height (at least: the guard's speed limit may take more)."""
-    ratio: float = RATIO
-    """Fraction of the way to the goal in one cycle."""
+    iterations: int = 0
+    """Cycles from the start height to the end height (at least: the guard's speed limit may take more).
+    0: 75, the paper's; above 30 Hz as many more as take as long: a faster loop looks more often."""
+    ratio: float = 0.0
+    """Fraction of the way to the goal in one cycle. 0: 0.2, the paper's; above 30 Hz as much less as leads
+    as far in the same time."""
     candidates: int | Literal["auto"] = "auto"
     """Displacements weighed each cycle; auto: as many as fit the period here, at most 1024 (256 with --fast).
     Another number is another run: give it to repeat a run of another machine."""
@@ -82,10 +88,18 @@ class Config:
     out: Path | None = None
     """Folder for servo.json, servo.png and the record. Default: runs/servo/<time>/."""
     limits: Annotated[Limits, tyro.conf.arg(name="limits")] = field(default_factory=Limits)
-    """What the guard holds the arm to. With --cell its [limits] hold, but for what is given here and
-    is not the default."""
+    """What the guard holds the arm to. With --cell its [limits] hold, but for what is given here."""
+    limits_given: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Names of those of `limits` that were given, also if as the default has them (`parse`)."""
 
     def __post_init__(self) -> None:
+        faster = max(self.rate / PAPER_RATE_HZ, 1.0)
+        if self.iterations == 0:
+            object.__setattr__(self, "iterations", round(ITERATIONS * faster))
+        if self.ratio == 0:
+            object.__setattr__(
+                self, "ratio", 1 - (1 - RATIO) ** (1 / faster) if faster > 1 else RATIO
+            )
         for name, value, low, high in (
             ("iterations", self.iterations, 1, 1_000_000),
             ("ratio", self.ratio, 1e-6, 1.0),
@@ -98,3 +112,22 @@ class Config:
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
+
+
+def parse(prog: str, arguments: Sequence[str] | None = None) -> Config:
+    """The command line. A limit counts as given if it comes out the same from two sets of defaults."""
+    config = tyro.cli(Config, prog=prog, args=arguments)
+    if config.cell is None:
+        return config  # nothing else has a say in them
+    names = [f.name for f in fields(Limits)]
+    others = Limits(**{name: _slightly_more(getattr(Limits(), name)) for name in names})
+    again = tyro.cli(Config, prog=prog, args=arguments, default=Config(limits=others))
+    given = [n for n in names if getattr(config.limits, n) == getattr(again.limits, n)]
+    return replace(config, limits_given=tuple(given))
+
+
+def _slightly_more(value: Any) -> Any:
+    """Another value, which is as good."""
+    if isinstance(value, tuple):
+        return tuple(_slightly_more(v) for v in value)
+    return value + 1 if isinstance(value, int) else value * (1 + 1e-9) + 1e-12

@@ -7,11 +7,8 @@ difference is the rounding between two backends; with another it says where the 
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import sys
-import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,13 +19,14 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from rt.controller import symmetry
 from rt.distance import SHIPPED_MODEL, Distance, DistanceError, open_model
 from rt.distance.contract import read_model
+from rt.files import output_folder, plain, write_figure, write_json
 from rt.page import PageError, review
 from rt.pose import METRES_PER_RADIAN, wrap_theta
+from rt.progress import progress
 from rt.record import FlightRecord, RecordError, read_record
 
 _TOLD_EVERY_S = 5.0
@@ -120,14 +118,11 @@ def score(
 ) -> list[NDArray[np.float32]]:
     """The distances of each row's candidates, by this network, in the symmetry of the view that the
     recorded controller looked at."""
-    live, told, result = sys.stderr.isatty(), time.monotonic(), []
-    for done, row in enumerate(tqdm(rows, title, unit="view", disable=not live)):
+    result = []
+    for row in progress(rows, unit="view", title=title):
         cycle = record.cycles[row]
         actions = np.ascontiguousarray(cycle["candidates"][~np.isnan(cycle["distances"])])
         result.append(distance(*symmetry(int(cycle["symmetry"]), cycle["view"], actions)))
-        if not live and time.monotonic() - told > _TOLD_EVERY_S:
-            told = time.monotonic()
-            print(f"{title}: {done + 1} of {len(rows)} views", file=sys.stderr, flush=True)
     return result
 
 
@@ -213,7 +208,7 @@ def replay(config: Config, record: FlightRecord) -> tuple[dict[str, Any], Differ
     """Everything that replay.json holds, and the difference that was asked for."""
     result: dict[str, Any] = {
         "command": "rt.replay",
-        "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
+        "config": plain(asdict(config)),
         "flight": flight(record),
         "model": record.header.get("model"),
         "difference": None,
@@ -332,10 +327,7 @@ def draw(record: FlightRecord, difference: Difference | None, path: Path) -> Non
     for axis in axes:
         axis.grid(axis="y", color="#e3e6ea")
         axis.spines[["top", "right"]].set_visible(False)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.png")
-    figure.savefig(beside)
-    plt.close(figure)
-    os.replace(beside, path)
+    write_figure(figure, path)
 
 
 def main() -> int:
@@ -348,11 +340,8 @@ def main() -> int:
             review(record.header, record.cycles, port=config.view_port, open_browser=True)
             return 0
         result, difference = replay(config, record)
-        folder = config.out or Path("runs/replay") / time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".replay.json.{os.getpid()}"
-        beside.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-        os.replace(beside, folder / "replay.json")
+        folder = output_folder("replay", config.out)
+        write_json(folder / "replay.json", result)
         draw(record, difference, folder / "replay.png")
         console = Console(width=None if sys.stdout.isatty() else 120)
         console.print(table(result))

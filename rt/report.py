@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import sys
 import threading
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +16,7 @@ from rich.table import Table
 
 from rt.clock import Clock, Stopwatch
 from rt.distance.contract import Contract
+from rt.files import write_figure, write_json
 from rt.guard import Guard
 from rt.hand import Hand
 from rt.robot import Cell
@@ -118,21 +116,9 @@ class Status:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
 
-def output_folder(out: Path | None) -> Path:
-    """The folder for a run's record, made and found writable before anything moves. Raises OSError."""
-    folder = out or Path("runs/servo") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{folder} is not writable; give another --out")
-    return folder
-
-
 def write(report: Report, folder: Path) -> None:
     """servo.json and servo.png into the folder, then the table on screen. Raises OSError."""
-    text = json.dumps(_finite(summary(report)), indent=1, allow_nan=False)
-    beside = folder / f".servo.json.{os.getpid()}"
-    beside.write_text(text + "\n")
-    os.replace(beside, folder / "servo.json")
+    write_json(folder / "servo.json", summary(report))
     written = "servo.json"
     if report.first is not None:
         draw(report, folder / "servo.png")
@@ -274,10 +260,7 @@ def draw(report: Report, path: Path) -> None:
         (0.302, "#666b73", "lighter is nearer, black is no return"),
     ):
         figure.text(x, 0.04, text, fontsize=10, color=color)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.png")
-    figure.savefig(beside)
-    plt.close(figure)
-    os.replace(beside, path)
+    write_figure(figure, path)
 
 
 def glyph(
@@ -376,14 +359,3 @@ def _predicted(report: Report) -> tuple[float | None, float | None]:
 
 def _mm(metres: float | None) -> str:
     return "-" if metres is None else f"{metres * 1e3:.1f} mm"
-
-
-def _finite(value: Any) -> Any:
-    """For JSON: numbers that are not finite become null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

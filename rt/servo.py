@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import tyro
 
 from rt import approach, controller
 from rt.camera import CameraError
@@ -21,12 +20,13 @@ from rt.cell import Grasping
 from rt.cell_transform import CellError
 from rt.clock import Clock, ClockError, real_time
 from rt.devices import Devices, open_devices, settle
-from rt.distance import Distance, DistanceError, ModelError, candidates_for, open_model
+from rt.distance import Distance, DistanceError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
+from rt.files import output_folder
 from rt.flight import View, start_record
 from rt.gripper import GripperError
-from rt.guard import Guard, Hold, Limits, Situation, Stop
-from rt.hand import HandError, load_hand
+from rt.guard import Hold, Limits, Situation, Stop
+from rt.hand import HandError
 from rt.loop import (
     GRASPING,
     PATIENCE_S,
@@ -48,11 +48,11 @@ from rt.loop import (
     tick,
     wait_for_first_frame,
 )
-from rt.options import Config
+from rt.options import Config, parse
 from rt.page import PageError
-from rt.pose import METRES_PER_DEGREE
+from rt.preflight import check_model, check_reach
 from rt.record import Recorder, RecordError
-from rt.report import Look, Report, Status, output_folder, write
+from rt.report import Look, Report, Status, write
 from rt.ring import RingError
 from rt.robot import Cell, RobotError
 from rt.signals import signals_caught
@@ -111,11 +111,13 @@ def cycle(loop: Loop) -> None:
         # d(I, a) for candidates a around the hand, the best of them, and part of the way there from
         # where the arm is told to be. The goal is a place in base, so it does not matter that the arm
         # has moved on since the exposure.
+        loop.refresh(frame.stamp_ns)
         told = loop.controller(loop.distance, view, measured(T_base_hand), loop.commanded)
         s.distances = told.distances
         loop.last = Look(view, told.actions, told.distances)
         loop.first = loop.first or loop.last
         guard.check("answer", loop.number, s)
+        loop.trusted_ns = frame.stamp_ns
         watch.lap("distance")
 
         # What the arm makes of the move, and one step down.
@@ -207,7 +209,7 @@ def run(
     candidates: int,
     setup: Setup | None = None,
 ) -> Report:
-    """One approach, in a cell that is open. Raises the devices' errors only before anything moves."""
+    """One approach, in an open cell. Raises Stop and the devices' errors only before anything moves."""
     setup = setup or Setup()
     with ExitStack() as stack:
         signals = stack.enter_context(signals_caught())
@@ -219,6 +221,7 @@ def run(
         options = {"limits": setup.limits, "pace": setup.pace, "record": setup.record}
         loop = Loop(config, cell, distance, candidates, signals=signals, **options)  # type: ignore[arg-type]
         grasps = wants_grasp(config, cell)
+        check_reach(loop, setup.to_start, grasps)
         if grasps:
             approach.open_first(loop)
         wait_for_first_frame(loop)
@@ -340,23 +343,9 @@ def how_many(config: Config, distance: Distance) -> int:
         return MIN_CANDIDATES
 
 
-def check_model(distance: Distance, devices: Devices) -> None:
-    """Refuse a model that was made for something else, before anything is opened. Raises Stop."""
-    wanted = {k: v for k, v in devices.model.items() if v}
-    nowhere = np.zeros(4)
-    s = Situation(devices.limits, 1.0, nowhere, nowhere)
-    try:
-        distance.contract.require(
-            hand=load_hand(devices.hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE, **wanted
-        )
-    except ModelError as error:
-        s.wrong_model, s.details["wrong_model"] = 1, str(error)
-    Guard(devices.limits).check("start", 0, s)
-
-
 def main() -> int:
     try:
-        config = tyro.cli(Config, prog="python -m rt.servo")
+        config = parse("python -m rt.servo")
         Clock(config.rate)  # refuses an impossible rate before anything is opened
         devices = settle(config)
         distance = open_model(devices.model_path, config.backend)
@@ -399,7 +388,7 @@ def fly(
         for device in (cell.robot, cell.camera):
             if isinstance(device, AbstractContextManager):
                 stack.push(device)  # open already: closed however this ends
-        folder = output_folder(config.out)
+        folder = output_folder("servo", config.out)
         recorder = start_record(config, folder, cell, distance, n)
         if recorder is not None:
             stack.enter_context(recorder)

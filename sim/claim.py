@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from rt.files import write_text
 from sim import dataset
 from sim.dataset import DatasetError
 
@@ -45,7 +46,7 @@ def claim(folder: Path, manifest: dict[str, Any]) -> None:
     if others:
         raise DatasetError(f"{folder} exists and is not a dataset; give another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    dataset.write_text(path, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    write_text(path, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
 def _beginning(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -13,11 +12,11 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
+from rt.files import output_folder, write_json
 from rt.pose import top_down
+from rt.progress import progress
 from rt.view import VIEW
-from sim import dataset
 from sim.objects import object_set
 from sim.openrave import OpenraveRenderer, RendererError
 from sim.plain_render import PlainRenderer
@@ -71,7 +70,7 @@ def compare(config: Config) -> dict[str, Any]:
     seconds = {"one": 0.0, "other": 0.0}
     largest = on_surface = 0.0
     pixels = edges = 0
-    for k in tqdm(range(config.scenes), unit="scene", disable=not sys.stderr.isatty()):
+    for k in progress(range(config.scenes), unit="scene", title="compared"):
         rng = np.random.default_rng((config.seed, k))
         scene = make_scene(objects, rng)
         renderers: dict[str, DepthRenderer] = {
@@ -102,11 +101,9 @@ def main() -> int:
     config = tyro.cli(Config, prog="python -m sim.compare")
     try:
         found = compare(config)
-        folder = config.out or Path("runs/compare") / time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = asdict(config) | {"out": str(folder)}
-        content = {"command": "sim.compare", "config": settings, **found}
-        dataset.write_text(folder / "compare.json", json.dumps(content, indent=1) + "\n")
+        folder = output_folder("compare", config.out)
+        content = {"command": "sim.compare", "config": asdict(config), **found}
+        write_json(folder / "compare.json", content)
     except (RendererError, SceneError, OSError) as error:
         print(f"sim.compare: {error}", file=sys.stderr)
         return 2

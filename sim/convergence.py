@@ -9,14 +9,10 @@ which the dense set has any grasp, the share that still has one: rare grasps nee
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,13 +21,13 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
+from rt.files import output_folder, write_figure, write_json
 from rt.hand import HandError, load_hand
 from rt.pose import grasp_distance
-from sim import dataset
 from sim.grasps import ENOUGH, SAMPLES, Grasps, true_grasps
 from sim.objects import ObjectError, object_set
+from sim.pool import PoolError, spread
 from sim.render import Renderer
 from sim.scene import Scene, SceneError, make_scene
 
@@ -204,10 +200,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         axes.minorticks_off()
         axes.grid(color="#e3e6ea")
         axes.spines[["top", "right"]].set_visible(False)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    figure.savefig(beside, dpi=110)
-    plt.close(figure)
-    os.replace(beside, path)
+    write_figure(figure, path, dpi=110)
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -220,19 +213,8 @@ def run(config: Config) -> dict[str, Any]:
         if value < least:
             raise SceneError(f"--{name} {value} must be at least {least}")
     load_hand(config.hand)
-    workers = min(config.workers or os.cpu_count() or 1, config.scenes)
-    scenes, told, live = [], time.monotonic(), sys.stderr.isatty()
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        try:
-            found = pool.map(measure, [config] * config.scenes, range(config.scenes))
-            for scene in tqdm(found, total=config.scenes, unit="scene", disable=not live):
-                scenes.append(scene)
-                if not live and time.monotonic() - told > 10:
-                    told = time.monotonic()
-                    print(f"{len(scenes)} of {config.scenes} scenes", file=sys.stderr)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    work, numbers = partial(measure, config), range(config.scenes)
+    scenes = list(spread(work, numbers, config.workers, unit="scene", title="labels"))
     if not any(s["dense"] for s in scenes):
         raise SceneError("none of the scenes has any grasp for this hand; try more scenes")
     return summary(scenes)
@@ -242,13 +224,11 @@ def main() -> int:
     config = tyro.cli(Config, prog="python -m sim.convergence")
     try:
         found = run(config)
-        folder = config.out or Path("runs/convergence") / time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = asdict(config) | {"out": str(folder)}
-        content = {"command": "sim.convergence", "config": settings, **found}
-        dataset.write_text(folder / "convergence.json", json.dumps(content, indent=1) + "\n")
+        folder = output_folder("convergence", config.out)
+        content = {"command": "sim.convergence", "config": asdict(config), **found}
+        write_json(folder / "convergence.json", content)
         draw(found, folder / "convergence.png")
-    except (SceneError, ObjectError, HandError, OSError) as error:
+    except (SceneError, ObjectError, HandError, PoolError, OSError) as error:
         print(f"sim.convergence: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
+from rt.files import whole
 from sim import catalogue
 from sim.objects import ObjectError, catalogue_set
 
@@ -77,15 +78,9 @@ def convex_parts(
     parts = _decompose(points, triangles)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(points.tobytes()).hexdigest()[:24]}.npz"
-    beside = path.with_name(f".{path.stem}.{os.getpid()}")
-    with beside.open("wb") as file:
-        np.savez(
-            file,
-            mesh=points,
-            points=np.concatenate(parts),
-            ends=np.cumsum([len(p) for p in parts]),
-        )
-    os.replace(beside, path)
+    with whole(path) as beside:
+        ends = np.cumsum([len(p) for p in parts])
+        np.savez(beside, mesh=points, points=np.concatenate(parts), ends=ends)
     return parts
 
 

@@ -42,13 +42,6 @@ def dataset_id(params: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside and rename, so that a reader never sees half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    os.replace(beside, path)
-
-
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of a dataset; raises DatasetError if the folder is not one."""
     path = Path(folder) / "manifest.json"

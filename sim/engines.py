@@ -7,15 +7,10 @@ die, or whole nodes, are replaced by Ray and their shards made again.
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
 import os
-import signal
-import sys
 import tempfile
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sim import dataset
 from sim.dataset import DatasetError
 from sim.objects import Split
+from sim.pool import PoolError, processes
 
 if TYPE_CHECKING:
     from sim.generate import Config
@@ -40,31 +36,14 @@ def run_local(
 ) -> Generator[Job, None, None]:
     """Make the shards in `folder` on --workers processes of this machine; yields each when it is there."""
     workers = min(config.workers or os.cpu_count() or 1, max(len(jobs), 1))
-    # spawn, not fork: a forked child would inherit embree's threads half alive.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, die_with_parent, (os.getpid(),)) as pool:
-        futures = {pool.submit(make, config, folder, *job): job for job in jobs}
-        try:
+    try:
+        with processes(workers) as pool:
+            futures = {pool.submit(make, config, folder, *job): job for job in jobs}
             for done in as_completed(futures):
                 done.result()
                 yield futures.pop(done)
-        except BrokenProcessPool:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise DatasetError(
-                "a worker process died (killed, or out of memory?); the same command goes on from here"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def die_with_parent(parent: int) -> None:
-    """A worker of a killed run must not go on writing beside the run that resumes it."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    except PoolError as error:
+        raise DatasetError(f"{error}; the same command goes on from here") from None
 
 
 def run_ray(

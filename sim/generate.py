@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +21,10 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from rt.hand import HandError, load_hand
 from rt.pose import top_down
+from rt.progress import progress
 from rt.view import VIEW
 from sim import dataset, label_check
 from sim.claim import claim, locked, parse_share
@@ -31,15 +32,18 @@ from sim.compare import RENDERERS
 from sim.convex import PhysicsError
 from sim.dataset import DatasetError
 from sim.engines import ENGINES, Job
-from sim.grasps import FRICTION, SAMPLES, numbered_scene
+from sim.grasps import FRICTION, SAMPLES, Grasps, numbered_scene
 from sim.objects import ObjectError, Split, object_set
 from sim.openrave import RendererError, probe
+from sim.pool import PoolError
 from sim.rig import IDEAL, RigView, random_rig, settings
-from sim.scene import SceneError, camera_poses
+from sim.scene import Scene, SceneError, camera_poses
 from sim.sensor import SensorError
 
-_TELL_S = 10.0
 """Seconds between lines of progress where there is no terminal for a bar."""
+
+
+_objects = cache(object_set)
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,18 @@ class Config:
     scenes_per_shard: int = 20
     """Scenes in a shard, the unit of work and of resuming."""
 
+    def scene(self, split: Split, number: int) -> tuple[Scene, Grasps, np.random.Generator]:
+        """A scene of the set, as numbered_scene makes it."""
+        return numbered_scene(
+            _objects(split, self.meshes, self.only_meshes),
+            self.seed,
+            split,
+            number,
+            load_hand(self.hand),
+            friction=self.friction,
+            samples=self.grasp_samples,
+        )
+
 
 def parameters(config: Config) -> dict[str, Any]:
     """Everything that decides the bytes of the set; raises DatasetError on a value out of range."""
@@ -137,22 +153,12 @@ def parameters(config: Config) -> dict[str, Any]:
 
 def make_shard(config: Config, folder: Path, split: Split, shard: int, numbers: range) -> int:
     """Make and write one shard; returns the number of grasps in it."""
-    objects = object_set(split, config.meshes, config.only_meshes)
-    hand = load_hand(config.hand)
-    rays = VIEW.rays()
+    hand, rays = load_hand(config.hand), VIEW.rays()
     depth = np.zeros((len(numbers) * config.views, VIEW.size_px, VIEW.size_px), np.uint16)
     cameras, poses, owners, names, sensors = [], [], [], [], []
     row = 0
     for number in numbers:
-        scene, grasps, rng = numbered_scene(
-            objects,
-            config.seed,
-            split,
-            number,
-            hand,
-            friction=config.friction,
-            samples=config.grasp_samples,
-        )
+        scene, grasps, rng = config.scene(split, number)
         camera = camera_poses(scene, config.views, rng)
         rig, renderer = random_rig(config.sensors, hand, rng), RENDERERS[config.renderer](scene)
         seen = RigView(renderer, rig, hand) if rig else None
@@ -241,27 +247,10 @@ def _most_resident_mb(who: int) -> float:
 
 def _run(config: Config, folder: Path, todo: Sequence[Job], every: int, missing: int) -> None:
     """Make the shards on the engine, with a progress bar in scenes."""
-    on_terminal, begun, told = sys.stderr.isatty(), time.monotonic(), time.monotonic()
-    bar = tqdm(
-        total=every,
-        initial=every - missing,
-        unit="scene",
-        desc=str(folder),
-        disable=not on_terminal,
-    )
-    made = 0
+    bar = progress(total=every, initial=every - missing, unit="scene", title=str(folder))
     with bar, closing(ENGINES[config.engine](config, folder, todo, make_shard)) as done:
         for _, _, numbers in done:
             bar.update(len(numbers))
-            made += len(numbers)
-            now = time.monotonic()
-            if not on_terminal and now - told > _TELL_S:
-                told, rate = now, made / (now - begun)
-                print(
-                    f"{every - missing + made} of {every} scenes, {rate:.1f} a second, "
-                    f"{(missing - made) / rate / 60:.1f} min left",
-                    file=sys.stderr,
-                )
 
 
 REFUSALS = (
@@ -271,6 +260,7 @@ REFUSALS = (
     SceneError,
     SensorError,
     HandError,
+    PoolError,
     RendererError,
 )
 """What a user can mend."""

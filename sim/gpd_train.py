@@ -6,12 +6,10 @@ finds them, and labelled by geometry on the full surface (`antipodal`). Cross-en
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,17 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
-from tqdm import tqdm
 
+from rt.files import whole
 from rt.hand import Hand, load_hand
 from rt.pose import top_down
+from rt.progress import progress
 from rt.view import START_HEIGHT_M, VIEW
 from sim.descriptor import describe
 from sim.disturbance import FINE
 from sim.gpd import LAYERS, WEIGHTS, candidates, cloud_of
 from sim.objects import object_set
+from sim.pool import PoolError, spread
 from sim.render import Renderer
 from sim.scene import Scene, camera_poses, make_scene
 
@@ -126,7 +126,7 @@ def _overlap(
 
 
 def examples(
-    split: str, number: int, seed: int, per_scene: int
+    split: str, seed: int, per_scene: int, number: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int, int]:
     """Descriptors (N, 15, 60, 60) as bytes and labels (N,) of one scene, and how many candidates of
     each class there were before thinning: positive, all."""
@@ -159,16 +159,13 @@ def make_examples(
     config: Config, split: str, scenes: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """All examples of a split, made on all cores."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    workers = config.workers or os.cpu_count() or 1
-    arguments = [(split, k, config.seed, config.per_scene) for k in range(scenes)]
     images, labels, good, every = [], [], 0, 0
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        made = pool.map(examples, *zip(*arguments, strict=True), chunksize=8)
-        for image, label, positive, count in tqdm(made, f"{split} scenes", scenes, mininterval=2):
-            images.append(image)
-            labels.append(label)
-            good, every = good + positive, every + count
+    work = partial(examples, split, config.seed, config.per_scene)
+    made = spread(work, range(scenes), config.workers, unit="scene", title=split, at_once=8)
+    for image, label, positive, count in made:
+        images.append(image)
+        labels.append(label)
+        good, every = good + positive, every + count
     print(
         f"{split}: {good / max(every, 1):.0%} of {every} candidates hold; {sum(map(len, labels))} kept"
     )
@@ -208,7 +205,8 @@ def train(config: Config) -> float:
         net.train()
         total, began = 0.0, time.monotonic()
         order = np.array_split(rng.permutation(len(labels)), steps // config.epochs)
-        for rows in tqdm(order, f"epoch {epoch + 1} of {config.epochs}", mininterval=2):
+        title = f"epoch {epoch + 1} of {config.epochs}"
+        for rows in progress(order, unit="batch", title=title):
             batch = torch.from_numpy(images[rows]).float().div_(255)
             # A hand is the same seen from its other side: mirror along the lateral or closing axis.
             flips = rng.random(2) < 0.5
@@ -241,9 +239,8 @@ def train(config: Config) -> float:
             value = getattr(layer, part).detach().numpy()
             arrays[f"{name}.{part}"] = np.ascontiguousarray(value, np.float16)
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    beside = config.out.with_name(f".{config.out.stem}.{os.getpid()}.npz")
-    np.savez_compressed(beside, **arrays)
-    os.replace(beside, config.out)
+    with whole(config.out) as beside:
+        np.savez_compressed(beside, **arrays)
     return accuracy
 
 
@@ -273,7 +270,7 @@ def main(arguments: list[str]) -> int:
     except ImportError as error:
         print(f"sim.gpd: {error}; training needs `pip install -e '.[train]'`", file=sys.stderr)
         return 1
-    except (ValueError, OSError) as error:
+    except (PoolError, ValueError, OSError) as error:
         print(f"sim.gpd: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

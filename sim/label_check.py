@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import sys
-import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from tqdm import tqdm
 
+from rt.files import output_folder, write_json
 from rt.hand import Hand, load_hand
 from sim import dataset
 from sim.convex import PhysicsError
 from sim.dataset import DatasetError
-from sim.grasps import numbered_scene
 from sim.lifts import Record, draw, lift_grasps, rate_table, rates
-from sim.objects import Split, object_set
+from sim.objects import Split
+from sim.pool import spread
 
 if TYPE_CHECKING:
     from sim.generate import Config
@@ -71,15 +64,7 @@ def lift_scene(config: Config, scene: Scene) -> list[Record]:
     """One grasp of each object of a scene, lifted. Raises DatasetError if the set holds other grasps."""
     split, number = scene
     hand: Hand = load_hand(config.hand)
-    made, grasps, _ = numbered_scene(
-        object_set(split, config.meshes, config.only_meshes),
-        config.seed,
-        split,
-        number,
-        hand,
-        friction=config.friction,
-        samples=config.grasp_samples,
-    )
+    made, grasps, _ = config.scene(split, number)
     if not np.array_equal(grasps.poses, stored_grasps(config.out, split, number)):
         raise DatasetError(
             f"{config.out}: {split} scene {number} has other grasps than this version makes; check it "
@@ -101,40 +86,14 @@ def check_labels(config: Config) -> dict[str, Any]:
             f"--physics-check needs the extra `physics` (pip install 'grasp-servo[physics]'): {error}"
         ) from error
     scenes = sample(config.out, config.physics_check, config.seed)
-    workers = min(config.workers or os.cpu_count() or 1, max(len(scenes), 1))
-    records: list[Record] = []
-    told = time.monotonic()
-    live = sys.stderr.isatty()
-    with ProcessPoolExecutor(
-        workers,
-        get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    ) as pool:
-        try:
-            bar = tqdm(total=len(scenes), unit="scene", desc="lifts", disable=not live)
-            with bar:
-                for some in pool.map(lift_scene, [config] * len(scenes), scenes):
-                    records += some
-                    bar.update()
-                    if not live and time.monotonic() - told > 10:
-                        told = time.monotonic()
-                        print(f"{len(records)} labels lifted", file=sys.stderr)
-        except BrokenProcessPool:
-            raise PhysicsError(
-                f"a process that lifted died after {len(records)} lifts (killed, or out of memory?); "
-                "try fewer --workers"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return rates(records)
+    work = partial(lift_scene, config)
+    lifted = spread(work, scenes, config.workers, unit="scene", title="lifts")
+    return rates([record for some in lifted for record in some])
 
 
 def report(config: Config, found: dict[str, Any]) -> Path:
     """Print the table and write label_check.json and label_check.png; returns their folder."""
-    folder = Path("runs/label_check") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder("label_check")
     content = {
         "command": "sim.generate --physics-check",
         "folder": str(config.out),
@@ -142,7 +101,7 @@ def report(config: Config, found: dict[str, Any]) -> Path:
         "seed": config.seed,
         "categories": found,
     }
-    dataset.write_text(folder / "label_check.json", json.dumps(content, indent=1) + "\n")
+    write_json(folder / "label_check.json", content)
     draw(found, folder / "label_check.png")
     Console().print(rate_table(found))
     few = [n for n, r in found.items() if r["n"] and r["rate"] < ENOUGH]

@@ -6,16 +6,11 @@ category and with its interval. `lift_grasps` is the same for callers.
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,13 +20,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
-from tqdm import tqdm
 
+from rt.files import output_folder, write_figure, write_json
 from rt.hand import Hand, HandError, load_hand
 from sim.approach import approach_height
 from sim.convex import PhysicsError
 from sim.grasps import FRICTION, Grasps, numbered_scene
 from sim.objects import ObjectError, ObjectSet, object_set
+from sim.pool import PoolError, spread
 from sim.render import Renderer
 from sim.scene import Scene, SceneError
 
@@ -188,45 +184,9 @@ def run(config: Config) -> list[Record]:
         print(f"skipped {name}: {reason}", file=sys.stderr)
     load_hand(config.hand)
     numbers = range(config.first, config.first + config.scenes)
-    workers = min(config.workers or os.cpu_count() or 1, len(numbers))
-    if workers == 1:
-        return _collect(lambda n: _scene_lifts(config, objects, n), numbers, None)
-    # Ctrl-C is this process's to answer: workers end the scene they are at.
-    with ProcessPoolExecutor(
-        workers,
-        get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    ) as pool:
-        try:
-            return _collect(_Call(config, objects), numbers, pool)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-@dataclass(frozen=True)
-class _Call:
-    config: Config
-    objects: ObjectSet
-
-    def __call__(self, number: int) -> list[Record]:
-        return _scene_lifts(self.config, self.objects, number)
-
-
-def _collect(
-    work: Callable[[int], list[Record]], numbers: range, pool: Executor | None
-) -> list[Record]:
-    live, records, told = sys.stderr.isatty(), [], time.monotonic()
-    found = map(work, numbers) if pool is None else pool.map(work, numbers)
-    for done, some in enumerate(
-        tqdm(found, total=len(numbers), unit="scene", desc="lifts", disable=not live), 1
-    ):
-        records += some
-        if not live and time.monotonic() - told > 10:
-            told = time.monotonic()
-            print(f"{done} of {len(numbers)} scenes, {len(records)} lifts", file=sys.stderr)
-    return records
+    work = partial(_scene_lifts, config, objects)
+    lifted = spread(work, numbers, config.workers, unit="scene", title="lifts")
+    return [record for some in lifted for record in some]
 
 
 def rate_table(found: dict[str, dict[str, Any]]) -> Table:
@@ -267,26 +227,18 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
     )
     axes.grid(axis="x", color="#e3e6ea")
     axes.spines[["top", "right"]].set_visible(False)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    figure.savefig(beside, dpi=110)
-    plt.close(figure)
-    os.replace(beside, path)
+    write_figure(figure, path, dpi=110)
 
 
 def _write(config: Config, found: dict[str, Any], records: list[Record]) -> Path:
-    folder = config.out or Path("runs/lifts") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    folder = output_folder("lifts", config.out)
     content = {
         "command": "sim.lifts",
-        "config": settings,
+        "config": asdict(config),
         "categories": found,
         "lifts": [asdict(r) for r in records],
     }
-    path = folder / "lifts.json"
-    beside = folder / f".lifts.json.{os.getpid()}"
-    beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    os.replace(beside, path)
+    write_json(folder / "lifts.json", content)
     draw(found, folder / "lifts.png")
     return folder
 
@@ -298,7 +250,7 @@ def main() -> int:
         records = run(config)
         found = rates(records)
         folder = _write(config, found, records)
-    except (PhysicsError, ObjectError, SceneError, HandError, OSError) as error:
+    except (PhysicsError, ObjectError, SceneError, HandError, PoolError, OSError) as error:
         print(f"sim.lifts: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

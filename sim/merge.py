@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from tqdm import tqdm
 
+from rt.progress import progress
 from sim import dataset
 from sim.claim import claim, differences, locked
 from sim.dataset import DatasetError
@@ -71,7 +71,7 @@ def merge(parts: tuple[Path, ...], out: Path, link: bool = False) -> Merged:
             for split in dataset.SPLITS
             for k in range(len(dataset.shard_scenes(manifest, split)))
         ]
-        for split, k in tqdm(jobs, unit="shard", desc=str(out), disable=not sys.stderr.isatty()):
+        for split, k in progress(jobs, unit="shard", title=str(out)):
             to = dataset.shard_path(out, split, k)
             held = [p for p in parts if dataset.shard_path(p, split, k).is_dir()]
             if to.exists():

@@ -18,6 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from rt.files import write_figure
 from rt.hand import Hand, HandError, load_hand
 from rt.pose import to_view, top_down
 from rt.view import VIEW
@@ -124,7 +125,7 @@ def main() -> int:
     scene, grasps, rng = numbered_scene(objects, config.seed, config.split, config.scene, hand)
     figure = draw(scene, grasps, camera_poses(scene, 3, rng), hand, config.grasps)
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(config.out, dpi=110)
+    write_figure(figure, config.out, dpi=110)
     print(f"{len(grasps)} grasps on {len(scene.placed)} objects: {config.out}")
     return 0
 

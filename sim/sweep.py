@@ -17,11 +17,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from rt.files import output_folder, plain, write_figure, write_json
 from sim.disturbance import Disturbance
 from sim.sensor import SENSORS
 from sim.trial import Setup, scenario_names
 from sim.trial_statistics import summary
-from sim.trials import ERRORS, Config, check, output_folder, run, write_json
+from sim.trials import ERRORS, Config, check, run
 
 Over = Literal[
     "noise",
@@ -61,8 +62,8 @@ UNITS = {
 }
 
 
-@dataclass(frozen=True)
-class SweepConfig:
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(Config):
     """Vary one disturbance: sweep.json and sweep.png in --out.
 
     Example: python -m sim.trials sweep --over latency
@@ -78,32 +79,8 @@ class SweepConfig:
         default_factory=lambda: Disturbance(noise=0.0)
     )
     """What else goes wrong, at a constant strength."""
-    controller: str = "paper"
-    """Controller of CTR."""
-    against: tuple[str, ...] = ()
-    """Other controllers, run beside it."""
-    seed: int = 0
-    """Of scenes, starts, candidates and noise."""
-    category: str | None = None
-    """Objects of this category only."""
-    clutter: int | None = None
-    """Exactly this many objects in a scene."""
-    meshes: Path | None = None
-    """Folder of your own meshes in place of the test objects."""
-    candidates: int = 256
-    """Displacements weighed in one iteration."""
-    camera: Literal["ideal", "wrist"] = "ideal"
-    """As in sim.trials."""
-    sensor: Literal["ideal", "d405", "d435", "sr300"] = "ideal"
-    """As in sim.trials."""
     lift: bool = False
     """Success is a lifted object; without it, an end within 2 cm of a true grasp."""
-    model: Path | None = None
-    """Network. Default: the shipped one."""
-    backend: str = "auto"
-    """What computes the network."""
-    workers: int = 0
-    """Processes. 0: one for each core."""
     out: Path | None = None
     """Folder for the results, and to resume from. Default: runs/sweep/<over>/."""
 
@@ -117,20 +94,13 @@ class SweepConfig:
 
     def at(self, value: float | str) -> tuple[Config, Setup]:
         """The trials at one strength, or with one sensor."""
-        disturbance, own = self.disturbance, asdict(self)
-        if self.over == "sensor":
-            own["sensor"] = value
-        else:
+        change: dict[str, Any] = {"sensor": value}
+        if self.over != "sensor":
             strength = int(value) if self.over == "latency" else float(value)
-            change: dict[str, Any] = {self.over: strength}
-            disturbance = replace(disturbance, **change)
-        shared = {
-            name: own[name]
-            for name in Config.__dataclass_fields__
-            if name in own and name not in ("disturbance", "out")
-        }
-        config = Config(disturbance=disturbance, **shared)
-        return config, replace(config.setup(), noisy=(disturbance.noise > 0,))
+            one: dict[str, Any] = {self.over: strength}
+            change = {"disturbance": replace(self.disturbance, **one)}
+        config = replace(self, **change)
+        return config, replace(config.setup(), noisy=(config.disturbance.noise > 0,))
 
 
 def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
@@ -138,10 +108,9 @@ def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     strengths = config.strengths()
     plans = [config.at(value) for value in strengths]  # refuses bad values before anything runs
     model = check(plans[0][0])
-    asked = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    asked = plain(asdict(config))
     for name in ("values", "out", "workers"):
         del asked[name]  # they do not change a point
-    asked = json.loads(json.dumps(asked))
     path = folder / "sweep.json"
     report: dict[str, Any] = {
         "command": "sim.trials sweep",
@@ -180,7 +149,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from sim.trial_pictures import COLOURS, GREEN, RED, save
+    from sim.trial_pictures import COLOURS, GREEN, RED
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
     points = report["points"]
@@ -216,7 +185,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     left.set_ylim(0, 102)
     left.legend(frameon=False)
-    save(figure, path)
+    write_figure(figure, path, dpi=110)
 
 
 def table(report: dict[str, Any]) -> Table:
@@ -238,7 +207,7 @@ def table(report: dict[str, Any]) -> Table:
 def main(arguments: list[str]) -> int:
     try:
         config = tyro.cli(SweepConfig, args=arguments, prog="python -m sim.trials sweep")
-        folder = output_folder(config.out or Path("runs/sweep") / config.over, "sweep")
+        folder = output_folder("sweep", config.out or Path("runs/sweep") / config.over)
         report = sweep(config, folder)
         draw(report, folder / "sweep.png")
     except ERRORS as error:

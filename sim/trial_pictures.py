@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from rt.files import write_figure
 from rt.hand import Hand, load_hand
 from sim.show import hand_lines
 from sim.trial import Setup, World, make_world, objects_of
@@ -71,7 +70,7 @@ def draw_histogram(report: dict[str, Any], path: Path) -> None:
     right.margins(x=0.12)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    save(figure, path)
+    write_figure(figure, path, dpi=110)
 
 
 def draw_worst(report: dict[str, Any], setup: Setup, path: Path) -> None:
@@ -91,7 +90,7 @@ def draw_worst(report: dict[str, Any], setup: Setup, path: Path) -> None:
         color=INK,
         fontsize=10,
     )
-    save(figure, path)
+    write_figure(figure, path, dpi=110)
 
 
 def _draw_trial(axes: Axes, world: World, trial: dict[str, Any], hand: Hand) -> None:
@@ -129,11 +128,3 @@ def _hands(
 ) -> None:
     lines = list(hand_lines(poses, hand))
     axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, alpha=alpha))
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write beside, then rename."""
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    figure.savefig(beside, dpi=110)
-    plt.close(figure)
-    os.replace(beside, path)

@@ -14,39 +14,41 @@ TRUE   the true grasp nearest to the start: what a perfect detector without feed
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from rt.controller import CONTROLLERS, ITERATIONS, RATIO
 from rt.distance import SHIPPED_MODEL, Distance, DistanceError, open_model
+from rt.files import output_folder, write_json
 from rt.hand import HandError, load_hand
 from rt.pose import METRES_PER_DEGREE
 from rt.view import VIEW
 from sim.disturbance import Disturbance
-from sim.engines import die_with_parent
 from sim.gpd import Detector, GpdError
 from sim.objects import ObjectError, ObjectSet
+from sim.pool import PoolError, spread
 from sim.scene import SceneError
 from sim.trial import Setup, objects_of, run_trial, scenario_names
 from sim.trial_statistics import by_category, by_clutter, compare, summary
 
-_TELL_S = 10.0
 _CHUNK = 4
-ERRORS = (ObjectError, SceneError, DistanceError, HandError, GpdError, ValueError, OSError)
+ERRORS = (
+    ObjectError,
+    SceneError,
+    DistanceError,
+    HandError,
+    GpdError,
+    PoolError,
+    ValueError,
+    OSError,
+)
 """What the user can cause."""
 
 
@@ -131,69 +133,33 @@ class Config:
 _worker: tuple[ObjectSet, Setup, Distance, Detector]
 
 
-def _begin(parent: int, setup: Setup, model: Path | None, backend: str) -> None:
+def _begin(setup: Setup, model: Path | None, backend: str) -> None:
     """Of a worker: open once what every trial needs. One thread each, the processes share the cores."""
     global _worker
-    if parent:
-        die_with_parent(parent)
     distance = open_model(model, "native" if backend == "auto" else backend, threads=1)
     _worker = objects_of(setup), setup, distance, Detector()
 
 
-def _some(numbers: range) -> list[dict[str, Any]]:
-    return [run_trial(*_worker, number) for number in numbers]
+def _one(number: int) -> dict[str, Any]:
+    return run_trial(*_worker, number)
 
 
 def run(
     setup: Setup, trials: int, model: Path | None, backend: str, workers: int, title: str = "trials"
 ) -> list[dict[str, Any]]:
-    """All trials, in order, on all cores, with a progress bar (plain lines where there is no terminal)."""
-    chunks = [range(k, min(k + _CHUNK, trials)) for k in range(0, trials, _CHUNK)]
-    workers = min(workers or len(os.sched_getaffinity(0)), len(chunks))
-    arguments = (setup, model, backend)
-    done: dict[int, list[dict[str, Any]]] = {}
-    begun = told = time.monotonic()
-    on_terminal = sys.stderr.isatty()
-    with tqdm(total=trials, desc=title, unit="trial", disable=not on_terminal) as bar:
-
-        def note(first: int, made: list[dict[str, Any]]) -> None:
-            nonlocal told
-            done[first] = made
-            bar.update(len(made))
-            now = time.monotonic()
-            if not on_terminal and now - told > _TELL_S:
-                told, n = now, sum(map(len, done.values()))
-                left = (now - begun) * (trials - n) / n
-                print(f"{title}: {n} of {trials}, {left:.0f} s left", file=sys.stderr)
-
-        if workers == 1:
-            _begin(0, *arguments)
-            for numbers in chunks:
-                note(numbers.start, _some(numbers))
-        else:
-            with _pool(workers, arguments) as pool:
-                futures = {pool.submit(_some, numbers): numbers.start for numbers in chunks}
-                for future in as_completed(futures):
-                    note(futures[future], future.result())
-    return [trial for first in sorted(done) for trial in done[first]]
-
-
-@contextmanager
-def _pool(workers: int, arguments: tuple[Any, ...]) -> Iterator[ProcessPoolExecutor]:
-    """Processes with one numeric thread each; on an error or Ctrl-C what has not begun is dropped."""
-    kept = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    os.environ.update(dict.fromkeys(kept, "1"))
-    # spawn, not fork: a forked child would inherit embree's threads half alive.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (os.getpid(), *arguments))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for name, value in kept.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    """All trials, in order, with a progress bar. Raises PoolError if a worker dies."""
+    return list(
+        spread(
+            _one,
+            range(trials),
+            workers,
+            unit="trial",
+            title=title,
+            begin=_begin,
+            arguments=(setup, model, backend),
+            at_once=_CHUNK,
+        )
+    )
 
 
 def check(config: Config) -> dict[str, Any]:
@@ -297,20 +263,6 @@ def _share(share: float, interval: list[float]) -> str:
     return f"{share:.0%} [{interval[0]:.0%}, {interval[1]:.0%}]"
 
 
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Beside, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(beside, path)
-
-
-def output_folder(out: Path | None, command: str) -> Path:
-    """--out, or runs/<command>/<time>/, made."""
-    folder = out or Path("runs") / command / time.strftime("%Y%m%d-%H%M%S")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["sweep"]:
@@ -320,7 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = tyro.cli(Config, args=arguments, prog="python -m sim.trials")
         model = check(config)
-        folder = output_folder(config.out, "trials")
+        folder = output_folder("trials", config.out)
         begun = time.monotonic()
         trials = run(config.setup(), config.trials, config.model, config.backend, config.workers)
         took = time.monotonic() - begun

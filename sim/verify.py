@@ -20,8 +20,9 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
+from rt.files import output_folder, write_json
+from rt.progress import progress
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
 from sim import dataset
 from sim.claim import locked
@@ -207,7 +208,7 @@ def verify(folder: Path) -> tuple[list[Shard], list[Path]]:
         for split in dataset.SPLITS
         for k in range(len(dataset.shard_scenes(manifest, split)))
     ]
-    bar = tqdm(jobs, unit="shard", desc=str(folder), disable=not sys.stderr.isatty())
+    bar = progress(jobs, unit="shard", title=str(folder))
     return [check_shard(folder, manifest, *job) for job in bar], strays(folder, manifest)
 
 
@@ -254,8 +255,7 @@ def main() -> int:
     try:
         shards, others = verify(config.folder)
         bad = [s for s in shards if s.problems]
-        out = config.out or Path("runs/verify") / time.strftime("%Y-%m-%d_%H-%M-%S")
-        out.mkdir(parents=True, exist_ok=True)
+        out = output_folder("verify", config.out)
         content = {
             "command": "sim.verify",
             "folder": str(config.folder),
@@ -266,7 +266,7 @@ def main() -> int:
             "broken": {f"{s.split}-{s.number:05d}": s.problems for s in bad},
             "strays": [p.name for p in others],
         }
-        dataset.write_text(out / "verify.json", json.dumps(content, indent=1) + "\n")
+        write_json(out / "verify.json", content)
         moved = repair(config.folder, shards, others) if config.repair else []
     except (DatasetError, OSError) as error:
         print(f"sim.verify: {error}", file=sys.stderr)

@@ -12,10 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 import rt.servo
+from rt import approach
 from rt.camera import StaleFrameError
 from rt.distance import Contract
 from rt.gripper import GripperError, GripperState
 from rt.hand import load_hand
+from rt.loop import ZERO_SAMPLES, wrench_at_rest
 from rt.options import Config
 from rt.pose import grasp_distance, to_view, top_down
 from rt.report import Report, write
@@ -106,6 +108,44 @@ def test_contact_near_the_depth_ends_the_descent() -> None:
     assert report.outcome == "grasped" and report.grasp is not None
     assert report.grasp.touched and report.grasp.contact_N == pytest.approx(30)
     assert report.grasp.closed_at_m == pytest.approx(0.009, abs=0.002)
+
+
+def test_the_force_counts_from_its_mean_at_rest() -> None:
+    """A sensor that is 5 N off, with 2 N of noise."""
+    rng, zeros = np.random.default_rng(0), []
+    c = cell()
+    feeling(c, lambda z: 5.0 + 2.0 * rng.standard_normal() + (30.0 if z < 0.010 else 0.0))
+
+    def descend(loop: Any, options: Any, notes: Any, zero: Any) -> None:
+        zeros.append((zero, loop.wrench_zero))
+        usual(loop, options, notes, zero)
+
+    usual = approach._descend
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(approach, "_descend", descend)
+        report = go(c)
+    assert report.outcome == "grasped" and report.grasp is not None and report.grasp.touched
+    for zero in zeros[0]:
+        assert zero[2] == pytest.approx(5.0, abs=2.5 * 2 / np.sqrt(ZERO_SAMPLES))
+
+
+def test_a_zero_is_of_packets_that_differ() -> None:
+    class Arm:
+        reads = 0
+
+        def state(self) -> RobotState:
+            self.reads += 1
+            wrench = np.full(6, float(self.reads // 3))
+            return RobotState(1 + self.reads // 3, np.eye(4), np.zeros(6), wrench)
+
+    arm: Any = Arm()
+    zero = wrench_at_rest(arm)
+    assert zero is not None and zero[0] == pytest.approx((ZERO_SAMPLES - 1) / 2)
+    arm.state = lambda: RobotState(1, np.eye(4), np.zeros(6), np.ones(6))
+    zero = wrench_at_rest(arm)
+    assert zero is not None and zero[0] == 1  # one that sends no more, for a while
+    arm.state = lambda: RobotState(1, np.eye(4), np.zeros(6))
+    assert wrench_at_rest(arm) is None
 
 
 def test_contact_high_up_is_a_collision_and_the_arm_stays() -> None:

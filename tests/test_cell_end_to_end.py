@@ -57,8 +57,8 @@ def emulator() -> Iterator[Emulator]:
         yield running
 
 
-def servo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    (folder / "cell.toml").write_text(CELL)
+def servo(folder: Path, *more: str, limits: str = "") -> subprocess.CompletedProcess[str]:
+    (folder / "cell.toml").write_text(CELL + limits)
     device = (
         f"sim.realsense:emulated?host={ADDRESS}&control_port={PORT}&size=240x136&rate_hz=30&scene=7"
     )
@@ -113,3 +113,21 @@ def test_a_gripper_that_falls_silent_ends_the_run_by_name(
     assert "stopped: the gripper is silent" in done.stderr and "(during: close)" in done.stderr
     assert "Traceback" not in done.stderr
     emulator.wait_still()
+
+
+@pytest.mark.parametrize("what", ["joint_limit: wrist 1", "singularity: elbow"])
+def test_a_way_that_the_joints_cannot_follow_is_refused_before_anything_moves(
+    emulator: Emulator, tmp_path: Path, what: str
+) -> None:
+    """A hose that lets wrist 1 go 5 degrees farther than it is; a place at the end of the arm's reach."""
+    limits = ""
+    if what.startswith("joint_limit"):
+        wrist_1_deg = np.degrees(emulator.tell("state")["q"][3])
+        limits = f"joint_max_deg = [360, 360, 360, {wrist_1_deg + 5:.1f}, 360, 360]\n"
+    else:
+        emulator.tell("place -0.806 -0.13 0.31 3.14159265 0 0")
+    done = servo(tmp_path, limits=limits)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"reach: 1 trouble ahead, must be at most 0 ({what}" in done.stderr, done.stderr
+    assert emulator.moved_until_s(0.0) == 0.0
+    assert "Traceback" not in done.stderr

@@ -162,6 +162,22 @@ def test_every_controller_goes_part_of_the_way_to_its_goal(name: str) -> None:
         np.testing.assert_allclose(told.move, controller.step(commanded, told.goal, 0.25))
 
 
+def test_what_was_forgotten_has_no_say() -> None:
+    """After `forget` the ensemble decides as one that has seen nothing, with the same chance."""
+    hand = np.array([0.1, 0.2, 0.25, 2.0])
+    told = []
+    for before in (0, 4):
+        control = controller.Ensemble(0.2, 64, np.random.default_rng(0))
+        for k in range(before):
+            control(SideBlind(0.02), spot(20 + k), hand, hand)
+        control.forget()
+        control.rng, control.symmetry = np.random.default_rng(1), -1
+        told.append(control(SideBlind(), spot(), hand, hand))
+    np.testing.assert_array_equal(told[0].actions, told[1].actions)
+    np.testing.assert_array_equal(told[0].goal, told[1].goal)
+    controller.Paper(0.2, 64, np.random.default_rng(0)).forget()  # has nothing to forget
+
+
 class World:
     """Grasps in base and a network that knows them, with an error of its own for every candidate, and
     one that stands still in the view: where it takes things to be."""

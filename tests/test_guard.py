@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt.guard import ROWS, Action, Guard, Hold, Limits, Situation, Stop
+from rt.robot import RobotState
+from rt.robot.kinematics import ARMS
 
 PERIOD_S = 1 / 30
 HERE = np.array([0.1, -0.1, 0.2, 0.5])
@@ -32,6 +36,15 @@ def at(x: float, y: float, z: float) -> dict[str, Any]:
     return {"hand": np.array([x, y, z, 0.5]), "commanded": np.array([x, y, z, 0.5])}
 
 
+def posture(
+    elbow: float = -90, wrist_3: float = 0, speed: float = 0, **more: Any
+) -> dict[str, Any]:
+    """The arm in a usual posture [deg], but for what is named; wrist 1 turns at `speed` [deg/s]."""
+    q = np.radians([10, -90, elbow, -90, 90, wrist_3])
+    qd = np.radians([0, 0, 0, -speed, 0, 0])
+    return {"state": RobotState(0, np.eye(4), np.zeros(6), q=q, qd=qd), **more}
+
+
 WHENS = tuple(dict.fromkeys(row.when for row in ROWS))
 
 
@@ -51,6 +64,10 @@ def test_nothing_happens_when_all_is_well() -> None:
 
 BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
     "wrong_model": (Stop, {"wrong_model": 1}),
+    "reach": (Stop, {"out_of_reach": 1}),
+    "joint_limit": (Stop, posture(wrist_3=351)),
+    "joint_speed": (Stop, posture(speed=165)),
+    "singularity": (Stop, posture(elbow=-9)),
     "operator_stop": (Stop, {"operator_stop": 1}),
     "target_age": (Stop, {"target_late_s": 0.11}),
     "force": (Stop, {"force_N": 51.0}),
@@ -89,6 +106,13 @@ BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
 
 def test_every_row_has_a_case_here() -> None:
     assert set(BAD) == {row.name for row in ROWS}
+
+
+def test_the_page_on_bringing_up_has_every_row() -> None:
+    page = (Path(__file__).parents[1] / "docs/bring-up.md").read_text()
+    table = re.findall(r"^\| `(\w+)` \| (\w+) \| [\w ]+, at (\w+) (\S+) \|", page, re.MULTILINE)
+    told = [(r.name, r.action.value, r.at, str(r.limit)) for r in ROWS]
+    assert [(name, action, at, limit.strip("`")) for name, action, at, limit in table] == told
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -137,6 +161,36 @@ def test_a_clamped_acceleration_changes_the_last_motion_by_no_more_than_allowed(
     np.testing.assert_allclose(s.command[1:], HERE[1:])
 
 
+def test_the_joint_is_named_and_its_own_limits_hold() -> None:
+    guard = Guard()
+    with pytest.raises(Stop, match=r"joint_limit: 9 deg.*\(wrist 3 at 351 deg\)"):
+        guard.check("input", 0, situation(guard.limits, **posture(wrist_3=351)))
+    with pytest.raises(Stop, match=r"singularity: 9 deg.*\(elbow: the arm is nearly stretched"):
+        guard.check("input", 0, situation(guard.limits, **posture(elbow=9)))
+    narrow = Limits(joint_min_deg=(-360, -360, -100, -360, -360, -360))
+    with pytest.raises(Stop, match=r"joint_limit: 5 deg.*\(elbow at -95 deg\)"):
+        Guard(narrow).check("input", 0, situation(narrow, **posture(elbow=-95)))
+    Guard(narrow).check("input", 0, situation(narrow, **posture(elbow=-89)))
+
+
+def test_each_model_has_its_own_joint_speeds() -> None:
+    guard, quick = Guard(), posture(speed=170)
+    guard.check("input", 0, situation(guard.limits, arm=ARMS["UR3e"], **quick))
+    for arm in (ARMS["UR5e"], None):
+        with pytest.raises(Stop, match=r"joint_speed: 0.9444 of its most.*\(wrist 1\)"):
+            guard.check("input", 0, situation(guard.limits, arm=arm, **quick))
+
+
+def test_an_arm_that_tells_no_joints_is_not_judged_by_them() -> None:
+    guard = Guard()
+    state = RobotState(0, np.eye(4), np.zeros(6))
+    check_all(guard, situation(guard.limits, state=state))
+    assert not guard.counts
+    q = np.array([0, 0, np.nan, 0, 1, 0])
+    with pytest.raises(Stop):
+        check_all(guard, situation(guard.limits, state=RobotState(0, np.eye(4), np.zeros(6), q=q)))
+
+
 def test_what_is_known_of_a_stop_is_said() -> None:
     guard = Guard()
     s = situation(guard.limits, wrong_model=1, details={"wrong_model": "hand.opening_m: 0.1"})
@@ -182,7 +236,15 @@ def test_events_are_bounded_but_counted() -> None:
     assert len(guard.events) == 5 and guard.counts["frame_age"] == 20
 
 
-@pytest.mark.parametrize("bad", [{"max_speed_m_s": -1.0}, {"max_frame_age_s": float("nan")}])
-def test_impossible_limits_are_refused(bad: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"max_speed_m_s": -1.0},
+        {"max_frame_age_s": float("nan")},
+        {"joint_max_deg": (360, 360, -350, 360, 360, 360)},
+        {"joint_min_deg": (float("inf"),) * 6},
+    ],
+)
+def test_impossible_limits_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Limits(**bad)

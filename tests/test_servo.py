@@ -19,11 +19,13 @@ import pytest
 from numpy.typing import NDArray
 
 from rt.camera import CameraError, Frame, StaleFrameError
+from rt.controller import CONTROLLERS, Ensemble
 from rt.distance import Contract
+from rt.files import output_folder
 from rt.guard import Limits
 from rt.hand import load_hand
 from rt.pose import grasp_distance, to_view
-from rt.report import Report, output_folder, summary, write
+from rt.report import Report, summary, write
 from rt.robot import Cell, RobotError
 from rt.servo import Config, run
 from rt.view import START_HEIGHT_M
@@ -176,6 +178,35 @@ def test_a_camera_that_stalls_holds_then_stops() -> None:
     assert 20 <= report.cycles <= 26
 
 
+@pytest.mark.parametrize(("flat", "forgets"), [(3, False), (12, True)])
+def test_a_long_hold_makes_the_controller_forget_and_a_short_one_does_not(
+    flat: int, forgets: bool
+) -> None:
+    class Blind(Oracle):
+        def __call__(
+            self, depth: NDArray[np.float32], actions: NDArray[np.float32]
+        ) -> NDArray[np.float32]:
+            answer = super().__call__(depth, actions)
+            return np.full_like(answer, 0.1) if 10 < self.calls <= 10 + flat else answer
+
+    forgotten: list[int] = []
+
+    class Spied(Ensemble):
+        def forget(self) -> None:
+            super().forget()
+            forgotten.append(oracle.calls)
+
+    cell, grasps = world(0)
+    oracle = Blind(cell, grasps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CONTROLLERS, "ensemble", Spied)
+        report = run(replace(FAST, controller="ensemble"), cell, oracle, 256)
+    assert report.outcome == "arrived" and report.held == flat
+    # The first is its making; the last is with the first view that can be trusted again.
+    assert forgotten[0] == 0
+    assert (forgotten[-1] == 10 + flat) if forgets else len(forgotten) == 1
+
+
 def test_a_dark_camera_never_moves_the_arm() -> None:
     cell, grasps = world(0)
     camera: Any = cell.camera
@@ -268,6 +299,32 @@ def test_a_slow_network_misses_deadlines_and_is_stopped() -> None:
     assert report.clock.missed > 5 and report.standing
 
 
+def test_at_100_hz_it_looks_more_often_and_is_no_faster() -> None:
+    """The paced loop, for two and a half seconds: deadlines may be missed here, but what is done in time is
+    as at 30 Hz."""
+    config = Config(
+        rate=100.0, candidates=64, realtime="off", limits=Limits(max_missed_in_a_row=500)
+    )
+    assert config.iterations == 250 and 1 - (1 - config.ratio) ** (100 / 30) == pytest.approx(0.2)
+    report = go(config)
+    assert report.outcome == "arrived" and report.exit_code == 0
+    assert report.cycles >= 250 and report.held == 0
+    assert report.true_end_m is not None and report.true_end_m < 0.004
+    times = np.array([entry["time_s"] for entry in report.trace])
+    assert np.median(np.diff(times)) == pytest.approx(0.01, abs=1e-6)
+    # The camera gives 60 frames a second: some are looked at twice, none is skipped.
+    frames = [entry["frame"] for entry in report.trace]
+    assert len(set(frames)) < len(frames) and set(np.diff(frames).tolist()) <= {0, 1}
+    assert sum(report.guard.counts.values()) < 25
+
+
+@pytest.mark.parametrize("rate", [5.0, 30.0])
+def test_up_to_30_hz_a_cycle_is_the_papers(rate: float) -> None:
+    config = Config(rate=rate)
+    assert (config.iterations, config.ratio) == (75, 0.2)
+    assert Config(rate=200.0, iterations=75, ratio=0.2).iterations == 75
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_arm_and_the_report_is_written(number: int, tmp_path: Path) -> None:
     report = go(
@@ -283,7 +340,7 @@ def test_a_signal_stops_the_arm_and_the_report_is_written(number: int, tmp_path:
 
 
 def test_the_record_says_everything(tmp_path: Path) -> None:
-    folder = output_folder(tmp_path / "deep" / "er")
+    folder = output_folder("servo", tmp_path / "deep" / "er")
     report = go()
     write(report, folder)
     assert sorted(p.name for p in folder.iterdir()) == ["servo.json", "servo.png"]

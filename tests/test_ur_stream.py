@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +18,7 @@ import pytest
 pytest.importorskip("ruckig")
 
 from rt.robot.shared import STOP, TARGET, attach, create
-from rt.robot.ur_stream import Setup, Stream
+from rt.robot.ur_stream import ENDS_WITHIN_S, STOP_LIMITS, STUCK_S, Setup, Stream
 
 HERE = np.array([0.4, 0.1, 0.3, np.pi, 0.0, 0.0])
 
@@ -80,3 +85,97 @@ def test_a_command_that_is_half_written_is_taken_once_it_is_whole(stream: Stream
     stream.command.write(kind=STOP, stamp_ns=now_ns)
     stream._obey(now_ns)
     assert stream.expired
+
+
+def test_a_target_that_is_too_old_ends_in_the_hardest_stop(stream: Stream) -> None:
+    stream.playing, now_ns = True, time.monotonic_ns()
+    for _ in range(25):  # half a second, up to the speed limit
+        now_ns += 20_000_000
+        told(stream, HERE[0] + 0.4, now_ns)
+        stream._obey(now_ns)
+    assert stream.follower is not None
+    speed_m_s = np.linalg.norm(stream.follower.at(now_ns * 1e-9)[1][:3])
+    assert speed_m_s > 0.2
+    expiry_ns = now_ns + int(stream.setup.max_target_age_s * 1e9) + 1_000_000
+    stream._obey(expiry_ns)
+    assert stream.expired
+    a, j = STOP_LIMITS.acceleration_m_s2, STOP_LIMITS.jerk_m_s3
+    needed_s = speed_m_s / a + 2 * a / j
+    assert stream.follower.resting(expiry_ns * 1e-9 + needed_s) and needed_s < 0.12
+
+
+HANGING = """
+import ctypes, sys, threading, types
+from rt.robot import ur_stream
+
+def hang(*_, **__):
+    print("hangs", flush=True)
+    ctypes.PyDLL(None).sleep(60)  # with the interpreter lock in its hand
+
+if sys.argv[3] == "connect":
+    ur_stream.connect = hang
+else:
+    class Stuck:
+        starting_until_ns, ticks = 0, 0
+        def __init__(self, *_):
+            self.link = types.SimpleNamespace(about={}, rate_hz=500.0)
+        def tick(self):
+            self.ticks += 1
+            if self.ticks > 20 and sys.argv[3] == "tick":
+                hang()
+            if self.ticks == 20 and sys.argv[3] == "finish":
+                print("hangs soon", flush=True)
+        finish = hang
+    ur_stream.Stream = Stuck
+ur_stream.end(ur_stream.main())
+"""
+LOOP = """
+import json, subprocess, sys, time
+from rt.robot.shared import create
+memory = create()
+child = subprocess.Popen(
+    [sys.executable, sys.argv[1], str(memory), sys.argv[2], sys.argv[3]],
+    stdin=subprocess.PIPE, pass_fds=(memory,), start_new_session=True,
+)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("where", ["connect", "tick", "finish"])
+def test_a_process_that_hangs_does_not_outlive_its_loop(where: str, tmp_path: Path) -> None:
+    """With the interpreter lock held in foreign code, so that no handler and no thread of its own runs."""
+    import json
+    from dataclasses import asdict
+
+    (tmp_path / "stream.py").write_text(HANGING)
+    (tmp_path / "loop.py").write_text(LOOP)
+    setup = Setup(
+        "", 50.0, np.eye(4).tolist(), 0.25, 0.5, 45.0, 0.3, 1.0, 10.0, 0.05, None, False, False
+    )
+    words = [tmp_path / "loop.py", tmp_path / "stream.py", json.dumps(asdict(setup)), where]
+    loop = subprocess.Popen(
+        [sys.executable, *map(str, words)], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
+    )
+    assert loop.stdout is not None
+    pid = int(loop.stdout.readline())
+    try:
+        assert loop.stdout.readline().startswith("hangs")
+        loop.send_signal(signal.SIGKILL)
+        loop.wait()
+        killed_s = time.monotonic()
+        while alive(pid) and time.monotonic() < killed_s + 30:
+            time.sleep(0.02)
+        gone_s = time.monotonic() - killed_s
+        assert gone_s < STUCK_S + ENDS_WITHIN_S + 5, where  # what a busy computer adds
+        assert not alive(pid)
+    finally:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -8,6 +8,7 @@ true grasp of the scene (rt.pose.grasp_distance), so fresh offsets cost nothing 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,8 +42,8 @@ class Batch:
         return Batch(self.depth.to(device), self.actions.to(device), self.distance.to(device))
 
 
-class Batches:
-    """Batches of a split by step number; steps run through all images in a new order each epoch.
+class Steps:
+    """Which images of a split are those of a step; all of them in a new order each epoch.
 
     part: (k, n) for the k-th of n equal parts of every batch: what one of n processes trains on.
     """
@@ -57,21 +58,32 @@ class Batches:
         options: BatchOptions | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        options = options or BatchOptions()
-        self.split, self.seed, self.offsets, self.options = split, seed, offsets, options
+        self.seed, self.offsets, self.options = seed, offsets, options or BatchOptions()
         self.batch_size = min(batch_size, len(split))
         self.offsets_per_image = offsets_per_image
         self.steps_per_epoch = len(split) // self.batch_size
         self.part = part_of(self.batch_size, part)
-        self._order = EpochOrder(len(split), seed)
-        rng = np.random.default_rng([seed, _NOISE])
-        # Noise of an image: a random stretch of one long table, a hundredth of the cost of drawing it.
-        table = rng.standard_normal(1 << 20, dtype=np.float32)
-        self._noise = table * np.float32(options.depth_noise_m)
+        self._count, self._epoch, self._order = len(split), -1, np.empty(0, np.int64)
 
     def images(self, step: int) -> NDArray[np.int64]:
-        """Image numbers (B,) of a step, of all parts."""
-        return self._order(step, self.batch_size)
+        """Image numbers (B,) of a step, of all parts: a function of the seed and the step."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            rng = np.random.default_rng([self.seed, _ORDER, epoch])
+            self._epoch, self._order = epoch, rng.permutation(self._count)
+        return self._order[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+class Batches(Steps):
+    """Batches of a split by step number."""
+
+    def __init__(self, split: Split, *arguments: Any, **options: Any) -> None:
+        super().__init__(split, *arguments, **options)
+        self.split = split
+        rng = np.random.default_rng([self.seed, _NOISE])
+        # Noise of an image: a random stretch of one long table, a hundredth of the cost of drawing it.
+        table = rng.standard_normal(1 << 20, dtype=np.float32)
+        self._noise = table * np.float32(self.options.depth_noise_m)
 
     def __call__(self, step: int) -> Batch:
         options = self.options
@@ -105,21 +117,6 @@ class Batches:
             dropped = rng.integers(0, every, rng.poisson(self.options.depth_dropout * every))
             dropped -= here.start * pixels
             depth.reshape(-1)[dropped[(dropped >= 0) & (dropped < depth.size)]] = 0
-
-
-class EpochOrder:
-    """Image numbers of a step: all images in a new order each epoch, a function of (seed, step)."""
-
-    def __init__(self, images: int, seed: int) -> None:
-        self.images, self.seed = images, seed
-        self._epoch, self._order = -1, np.empty(0, np.int64)
-
-    def __call__(self, step: int, batch_size: int) -> NDArray[np.int64]:
-        epoch, position = divmod(step, self.images // batch_size)
-        if epoch != self._epoch:
-            rng = np.random.default_rng([self.seed, _ORDER, epoch])
-            self._epoch, self._order = epoch, rng.permutation(self.images)
-        return self._order[position * batch_size : (position + 1) * batch_size]
 
 
 def part_of(batch_size: int, part: tuple[int, int]) -> slice:

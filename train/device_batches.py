@@ -8,6 +8,8 @@ tests compare it with its NumPy twins (train.offsets).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,8 +17,8 @@ from torch import Tensor
 
 from rt.pose import METRES_PER_RADIAN
 from sim.dataset import DEPTH_UNIT_M, Split
-from train.batches import DRAW_STREAM, Batch, EpochOrder, part_of
-from train.offsets import REACH_M, BatchOptions, Offsets, fixed_offsets
+from train.batches import DRAW_STREAM, Batch, Steps
+from train.offsets import REACH_M, fixed_offsets
 
 LABEL_ELEMENTS = 1 << 26
 """Differences between offsets and grasps held at once, of four bytes and a few copies each."""
@@ -28,27 +30,14 @@ def resident_bytes(split: Split) -> int:
     return images + split.camera.nbytes + split.grasps.nbytes + split.grasp_start.nbytes
 
 
-class DeviceBatches:
+class DeviceBatches(Steps):
     """As train.batches.Batches, on `device`: call with a step, get a Batch that is there."""
 
     def __init__(
-        self,
-        split: Split,
-        batch_size: int,
-        offsets_per_image: int,
-        seed: int,
-        offsets: Offsets = "mixed",
-        options: BatchOptions | None = None,
-        part: tuple[int, int] = (0, 1),
-        device: torch.device | str = "cpu",
+        self, split: Split, *arguments: Any, device: torch.device | str = "cpu", **options: Any
     ) -> None:
-        self.seed, self.offsets, self.options = seed, offsets, options or BatchOptions()
-        self.batch_size = min(batch_size, len(split))
-        self.offsets_per_image = offsets_per_image
-        self.steps_per_epoch = len(split) // self.batch_size
-        self.part = part_of(self.batch_size, part)
+        super().__init__(split, *arguments, **options)
         self.device = torch.device(device)
-        self._order = EpochOrder(len(split), seed)
         self._views, self._start = split.views, split.grasp_start
         # The bits of uint16: torch indexes int16 on every device.
         self.depth = torch.empty(
@@ -59,13 +48,9 @@ class DeviceBatches:
         self.camera = self._put(split.camera)
         self.grasps = self._put(split.grasps[:, [0, 1, 3]])  # x, y, yaw
         self.start = self._put(split.grasp_start)
-        if offsets == "fixed":
+        if self.offsets == "fixed":
             every = np.arange(len(split))
-            self._fixed = self._put(fixed_offsets(every, offsets_per_image, seed))
-
-    def images(self, step: int) -> NDArray[np.int64]:
-        """Image numbers (B,) of a step, of all parts: the same as of train.batches."""
-        return self._order(step, self.batch_size)
+            self._fixed = self._put(fixed_offsets(every, self.offsets_per_image, self.seed))
 
     def __call__(self, step: int) -> Batch:
         rng = self._generator(step)

@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 from rt.distance.contract import Contract, DistanceError, read_model
 from rt.distance.engine import build_engine
 from rt.distance.graph import write_model
+from rt.files import write_json
 from rt.hand import Hand
 from rt.view import View
-from sim.dataset import DatasetError, open_split, read_manifest, write_text
+from sim.dataset import DatasetError, open_split, read_manifest
 from train.checkpoint import FitError, load_checkpoint
 from train.network import DistanceNetwork, folded_weights, tiled_forward
 from train.offsets import uniform_offsets
@@ -170,7 +171,7 @@ def run(options: ExportOptions) -> int:
         os.replace(beside, out)
     finally:
         beside.unlink(missing_ok=True)
-    write_text(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+    write_json(out.with_suffix(".json"), record)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB) and {out.with_suffix('.json')}")
     if options.tensorrt:
         engine = build_engine(out, options.engines, options.precision, target=options.target)

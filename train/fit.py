@@ -15,7 +15,6 @@ of one process.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import signal
@@ -40,8 +39,9 @@ import tyro
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from rt.files import write_json
 from rt.signals import signals_caught
-from sim.dataset import DatasetError, Split, open_split, read_manifest, write_text
+from sim.dataset import DatasetError, Split, open_split, read_manifest
 from train.batches import Batch, Batches
 from train.checkpoint import (
     CHECKPOINT,
@@ -324,7 +324,7 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
     keep_freed_memory()
     dtype = fast_dtype(device) if options.precision == "auto" else getattr(torch, options.precision)
     preset = options.resolved()
-    out = options.out or Path("runs/fit") / time.strftime("%Y%m%d-%H%M%S")
+    out = options.out or Path("runs/fit") / time.strftime("%Y-%m-%d_%H-%M-%S")
     checkpoint = out / CHECKPOINT
     if checkpoint.exists() and not options.resume:
         raise FitError(f"{checkpoint} exists: --resume goes on with it, or give another --out")
@@ -384,7 +384,7 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
         "curve": state.curve,
         "validation_curve": state.validations,
     }
-    write_text(out / "fit.json", json.dumps(record, indent=1) + "\n")
+    write_json(out / "fit.json", record)
     plot_fit(out / "fit.png", record, true, predicted)
     print_report(record)
     print(f"wrote {checkpoint}, {out / 'fit.json'}, {out / 'fit.png'}")

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from rt.files import write_figure
 from train.validation import OFFSETS
 
 if TYPE_CHECKING:  # they import torch, which a validation does without
@@ -165,7 +166,7 @@ def plot_fit(
     ax.grid(which="both", alpha=0.3)
     ax.legend()
     _plot_distances(figure, axes[1:], record["validation"], true, predicted)
-    _save(figure, path)
+    write_figure(figure, path, dpi=110)
 
 
 def plot_validation(
@@ -184,7 +185,7 @@ def plot_validation(
     ax.grid(axis="x", alpha=0.3)
     ax.legend()
     _plot_distances(figure, axes[1:], v, true, predicted)
-    _save(figure, path)
+    write_figure(figure, path, dpi=110)
 
 
 def _plot_distances(
@@ -210,10 +211,3 @@ def _plot_distances(
             title=f"{title}: {1e3 * v[kind]['mean_absolute_error_m']:.1f} mm",
             aspect="equal",
         )
-
-
-def _save(figure: Figure, path: Path) -> None:
-    beside = path.with_name(f".{path.stem}.partial.png")
-    figure.savefig(beside, dpi=110)
-    plt.close(figure)
-    beside.replace(path)

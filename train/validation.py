@@ -7,10 +7,8 @@ anew of test objects. The errors, by true distance and by category, are for offs
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,12 +18,13 @@ from typing import Any
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rt.distance import DistanceError, open_model
+from rt.files import output_folder, write_json
 from rt.hand import Hand
+from rt.progress import progress
 from rt.view import View
-from sim.dataset import DatasetError, Split, open_split, read_manifest, write_text
+from sim.dataset import DatasetError, Split, open_split, read_manifest
 from sim.generate import Config, generate
 from sim.sensor import SensorError
 from train.offsets import NEAR_M, REACH_M, near_offsets, nearest_grasp, uniform_offsets
@@ -253,11 +252,9 @@ def validate(options: ValidationOptions) -> tuple[dict[str, Any], Floats, Floats
 
     def predict(depth: Floats, actions: Floats) -> Floats:
         result = np.empty(actions.shape[:2], np.float32)
-        bar = tqdm(total=len(depth), unit="view", disable=not sys.stderr.isatty())
-        with bar:
-            for view, asked, answer in zip(depth, actions, result, strict=True):
-                model(view, asked, out=answer)
-                bar.update()
+        rows = zip(progress(depth, unit="view", title="asked"), actions, result, strict=True)
+        for view, asked, answer in rows:
+            model(view, asked, out=answer)
         return result
 
     with tempfile.TemporaryDirectory(prefix="validation-") as temporary:
@@ -294,10 +291,9 @@ def validate(options: ValidationOptions) -> tuple[dict[str, Any], Floats, Floats
 def run(options: ValidationOptions) -> int:
     from train.report import plot_validation, print_validation
 
-    out = options.out or Path("runs/validation") / time.strftime("%Y%m%d-%H%M%S")
     record, true, predicted = validate(options)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "validation.json", json.dumps(record, indent=1) + "\n")
+    out = output_folder("validation", options.out)
+    write_json(out / "validation.json", record)
     plot_validation(out / "validation.png", record["validation"], true, predicted)
     print_validation(record["validation"])
     print(f"wrote {out / 'validation.json'} and {out / 'validation.png'}")

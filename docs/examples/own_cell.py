@@ -18,8 +18,9 @@ from own_gripper import OwnGripper
 from scipy.spatial.transform import Rotation
 
 from rt.distance import open_model
+from rt.files import output_folder
 from rt.pose import inverse
-from rt.report import output_folder, write
+from rt.report import write
 from rt.robot import Cell
 from rt.servo import Config, run
 from sim.twin import open_cell as open_twin
@@ -73,5 +74,5 @@ if __name__ == "__main__":
         fast=True, candidates=256
     )  # fast: the twin need not wait; with hardware leave it out
     report = run(config, own_cell(open_twin()), open_model(backend="provider"), candidates=256)
-    write(report, output_folder(config.out))
+    write(report, output_folder("servo", config.out))
     sys.exit(report.exit_code)

@@ -20,6 +20,7 @@ import onnx
 
 from rt.distance.contract import DistanceError, read_model
 from rt.distance.graph import factored_graph
+from rt.files import whole
 
 PRECISIONS = ("fp32", "tf32", "fp16")
 """tf32 rounds the factors of the matrix products to 10 bits of mantissa, fp16 also the storage of the
@@ -109,9 +110,8 @@ def write_engine(key: EngineKey, plan: bytes, folder: Path | None = None) -> Pat
         (path, plan),
         (path.with_suffix(".json"), json.dumps(record, indent=1).encode() + b"\n"),
     ):
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        beside.write_bytes(data)
-        os.replace(beside, target)
+        with whole(target) as beside:
+            beside.write_bytes(data)
     return path
 
 

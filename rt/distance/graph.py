@@ -8,7 +8,6 @@ image, the tiled one once per action; their outputs are equal up to rounding.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from rt.distance.contract import (
     Weights,
     hash_weights,
 )
+from rt.files import whole
 
 OPSET, IR_VERSION = 17, 8
 """Read by ONNX Runtime from 1.12, TensorRT from 8.6 and TensorRT-RTX."""
@@ -91,12 +91,8 @@ def write_model(path: str | Path, contract: Contract, weights: Weights) -> Contr
     model = factored_graph(contract, weights)
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole(path) as beside:
         onnx.save(model, beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
     return contract
 
 

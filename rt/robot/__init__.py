@@ -48,7 +48,11 @@ class RobotState:
 
 
 class Robot(AbstractContextManager["Robot"], Protocol):
-    """An arm that follows a streamed target. Leaving the context stops it."""
+    """An arm that follows a streamed target. Leaving the context stops it.
+
+    One that is known to rt.robot.kinematics may also have `arm_model`, and `T_robot_base` (4, 4) if what it
+    calls base is not the arm's own: its joints are then looked at before anything moves (rt.reach).
+    """
 
     def now_ns(self) -> int:
         """The clock that stamps this robot's and its camera's data: time.monotonic_ns on real

@@ -13,6 +13,7 @@ wrong_tcp, wrong_device, too_old, no_library, no_watchdog, connection_failed. No
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,13 +26,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rt.pose import inverse
 from rt.robot import RobotState
+from rt.robot.kinematics import ArmModel, recognise
 from rt.robot.shared import STOP, TARGET, attach, create
 from rt.robot.ur_link import UrError
-from rt.robot.ur_stream import Setup
+from rt.robot.ur_stream import ENDS_WITHIN_S, OPENS_WITHIN_S, STUCK_S, Setup
 
 Array = NDArray[np.float64]
-_OPENS_WITHIN_S, _CLOSES_WITHIN_S = 30.0, 4.0
+_CLOSES_WITHIN_S = STUCK_S + ENDS_WITHIN_S + 0.5
 
 
 class UR:
@@ -51,24 +54,35 @@ class UR:
             start_new_session=True,  # a Ctrl-C is the loop's to handle
         )
         self.about: dict[str, Any] = {}
-        """version, polyscope, tcp: what the controller told."""
+        """version, polyscope, model, tcp: what the controller told; arm: the model as recognised."""
+        self.arm_model: ArmModel | None = None
+        """None: none whose flange is where the controller has it."""
         try:
             self._wait_until_open()
+            self._recognise()
         except BaseException:
             self.close()
             raise
 
     def _wait_until_open(self) -> None:
-        deadline = time.monotonic() + _OPENS_WITHIN_S
+        deadline = time.monotonic() + OPENS_WITHIN_S
         while self._state.here["stamp_ns"] == 0:
             self._raise_fault()
             if time.monotonic() > deadline:
                 raise UrError(
                     "connection_failed",
-                    f"{self.setup.host} was not ready within {_OPENS_WITHIN_S:g} s; try again",
+                    f"{self.setup.host} was not ready within {OPENS_WITHIN_S:g} s; try again",
                 )
             time.sleep(0.002)
         self.about = json.loads(self._read()["message"])
+
+    def _recognise(self) -> None:
+        state = self.state()
+        assert state.q is not None
+        T_base_flange = state.T_base_hand @ inverse(self.setup.T_flange_hand)
+        self.arm_model, off_m = recognise(self.about.get("model", ""), state.q, T_base_flange)
+        self.about["arm"] = self.arm_model.name if self.arm_model else "unknown"
+        self.about["arm_off_mm"] = round(off_m * 1e3, 3)
 
     def _raise_fault(self) -> None:
         # looked at first: a process that leaves a fault has written it before it ends
@@ -82,6 +96,12 @@ class UR:
                 )
             raise UrError(record["fault"].decode(), record["message"].decode(errors="replace"))
         if ended is not None:
+            if ended == -signal.SIGALRM:
+                raise UrError(
+                    "stream_stalled",
+                    f"the streaming process hung for more than {STUCK_S:g} s and was ended; the "
+                    "controller's watchdog has stopped the arm",
+                )
             if ended < 0:  # a signal: ur-rtde may crash when its connection breaks
                 raise UrError(
                     "connection_lost",
@@ -203,9 +223,9 @@ def open_robot(
 
     rate_hz: how often `move` will be called. T_flange_hand: (4, 4). The limits hold for the set-point
     of the hand; speed_scale (0 to 1] scales speed, turn, acceleration and jerk. A target older than
-    max_target_age_s ends in a smooth stop. watchdog_hz: the controller stops its program if it hears
-    nothing for 1 / watchdog_hz. max_silence_s: the arm counts as frozen when its packets' time stands
-    still for longer. max_tcp_error_m: how far the controller's tool centre point may lie from the
+    max_target_age_s ends in a stop, as fast as `stop`'s. watchdog_hz: the controller stops its program if
+    it hears nothing for 1 / watchdog_hz. max_silence_s: the arm counts as frozen when its packets' time
+    stands still for longer. max_tcp_error_m: how far the controller's tool centre point may lie from the
     hand's origin (None: anywhere; commands are computed for whichever is set). program_at_once: start
     the control program now; else with the first `move`, and until then the arm can be guided by hand.
 

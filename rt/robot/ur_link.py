@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.robot import RobotError
+from rt.robot.kinematics import model_name
 
 Array = NDArray[np.float64]
 
@@ -208,7 +209,7 @@ def _not_remote(host: str) -> str:
 
 
 def _ask_dashboard(host: str, timeout_s: float) -> dict[str, Any]:
-    """Version, and remote control where the controller knows it (PolyScope 5.6 and later)."""
+    """Version, model, and remote control where the controller knows it (PolyScope 5.6 and later)."""
     try:
         with (
             socket.create_connection((host, 29999), timeout_s) as sock,
@@ -227,6 +228,7 @@ def _ask_dashboard(host: str, timeout_s: float) -> dict[str, Any]:
                 raise UrError("wrong_device", f"{host} does not tell its version, but {text!r}")
             version = tuple(int(v) for v in found.groups())
             remote = ask("is in remote control") if version >= (5, 6, 0) else "true"
+            model = model_name(ask("get robot model"), version[0])  # not known to all versions
     except OSError as error:
         raise UrError(
             "unreachable", f"the dashboard of {host} does not answer ({error})"
@@ -235,7 +237,7 @@ def _ask_dashboard(host: str, timeout_s: float) -> dict[str, Any]:
         raise UrError("too_old", f"{host} has PolyScope {text}; 3.3 or later is needed")
     if remote.lower() != "true":
         raise UrError("not_remote", _not_remote(host))
-    return {"version": version, "polyscope": text}
+    return {"version": version, "polyscope": text, "model": model}
 
 
 def _first_packet(receive: Any, host: str, timeout_s: float = 2.0) -> Packet:

@@ -20,9 +20,11 @@ left in the shared memory). Nothing is ever resumed, unlocked, or connected agai
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -64,6 +66,11 @@ HORIZON_PERIODS = 2.0
 RESTED_S = 0.15
 """After the set-point has come to rest the arm needs its lag; then servoing ends."""
 _AWAKE_S = 0.01
+OPENS_WITHIN_S = 30.0
+STUCK_S, STARTS_WITHIN_S, ENDS_WITHIN_S = 1.0, 8.0, 2.5
+"""Longest that one period, the start of the program in the middle of a run, and the end may take; what hangs
+for longer is ended by the kernel (the controller has stopped the arm by its watchdog long before)."""
+_PR_SET_PDEATHSIG = 1
 NAMED_S = 0.01
 """A stopped program waits this long for a safety status that explains it."""
 
@@ -104,7 +111,11 @@ class Stream:
 
     def __init__(self, setup: Setup, state: Block, command: Block, over: threading.Event) -> None:
         self.setup, self.state, self.command, self.over = setup, state, command, over
+        die_with_the_loop(True)
+        give_up_in(OPENS_WITHIN_S)
         self.link: Link = connect(setup.host)
+        die_with_the_loop(False)
+        give_up_in(STARTS_WITHIN_S)
         self.receive, self.control = self.link.receive, self.link.control
         self.clock_map = ClockMap()
         self.packet: Packet = read_packet(self.receive)
@@ -246,8 +257,7 @@ class Stream:
                 self._take(command, now_s)
         age_s = (now_ns - self.target_ns) * 1e-9
         if self.follower and not self.expired and age_s > self.setup.max_target_age_s:
-            self.follower.stop(now_s)
-            self.expired = True
+            self.halt(now_s)
 
     def _take(self, command: Any, now_s: float) -> None:
         """A command that is whole: a target for the set-point, or to stop it."""
@@ -344,6 +354,25 @@ def privileges() -> None:
     gc.disable()
 
 
+def give_up_in(seconds: float) -> None:
+    """This process is ended by the kernel if it does not say so again (0: never).
+
+    By a signal whose default action is to end it: no handler, no thread and no interpreter lock is
+    needed, so it also ends one that hangs inside ur-rtde, be it with the lock in its hand.
+    """
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def die_with_the_loop(yes: bool) -> None:
+    """Whether the kernel kills this process at once with the thread that started it, which waits meanwhile.
+    Only while no program runs: later an end is to be a stop, and `give_up_in` bounds it."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL) if yes else 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if yes and select.select([0], [], [], 0)[0]:  # it had gone before
+        raise UrError("driver_failed", "the loop has ended while its arm was opened")
+
+
 def until_told(over: threading.Event) -> None:
     """Waits for the end of the pipe that the loop's process holds."""
     while os.read(0, 1):
@@ -355,6 +384,8 @@ def run(setup: Setup, state: Block, command: Block) -> None:
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the loop decides, and closes the pipe
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM, signal.SIGTERM})
     threading.Thread(target=until_told, args=(over,), daemon=True).start()
     stream = Stream(setup, state, command, over)
     if setup.realtime:
@@ -363,10 +394,14 @@ def run(setup: Setup, state: Block, command: Block) -> None:
     clock = Clock(stream.link.rate_hz)
     try:
         while not over.is_set():
+            give_up_in(STUCK_S if not stream.starting_until_ns else STARTS_WITHIN_S)
             clock.wait()
             stream.tick()
+        give_up_in(ENDS_WITHIN_S)
         stream.finish()
     except UrError as fault:
+        if not over.is_set():
+            give_up_in(ENDS_WITHIN_S)
         leave(state, fault)
         if fault.name == "frozen":
             stream.coast()

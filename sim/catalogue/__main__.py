@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,9 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
-from sim.dataset import write_text
+from rt.files import output_folder, write_figure, write_json
+from rt.progress import progress
 from sim.objects import Object, ObjectError, object_set
 from sim.render import Renderer
 from sim.scene import assemble
@@ -108,7 +106,7 @@ def sheet(rows: Sequence[Sequence[tuple[Object, str]]], config: Config, path: Pa
     texts: list[tuple[float, float, str, dict[str, Any]]] = []
     y, above = 0, None
     total = sum(len(row) for row in rows)
-    with tqdm(total=total, unit="object", desc="drawing", disable=None) as progress:
+    with progress(total=total, unit="object", title="drawing") as bar:
         for row, line in lines:
             if row is not above:
                 # Half of the largest diagonal: nothing is cut off, and sizes compare.
@@ -123,7 +121,7 @@ def sheet(rows: Sequence[Sequence[tuple[Object, str]]], config: Config, path: Pa
                 colour = "#b35a00" if split == "test" else "#555555"
                 place = (k + 0.5) * tile, y + tile + 9
                 texts.append((*place, name, {"size": 6, "ha": "center", "color": colour}))
-                progress.update()
+                bar.update()
             y += tile + label
     dpi = 100
     figure = plt.figure(figsize=(columns * tile / dpi, height / dpi), dpi=dpi)
@@ -132,8 +130,7 @@ def sheet(rows: Sequence[Sequence[tuple[Object, str]]], config: Config, path: Pa
     axes.axis("off")
     for x, at, text, style in texts:
         axes.text(x, at, text, va="baseline", **style)
-    figure.savefig(path, dpi=dpi)
-    plt.close(figure)
+    write_figure(figure, path)
 
 
 def describe(thing: Object, split: str) -> dict[str, Any]:
@@ -182,21 +179,20 @@ def run(config: Config) -> Path:
     for file, reason in objects.skipped:
         print(f"skipped {file}: {reason}", file=sys.stderr)
     by_category: dict[str, list[tuple[Object, str]]] = {}
-    for name in tqdm(objects.names, unit="object", desc="building", disable=None):
+    for name in progress(objects.names, unit="object", title="building"):
         if not config.category or objects.category(name) in config.category:
             thing = objects.get(name)
             split = "test" if name in test else "train"
             by_category.setdefault(thing.category, []).append((thing, split))
     rows = [by_category[c] for c in sorted(by_category)]
-    out = config.out or Path("runs/catalogue") / time.strftime("%Y%m%d-%H%M%S")
-    out.mkdir(parents=True, exist_ok=True)
+    out = output_folder("catalogue", config.out)
     sheet(rows, config, out / "catalogue.png")
     entries = {
         "fingerprint": objects.fingerprint(),
         "objects": [describe(*entry) for row in rows for entry in row],
         "skipped": [{"file": file, "reason": reason} for file, reason in objects.skipped],
     }
-    write_text(out / "catalogue.json", json.dumps(entries, indent=1) + "\n")
+    write_json(out / "catalogue.json", entries)
     Console().print(report(rows))
     return out
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ import tyro
 from rt.robot.emulator.channel import COMMANDS, CONTROL_PORT, Channel
 from rt.robot.emulator.controller import MODELS, Controller
 from rt.robot.emulator.wire import Server
+from rt.robot.kinematics import ARMS
 from rt.robot.rotation_vector import transform
 
 Pose = tuple[float, float, float, float, float, float]
@@ -36,7 +37,9 @@ class Config:
     address: str = "127.0.0.2"
     """Where to listen."""
     model: Literal["e", "cb3"] = "e"
-    """e: 500 Hz, PolyScope 5.11; cb3: 125 Hz, PolyScope 3.15."""
+    """e: 500 Hz, PolyScope 5.11, a UR5e; cb3: 125 Hz, PolyScope 3.15, a UR5."""
+    arm: str = ""
+    """Another arm on that controller: UR3, UR5, UR10, UR3e, UR5e, UR10e, UR16e, UR20, UR30."""
     control_port: int = CONTROL_PORT
     """Port of the control channel."""
     gripper: bool = False
@@ -70,6 +73,10 @@ def privileges() -> None:
 
 def serve(config: Config) -> None:
     model = MODELS[config.model]
+    if config.arm:
+        if config.arm not in ARMS:
+            raise ValueError(f"no arm {config.arm!r}; known are: {', '.join(ARMS)}")
+        model = replace(model, arm=ARMS[config.arm])
     start = None if config.start is None else np.array(config.start)
     controller = Controller(
         model,

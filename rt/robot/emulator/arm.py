@@ -1,7 +1,7 @@
-"""The emulated arm: the kinematics of a UR5e, and joints that follow a command through a lag.
+"""The emulated arm: joints of a model of rt.robot.kinematics that follow a command through a lag.
 
 The state is the six joints and their speeds; the tool's pose comes from them by the maker's nominal
-Denavit-Hartenberg parameters, and cartesian commands reach them through the Jacobian, so joints and
+parameters, and cartesian commands reach them through the Jacobian, so joints and
 pose always agree. Tracking: a command acts `delay_s` after it came; servoing aims at a speed of
 error / lookahead, which the arm takes on through a first-order lag of SPEED_LAG_S and below its
 acceleration limits. At a lookahead of 0.03 s an arm in even motion is delay + 30 ms behind: with the
@@ -19,71 +19,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.robot.rotation_vector import difference, pose_vector, rotation
+from rt.robot.kinematics import ArmModel, joints_at, solve, tool
+from rt.robot.rotation_vector import difference, rotation
 
 Array = NDArray[np.float64]
-
-# Universal Robots' nominal parameters of the UR5e.
-A_M = (0.0, -0.425, -0.3922, 0.0, 0.0, 0.0)
-D_M = (0.1625, 0.0, 0.0, 0.1333, 0.0997, 0.0996)
-ALPHA = (math.pi / 2, 0.0, 0.0, math.pi / 2, -math.pi / 2, 0.0)
 
 HOME_Q = (0.0, -1.5708, -1.5708, -1.5708, 1.5708, 0.0)
 """Elbow up, the tool looks straight down."""
 SPEED_LAG_S = 0.004
-MAX_JOINT_SPEED = math.pi
-"""rad/s, all joints of a UR5e."""
-
-
-def forward(q: Array) -> tuple[Array, Array, Array]:
-    """Flange pose T_base_flange (4, 4), and each joint's axis (6, 3) and origin (6, 3) in base."""
-    T = np.eye(4)
-    axes, origins = np.empty((6, 3)), np.empty((6, 3))
-    for k, angle in enumerate(q.tolist()):
-        axes[k], origins[k] = T[:3, 2], T[:3, 3]
-        c, s = math.cos(angle), math.sin(angle)
-        ca, sa, a, d = math.cos(ALPHA[k]), math.sin(ALPHA[k]), A_M[k], D_M[k]
-        T = T @ np.array(
-            [
-                [c, -s * ca, s * sa, a * c],
-                [s, c * ca, -c * sa, a * s],
-                [0.0, sa, ca, d],
-                [0.0, 0.0, 0.0, 1.0],
-            ]
-        )
-    return T, axes, origins
-
-
-def tool(q: Array, T_flange_tcp: Array) -> tuple[Array, Array]:
-    """T_base_tcp (4, 4) and the Jacobian (6, 6): joint speeds to linear and angular velocity in base."""
-    T_base_flange, axes, origins = forward(q)
-    T = T_base_flange @ T_flange_tcp
-    arm = T[:3, 3] - origins
-    J = np.empty((6, 6))
-    # axis x arm, written out: np.cross costs ten times as much
-    J[0] = axes[:, 1] * arm[:, 2] - axes[:, 2] * arm[:, 1]
-    J[1] = axes[:, 2] * arm[:, 0] - axes[:, 0] * arm[:, 2]
-    J[2] = axes[:, 0] * arm[:, 1] - axes[:, 1] * arm[:, 0]
-    J[3:] = axes.T
-    return T, J
-
-
-def solve(J: Array, twist: Array) -> Array:
-    """Joint speeds for a twist; damped, so that a singular arm is slow and not wild."""
-    return np.asarray(np.linalg.solve(J.T @ J + 1e-8 * np.eye(6), J.T @ twist))
-
-
-def joints_at(T_base_tcp: Array, T_flange_tcp: Array, near: Array) -> Array:
-    """Joints (6,) that hold the tool there, by Newton's method from `near`; raises ValueError."""
-    q = near.copy()
-    for _ in range(200):
-        T, J = tool(q, T_flange_tcp)
-        error = difference(T, T_base_tcp)
-        if np.abs(error).max() < 1e-10:
-            return q
-        step = solve(J, error)
-        q = q + step * min(1.0, 0.3 / max(np.abs(step).max(), 1e-12))
-    raise ValueError(f"no joints found for the pose {pose_vector(T_base_tcp).round(4).tolist()}")
 
 
 @dataclass(frozen=True)
@@ -103,8 +46,15 @@ class Arm:
     """Joints and their speeds; `step` moves them by one tick."""
 
     def __init__(
-        self, q: Array, T_flange_tcp: Array, delay_ticks: int, acceleration_m_s2: float, dt_s: float
+        self,
+        model: ArmModel,
+        q: Array,
+        T_flange_tcp: Array,
+        delay_ticks: int,
+        acceleration_m_s2: float,
+        dt_s: float,
     ) -> None:
+        self.model, self.fastest = model, np.radians(model.max_speed_deg_s)
         self.q, self.qd, self.dt = q.copy(), np.zeros(6), dt_s
         self.limit = np.array([acceleration_m_s2] * 3 + [5 * acceleration_m_s2] * 3)
         """Greatest acceleration in each direction, m/s^2 and rad/s^2."""
@@ -117,7 +67,7 @@ class Arm:
 
     def set_tcp(self, T_flange_tcp: Array) -> None:
         self.T_flange_tcp = T_flange_tcp
-        self.T, self.J = tool(self.q, T_flange_tcp)
+        self.T, self.J = tool(self.model, self.q, T_flange_tcp)
 
     @property
     def twist(self) -> Array:
@@ -144,12 +94,12 @@ class Arm:
             twist = self.twist
             twist = twist + _lagged(wanted - twist, most * dt, dt)
             self.qd = solve(self.J, twist)
-        fastest = float(np.abs(self.qd).max())
-        if fastest > MAX_JOINT_SPEED:
-            self.qd = self.qd * (MAX_JOINT_SPEED / fastest)
+        fastest = float((np.abs(self.qd) / self.fastest).max())
+        if fastest > 1:
+            self.qd = self.qd / fastest
         if fastest > 0:
             self.q = self.q + self.qd * dt
-            self.T, self.J = tool(self.q, self.T_flange_tcp)
+            self.T, self.J = tool(self.model, self.q, self.T_flange_tcp)
 
     def _slower(self, m: Motion) -> float:
         """What remains of the joints' speeds after a tick of slowing down along the path."""
@@ -200,7 +150,7 @@ def _towards(distance: float, m: Motion) -> float:
     return min(m.speed, math.sqrt(2 * 0.5 * m.acceleration * distance), distance / 0.02) / distance
 
 
-def home(T_flange_tcp: Array, pose: Array | None) -> Array:
+def home(model: ArmModel, T_flange_tcp: Array, pose: Array | None) -> Array:
     """Joints at the start: HOME_Q, or those that hold the tool at a pose (6,)."""
     q = np.array(HOME_Q)
     if pose is None:
@@ -208,6 +158,6 @@ def home(T_flange_tcp: Array, pose: Array | None) -> Array:
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = rotation(pose[3:]), pose[:3]
     # turn the base towards the pose first: Newton's method does not like to go round the column
-    here, _ = tool(q, T_flange_tcp)
+    here, _ = tool(model, q, T_flange_tcp)
     q[0] += math.atan2(T[1, 3], T[0, 3]) - math.atan2(here[1, 3], here[0, 3])
-    return joints_at(T, T_flange_tcp, q)
+    return joints_at(model, T, T_flange_tcp, q)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rt.robot.emulator.controller import NORMAL, Controller
 from rt.robot.emulator.wire import Server
@@ -42,6 +43,7 @@ COMMANDS = {
     "stiffness N_PER_M": "of the table",
     "push FX FY FZ [TX TY TZ]": "a force on the tool, in base [N, Nm]",
     "place X Y Z RX RY RZ": "puts the tool there at once (only while no program runs)",
+    "joints Q1 Q2 Q3 Q4 Q5 Q6": "puts the joints there [rad] at once (only while no program runs)",
     "gripper TEXT": "what the gripper's server asks for as its fault; empty for none",
     "quit": "ends the emulator",
 }
@@ -135,6 +137,8 @@ class Channel:
             c.external = np.array(force + [0.0] * (6 - len(force)))
         elif name == "place":
             self.place([float(a) for a in arguments])
+        elif name == "joints":
+            self.put(np.array([float(a) for a in arguments]))
         elif name == "gripper":
             c.note(f"gripper {' '.join(arguments)}")
             self.gripper_fault = " ".join(arguments)
@@ -163,9 +167,15 @@ class Channel:
         from rt.robot.emulator.arm import home
 
         c = self.controller
-        if c.runtime == 2:
-            raise ValueError("a program runs; stop it first")
-        c.arm.q, c.arm.qd = home(c.arm.T_flange_tcp, np.array(pose)), np.zeros(6)
-        c.arm.set_tcp(c.arm.T_flange_tcp)
+        self.put(home(c.model.arm, c.arm.T_flange_tcp, np.array(pose)))
         if not np.allclose(c.arm.T, transform(pose), atol=1e-6):
             raise ValueError("the arm does not reach that pose")
+
+    def put(self, q: NDArray[np.float64]) -> None:
+        c = self.controller
+        if c.runtime == 2:
+            raise ValueError("a program runs; stop it first")
+        if q.shape != (6,):
+            raise ValueError(f"{q.size} joints, not 6")
+        c.arm.q, c.arm.qd = q, np.zeros(6)
+        c.arm.set_tcp(c.arm.T_flange_tcp)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.robot.emulator.arm import Arm, Motion, forward, home
+from rt.robot.emulator.arm import Arm, Motion, home
+from rt.robot.kinematics import ARMS, ArmModel, joint_frames
 from rt.robot.rotation_vector import pose_vector, transform
 
 Array = NDArray[np.float64]
@@ -37,9 +38,13 @@ class Model:
 
     rate_hz: int
     version: tuple[int, int, int, int]
+    arm: ArmModel
 
 
-MODELS = {"e": Model(500, (5, 11, 0, 108249)), "cb3": Model(125, (3, 15, 0, 106331))}
+MODELS = {
+    "e": Model(500, (5, 11, 0, 108249), ARMS["UR5e"]),
+    "cb3": Model(125, (3, 15, 0, 106331), ARMS["UR5"]),
+}
 
 
 class Controller:
@@ -56,7 +61,8 @@ class Controller:
     ) -> None:
         self.model, self.dt = model, 1 / model.rate_hz
         self.arm = Arm(
-            home(T_flange_tcp, start),
+            model.arm,
+            home(model.arm, T_flange_tcp, start),
             T_flange_tcp,
             round(delay_s / self.dt),
             acceleration_m_s2,
@@ -268,7 +274,7 @@ class Controller:
         return int(self.powered) | int(self.runtime == PLAYING) << 1
 
     def flange(self) -> Array:
-        return forward(self.arm.q)[0]
+        return np.asarray(joint_frames(self.model.arm, self.arm.q)[6])
 
     def motion_log(self, seconds: float) -> Array:
         """The last rows (N, 13) of the log, oldest first."""

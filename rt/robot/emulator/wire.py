@@ -168,7 +168,7 @@ class Dashboard(Line):
         answers = {
             "polyscopeversion": f"URSoftware {version}.{c.model.version[3]} (emulated)",
             "get serial number": "20201234567",
-            "get robot model": "UR5",
+            "get robot model": c.model.arm.name.removesuffix("e"),  # as there
             "is in remote control": str(c.remote).lower(),
             "robotmode": f"Robotmode: {'RUNNING' if c.powered else 'POWER_OFF'}",
             "safetymode": f"Safetymode: {safety}",
