@@ -71,7 +71,7 @@ class Display:
         self._field = FieldSource(header)
         self._veil: tuple[Image.Image, str] | None = None
         """The last field as a picture, and what is said of it."""
-        self.scene = Scene(server, self._hand, float(config.get("ratio", RATIO)))
+        self.scene = Scene(server, self._hand, float(config.get("ratio", RATIO)), header)
         stages = [str(s) for s in header.get("stages", ())]
         self._history = panel.History(stages)
         self._lamps = panel.Lamps(panel.guard_rows(header))

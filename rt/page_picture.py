@@ -38,8 +38,9 @@ def _veil_colours() -> bytes:
     darker than what they lie on, field and view."""
     opacity = np.linspace(158, 82, 128)[:, None] / 256
     covers = 1 - 0.75 * (1 - opacity)
-    field = np.hstack([COLOURS[::2], opacity * 255])
-    contour = np.hstack([COLOURS[::2] * 0.75 * opacity / covers, covers * 255])
+    colours = COLOURS[np.linspace(0, 255, 128).astype(int)]
+    field = np.hstack([colours, opacity * 255])
+    contour = np.hstack([colours * 0.75 * opacity / covers, covers * 255])
     return np.round([field, contour]).astype(np.uint8).tobytes()
 
 

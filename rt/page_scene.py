@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from scipy.spatial.transform import Rotation
 
 from rt.controller import RATIO
 from rt.hand import Hand
+from rt.page_arm import Arm, mounting
 from rt.pose import top_down
 from rt.robot import PoseHistory, RobotState
 from rt.view import END_HEIGHT_M, VIEW, View
 
 _STEEL, _PADS, _GOAL = (104, 116, 132), (82, 90, 102), (24, 168, 84)
+_FLANGE = (150, 158, 168)
 _WAY, _TRAIL, _VIEW_EDGE = (38, 103, 201), (150, 158, 168), (255, 149, 0)
 _PALM_HEIGHT_M, _FLANGE_M = 0.055, 0.05
 """Not in the hand file, and drawn only: how far palm and flange reach behind the fingers."""
@@ -44,8 +47,17 @@ _COLOURS: NDArray[np.uint8] = np.stack(
 class Scene:
     """What is drawn, and the little memory that it needs. `show` takes a record of rt.cycle.CYCLE."""
 
-    def __init__(self, server: viser.ViserServer, hand: Hand, ratio: float = RATIO) -> None:
+    def __init__(
+        self,
+        server: viser.ViserServer,
+        hand: Hand,
+        ratio: float = RATIO,
+        header: Mapping[str, Any] | None = None,
+    ) -> None:
+        """header: the flight's, which may tell of an arm."""
         self._server, self._hand, self._ratio = server, hand, ratio
+        self._header, self._armless = header or {}, False
+        self._arm: Arm | None = None
         self._history = PoseHistory()
         self._trail: deque[NDArray[np.float64]] = deque(maxlen=_TRAIL_LENGTH)
         self._descent_m, self._frame, self._command_z = 0.0, -1, np.nan
@@ -73,6 +85,7 @@ class Scene:
         )
         self._here = scene.add_frame("/hand", axes_length=0.03, axes_radius=0.0012)
         self._fingers = _hand_boxes(scene, "/hand", hand, None)
+        self._flange = _flange_box(scene, hand)
         self._goal = scene.add_frame("/goal", show_axes=False, visible=False)
         _hand_boxes(scene, "/goal", hand, 0.28)
         self._view = scene.add_frame("/view", show_axes=False, visible=False)
@@ -117,6 +130,7 @@ class Scene:
         if np.isfinite(T).all():
             _place(self._here, T)
             self._aim(T)
+            self._show_arm(np.array(record["q"]), T)
         opening = float(record["gripper_m"])
         for side, finger in zip((-1, 1), self._fingers, strict=True):
             wide = opening if np.isfinite(opening) else self._hand.opening_m
@@ -132,6 +146,17 @@ class Scene:
         if not self._turn or everything:
             self._past.points = _segments(np.array(self._trail))
         self._show_view(record, T, everything)
+
+    def _show_arm(self, q: NDArray[np.float64], T: NDArray[np.float64]) -> None:
+        if self._arm is None and not self._armless and np.isfinite(q).all():
+            mounted = mounting(self._header, q, T)
+            self._armless = mounted is None
+            if mounted is not None:
+                self._arm = Arm(self._server.scene, mounted)
+                self._arm.tool(self._server.scene, self._hand.finger_length_m + _PALM_HEIGHT_M)
+                self._flange.visible = False
+        if self._arm is not None:
+            self._arm.show(q)
 
     def _show_view(self, record: Any, T: NDArray[np.float64], at_once: bool) -> None:
         number, now = int(record["frame"]), time.monotonic()
@@ -218,22 +243,25 @@ def _pyramid(far_m: float, view: View = VIEW) -> NDArray[np.float32]:
 def _hand_boxes(
     scene: viser.SceneApi, parent: str, hand: Hand, opacity: float | None
 ) -> list[viser.BoxHandle]:
-    """Palm, flange and both fingers, open; returns the fingers."""
+    """Palm and both fingers, open; returns the fingers."""
     ghost = opacity is not None
     back = -hand.finger_length_m - _PALM_HEIGHT_M / 2
     steel, pads = (_GOAL, _GOAL) if ghost else (_STEEL, _PADS)
     size = (hand.palm_length_m, hand.palm_width_m, _PALM_HEIGHT_M)
     scene.add_box(f"{parent}/palm", steel, size, position=(0, 0, back), opacity=opacity)
-    if not ghost:
-        back -= (_PALM_HEIGHT_M + _FLANGE_M) / 2
-        size = (hand.palm_width_m, hand.palm_width_m, _FLANGE_M)
-        scene.add_box(f"{parent}/flange", (150, 158, 168), size, position=(0, 0, back))
     size = (hand.finger_thickness_m, hand.finger_width_m, hand.finger_length_m)
     x, z = (hand.opening_m + hand.finger_thickness_m) / 2, -hand.finger_length_m / 2
     return [
         scene.add_box(f"{parent}/finger{k}", pads, size, position=(s * x, 0, z), opacity=opacity)
         for k, s in enumerate((-1, 1))
     ]
+
+
+def _flange_box(scene: viser.SceneApi, hand: Hand) -> viser.BoxHandle:
+    """What a hand without an arm hangs on."""
+    back = -hand.finger_length_m - _PALM_HEIGHT_M - _FLANGE_M / 2
+    size = (hand.palm_width_m, hand.palm_width_m, _FLANGE_M)
+    return scene.add_box("/hand/flange", _FLANGE, size, position=(0, 0, back))
 
 
 def _line(
