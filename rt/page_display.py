@@ -84,7 +84,8 @@ class Display:
         left = gui.add_panel()
         shown = [k for k, name in enumerate(stages) if name != "world"]
         with left.add_tab("Strip charts"):
-            self._charts = panel.Charts(gui, stages or ["-"], shown or [0])
+            true = (header.get("cell") or {}).get("name") == "twin"
+            self._charts = panel.Charts(gui, stages or ["-"], shown or [0], true)
             self._guard = gui.add_html("")
         left.dock_left()
         left.set_width(400)

@@ -137,34 +137,46 @@ class History:
 class Charts:
     """Strip charts of distance, stage times and slack; one is renewed at each call of `show`."""
 
-    def __init__(self, gui: viser.GuiApi, stages: Sequence[str], shown: Sequence[int]) -> None:
-        """shown: indices of the stages to draw."""
-        self._shown, self._turn = list(shown), 0
+    def __init__(
+        self, gui: viser.GuiApi, stages: Sequence[str], shown: Sequence[int], true: bool = True
+    ) -> None:
+        """shown: indices of the stages to draw; true: whether the true distance can be known."""
+        self._shown, self._true, self._turn = list(shown), true, 0
         nothing = np.zeros(2)
         names = [stages[k] for k in shown]
+        distances = ("predicted", "chosen", "true")[: 3 if true else 2]
         self._handles = [
-            _chart(
-                gui,
-                "distance to the nearest grasp [mm]",
-                nothing,
-                ("predicted", "chosen", "true"),
-                0,
-            ),
+            _chart(gui, "distance to the nearest grasp [mm]", nothing, distances, 0),
             _chart(gui, "time of the stages [ms]", nothing, names, 0),
             _chart(gui, "slack before the deadline [ms]", nothing, ("slack", "deadline"), None),
         ]
 
     def show(self, history: History, every: bool = False) -> None:
         table = history.table()
-        time_s, slack = table[:, 0], table[:, 4]
-        columns = [
-            (time_s, table[:, 1], table[:, 2], table[:, 3]),
-            (time_s, *table[:, [5 + k for k in self._shown]].T),
-            (time_s, slack, np.zeros_like(slack)),
-        ]
-        for k in range(len(columns)) if every else (self._turn,):
-            self._handles[k].data = tuple(np.ascontiguousarray(c) for c in columns[k])
-        self._turn = (self._turn + 1) % len(columns)
+        for k in range(len(self._handles)) if every else (self._turn,):
+            self._handles[k].data = self._columns(table, k)
+        self._turn = (self._turn + 1) % len(self._handles)
+
+    def _columns(
+        self, table: NDArray[np.float64], chart: int
+    ) -> tuple[NDArray[np.float64], ...]:
+        """Nothing in them is NaN: one such value would blank its chart."""
+        time_s, slack = np.ascontiguousarray(table[:, 0]), table[:, 4]
+        if chart == 0:
+            return time_s, *(carried(table[:, k]) for k in range(1, 4 if self._true else 3))
+        if chart == 1:  # a stage that was not run took no time
+            return time_s, *(np.nan_to_num(table[:, 5 + k]) for k in self._shown)
+        return time_s, carried(slack), np.zeros_like(slack)
+
+
+def carried(column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where it is not known, the last value that was (a held cycle predicts nothing), at first the first;
+    zeros if none was."""
+    known = np.isfinite(column)
+    if not known.any():
+        return np.zeros_like(column)
+    rows = np.where(known, np.arange(len(column)), int(known.argmax()))
+    return np.asarray(column[np.maximum.accumulate(rows)])
 
 
 def _chart(

@@ -46,5 +46,5 @@ def progress(
         mininterval=LINE_EVERY_S,
         delay=LINE_EVERY_S,
         miniters=1,
-        bar_format="{desc}: {n_fmt} of {total_fmt}{unit}s, {rate_fmt}, {remaining} left",
+        bar_format="{desc}: {n_fmt} of {total_fmt}{unit}s, {rate_noinv_fmt}, {remaining} left",
     )

@@ -268,7 +268,10 @@ def main(arguments: list[str]) -> int:
     try:
         accuracy = train(config)
     except ImportError as error:
-        print(f"sim.gpd: {error}; training needs `pip install -e '.[train]'`", file=sys.stderr)
+        print(
+            f"sim.gpd: {error}; training needs PyTorch: pip install 'grasp-servo[train]'",
+            file=sys.stderr,
+        )
         return 1
     except (PoolError, ValueError, OSError) as error:
         print(f"sim.gpd: {error}", file=sys.stderr)

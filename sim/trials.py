@@ -186,7 +186,7 @@ def _require_physics() -> None:
         import mujoco  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            f"--lift needs MuJoCo and CoACD ({error}): pip install -e '.[physics]'"
+            f"--lift needs MuJoCo and CoACD ({error}): pip install 'grasp-servo[physics]'"
         ) from error
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -63,3 +66,33 @@ def test_data_files_lie_in_their_packages(package: str, file: str) -> None:
 
 def test_tests_are_no_part_of_the_wheel() -> None:
     assert "tests" not in PROJECT["tool"]["scikit-build"]["wheel"]["packages"]
+
+
+WITHOUT = {
+    "ruckig": ("ur", "rt.servo", "--robot", "ur", "--host", "127.0.0.1", "--cell", "cell.toml"),
+    "viser": ("view", "rt.servo", "--fast", "--view"),
+    "cv2": ("calib", "calib.handeye", "simulate"),
+    "torch": ("train", "train.fit", "nowhere"),
+    "mujoco": ("physics", "sim.lifts", "--scenes", "1"),
+    "ray": ("cluster", "sim.generate", "--engine", "ray", "--scenes", "2"),
+}
+"""A package, the extra that brings it, a command that needs it."""
+
+
+@pytest.mark.parametrize("package", WITHOUT)
+def test_a_missing_extra_is_named_in_one_line(package: str, tmp_path: Path) -> None:
+    """The package is hidden by one of its name that cannot be imported."""
+    extra, *command = WITHOUT[package]
+    hidden = f"raise ModuleNotFoundError('No module named {package}', name='{package}')\n"
+    (tmp_path / f"{package}.py").write_text(hidden)
+    (tmp_path / "cell.toml").write_text((ROOT / "rt/cell.example.toml").read_text())
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode in (1, 2), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and "grasp-servo[" + extra + "]" in done.stderr

@@ -287,6 +287,14 @@ def test_charts_keep_the_last_seconds_and_begin_again_with_a_run() -> None:
     assert len(history.table()) == 1
 
 
+def test_a_chart_holds_no_nan_which_would_blank_it() -> None:
+    from rt.page_panel import carried
+
+    nan = np.nan
+    assert carried(np.array([nan, 3.0, nan, nan, 5.0, nan])).tolist() == [3, 3, 3, 3, 5, 5]
+    assert carried(np.full(3, nan)).tolist() == [0, 0, 0]
+
+
 def _moved(k: int) -> Any:
     row = BLANK.copy()
     row["cycle"], row["stamp_ns"] = k, 10**9 + k * 33_333_333

@@ -16,9 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from ruckig import ControlInterface, InputParameter, Result, Ruckig, Trajectory
 
+from rt.robot import RobotError
 from rt.robot.rotation_vector import rotation, rotation_vector
+
+try:
+    from ruckig import ControlInterface, InputParameter, Result, Ruckig, Trajectory
+except ImportError as error:
+    raise RobotError(f"a UR needs {error.name}: pip install 'grasp-servo[ur]'") from error
 
 Array = NDArray[np.float64]
 

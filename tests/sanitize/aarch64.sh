@@ -20,7 +20,7 @@ view=(tests/sanitize/view.cpp rt/native/view_kernel.cpp)
 # As in CMakeLists.txt: contraction for the distance, none for the view. Static: no sysroot is needed.
 "$CROSS" "${flags[@]}" -ffp-contract=fast -c rt/native/distance_kernel.cpp -o "$out/kernel.o"
 # The harness at -O1: GCC 12 for aarch64 breaks down (internal error) over its loops at -O3.
-"$CROSS" "${flags[@]}" -O1 -static tests/sanitize/distance.cpp rt/native/distance.cpp "$out/kernel.o" -o "$out/distance"
+"$CROSS" "${flags[@]}" -O1 -DUNDER_QEMU -static tests/sanitize/distance.cpp rt/native/distance.cpp "$out/kernel.o" -o "$out/distance"
 "$CROSS" "${flags[@]}" -static -ffp-contract=off "${view[@]}" -o "$out/view"
 "${CXX:-g++}" "${flags[@]}" -ffp-contract=off "${view[@]}" -o "$out/view-host"
 here=$("$out/view-host")
