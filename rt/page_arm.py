@@ -74,6 +74,16 @@ class Arm:
         if np.linalg.norm(flange - palm) > 0.005 and flange[2] < palm[2]:
             _bar(scene, "/hand/tool", flange, palm, _TOOL_RADIUS_M, _TOOL)
 
+    def look_from(self, T_base_hand: Array) -> tuple[Array, Array]:
+        """Where to look, and from how far beside it (3,) [m]: hand in front, the arm's base behind it."""
+        base, hand = self._mounting.T_base_robot[:3, 3], T_base_hand[:3, 3]
+        out = hand[:2] - base[:2]
+        reach = max(float(np.linalg.norm(out)), 0.3)
+        out = out / reach
+        at = np.array([*(0.7 * hand[:2] + 0.3 * base[:2]), base[2] + 0.24])
+        beside = 0.8 * out + 1.1 * np.array([-out[1], out[0]])
+        return at, (0.55 + reach) * np.array([*beside, 0.6])
+
     def show(self, q: Array) -> None:
         """Joint angles (6,) [rad]; not finite: they are not known, and no arm is shown."""
         self._node.visible = bool(np.isfinite(q).all())

@@ -157,9 +157,7 @@ class Charts:
             self._handles[k].data = self._columns(table, k)
         self._turn = (self._turn + 1) % len(self._handles)
 
-    def _columns(
-        self, table: NDArray[np.float64], chart: int
-    ) -> tuple[NDArray[np.float64], ...]:
+    def _columns(self, table: NDArray[np.float64], chart: int) -> tuple[NDArray[np.float64], ...]:
         """Nothing in them is NaN: one such value would blank its chart."""
         time_s, slack = np.ascontiguousarray(table[:, 0]), table[:, 4]
         if chart == 0:

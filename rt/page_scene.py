@@ -129,8 +129,8 @@ class Scene:
         T = T_base_hand(record)
         if np.isfinite(T).all():
             _place(self._here, T)
-            self._aim(T)
             self._show_arm(np.array(record["q"]), T)
+            self._aim(T)
         opening = float(record["gripper_m"])
         for side, finger in zip((-1, 1), self._fingers, strict=True):
             wide = opening if np.isfinite(opening) else self._hand.opening_m
@@ -181,10 +181,12 @@ class Scene:
         if self._aimed:
             return
         self._aimed = True
-        at = np.array([T[0, 3], T[1, 3], 0.17])
+        at, away = np.array([T[0, 3], T[1, 3], 0.17]), np.array([0.50, -0.62, 0.36])
         self._table.position = (round(at[0], 1), round(at[1], 1), -0.002)
+        if self._arm is not None:
+            at, away = self._arm.look_from(T)
         camera = self._server.initial_camera
-        camera.look_at, camera.position = at, at + np.array([0.50, -0.62, 0.36])
+        camera.look_at, camera.position = at, at + away
         camera.fov = np.radians(_FIELD_OF_VIEW_DEG)
         for client in self._server.get_clients().values():
             client.camera.position, client.camera.look_at = camera.position, camera.look_at

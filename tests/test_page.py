@@ -208,6 +208,33 @@ def test_the_way_ahead_leads_from_the_command_to_the_goal_at_the_end_height() ->
     assert len(way_ahead(command, np.full(4, np.nan), 0.2, 0.003)) == 0
 
 
+def test_the_arm_is_found_by_its_name_or_by_its_joints_and_its_links_meet() -> None:
+    from rt.page_arm import links, mounting
+    from rt.pose import inverse
+    from rt.robot.kinematics import ARMS, joint_frames
+
+    model, q = ARMS["UR10e"], np.radians([20.0, -80, 95, -105, -90, 30])
+    T_robot_base, T_flange_hand = np.eye(4), np.eye(4)
+    T_robot_base[:3, 3], T_flange_hand[2, 3] = (0.1, -0.2, -0.3), 0.163
+    frames = joint_frames(model, q)
+    T_base_hand = inverse(T_robot_base) @ frames[6] @ T_flange_hand
+    cell = {"T_robot_table": T_robot_base.tolist(), "T_flange_hand": T_flange_hand.tolist()}
+    for told in ({}, {"controller": {"arm": "UR10e"}}, {"controller": {"arm": "unknown"}}):
+        found = mounting({"cell": {**cell, **told}}, q, T_base_hand)
+        assert found is not None and found.model == model
+        assert np.allclose(found.T_base_robot[:3, 3], [-0.1, 0.2, 0.3])
+    assert mounting({"cell": {"name": "twin"}}, q, T_base_hand) is None
+    assert mounting({"cell": cell}, np.full(6, np.nan), T_base_hand) is None
+    # From the base to the flange each bar begins where one before it ended, at any joints.
+    reached = [np.zeros(3)]
+    for T, bars in zip(frames, links(model), strict=True):
+        for a, b, radius, _ in bars:
+            begin, end = (T[:3, :3] @ p + T[:3, 3] for p in (a, b))
+            assert min(np.linalg.norm(begin - p) for p in reached) < 1e-9 and radius > 0.02
+            reached += [begin, end]
+    assert np.allclose(reached[-1], frames[6, :3, 3])
+
+
 def test_a_lamp_is_green_until_its_row_interferes_and_then_remembers() -> None:
     from rt.page_panel import AMBER, GREEN, RECENT_CYCLES, RED, Lamps, guard_rows
 
