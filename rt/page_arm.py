@@ -64,7 +64,7 @@ class Arm:
         for k, bars in enumerate(links(mounting.model)):
             link = scene.add_frame(f"/arm/{k}", show_axes=False)
             for i, (a, b, radius, colour) in enumerate(bars):
-                _bar(scene, f"/arm/{k}/{i}", a, b, radius, colour)
+                _bar(scene, f"/arm/{k}/{i}", a, b, radius, colour, stands=k == 0)
             self._links.append(link)
 
     def tool(self, scene: viser.SceneApi, back_m: float) -> None:
@@ -140,10 +140,11 @@ def _bar(
     b: Array,
     radius_m: float,
     colour: tuple[int, int, int],
+    stands: bool = False,
 ) -> None:
-    """A cylinder from a to b with round ends."""
+    """A cylinder from a to b with round ends; one that stands on the table is flat at a."""
     parts = [trimesh.creation.cylinder(radius_m, segment=[a, b], sections=28, cap=False)]
-    for end in (a, b):
+    for end in (b,) if stands else (a, b):
         ball = trimesh.creation.icosphere(subdivisions=2, radius=radius_m)
         parts.append(ball.apply_translation(end))
     mesh = trimesh.util.concatenate(parts)

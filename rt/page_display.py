@@ -69,6 +69,8 @@ class Display:
         config = header.get("config") or {}
         self._hand = _hand(header)
         self._field = FieldSource(header)
+        self._framed: Any = None
+        """The last record with a view."""
         self._veil: tuple[Image.Image, str] | None = None
         """The last field as a picture, and what is said of it."""
         self.scene = Scene(server, self._hand, float(config.get("ratio", RATIO)), header)
@@ -95,6 +97,8 @@ class Display:
         if int(record["cycle"]) < self._cycle:
             self.forget()
         self._cycle = int(record["cycle"])
+        if int(record["frame"]) >= 0:
+            self._framed = record
         self.scene.remember(record)
         self._history.append(record)
         self._lamps.see(record)
@@ -105,7 +109,7 @@ class Display:
         self._history.clear()
         self._lamps.forget()
         self._field.hurry()
-        self._drawn_frame, self._veil = -2, None
+        self._drawn_frame, self._veil, self._framed = -2, None, None
 
     def draw(self, record: Any, everything: bool = False) -> None:
         """All but the banner, for one record that was seen; what may come less often in its turn,
@@ -113,9 +117,10 @@ class Display:
         self.scene.show(record, everything)
         self._charts.show(self._history, everything)
         self._guard.content = self._lamps.html()
-        if int(record["frame"]) not in (-1, self._drawn_frame):
-            self._drawn_frame = int(record["frame"])
-            self._draw_picture(record)
+        framed = record if int(record["frame"]) >= 0 else self._framed
+        if framed is not None and int(framed["frame"]) != self._drawn_frame:
+            self._drawn_frame = int(framed["frame"])
+            self._draw_picture(framed)
 
     def tell(self, words: tuple[str, str, str], record: Any | None, extra: dict[str, str]) -> None:
         """The banner."""
@@ -128,7 +133,8 @@ class Display:
         image = pictures.relief(view)
         fresh = self._field(view, float(action[2]) if known else 0.0, depth)
         if fresh is not None:
-            at = f"field: θ {np.degrees(action[2]):.0f}°, depth {depth * 1e3:.0f} mm"
+            turned = round(float(np.degrees(action[2]))) if known else 0
+            at = f"field: θ {turned}°, depth {depth * 1e3:.0f} mm"
             self._veil = fresh, at if known else ""
         note = self._field.why
         if self._veil is not None and not note:

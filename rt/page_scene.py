@@ -62,6 +62,8 @@ class Scene:
         self._trail: deque[NDArray[np.float64]] = deque(maxlen=_TRAIL_LENGTH)
         self._descent_m, self._frame, self._command_z = 0.0, -1, np.nan
         self._aimed, self._next_cloud_s, self._turn = False, 0.0, False
+        self._framed: Any = None
+        """The last record with a view."""
         scene = server.scene
         scene.set_up_direction("+z")
         # No environment map: it fades in slowly, and a software renderer pays for it.
@@ -109,7 +111,7 @@ class Scene:
         self._history = PoseHistory()
         self._trail.clear()
         self._descent_m, self._frame, self._command_z, self._aimed = 0.0, -1, np.nan, False
-        self._next_cloud_s = 0.0
+        self._next_cloud_s, self._framed = 0.0, None
 
     def remember(self, record: Any) -> None:
         """Every record, shown or not: where the hand was, for the clouds and the trail."""
@@ -117,6 +119,8 @@ class Scene:
         if np.isfinite(T).all():
             self._history.append(RobotState(int(record["stamp_ns"]), T, record["twist"]))
             self._trail.append(T[:3, 3])
+            if int(record["frame"]) >= 0:
+                self._framed = record
         z = float(record["command"][2])
         if np.isfinite(z):
             if np.isfinite(self._command_z) and self._command_z > z:
@@ -140,12 +144,13 @@ class Scene:
         self._goal.visible = bool(np.isfinite(goal).all())
         if self._goal.visible:
             _place(self._goal, top_down(goal[0], goal[1], min(goal[2], END_HEIGHT_M), goal[3]))
+        self._edges.visible = int(record["frame"]) >= 0
         self._turn = not self._turn
         if self._turn or everything:
             self._way.points = way_ahead(record["command"], goal, self._ratio, self._descent_m)
         if not self._turn or everything:
             self._past.points = _segments(np.array(self._trail))
-        self._show_view(record, T, everything)
+        self._show_view(everything)
 
     def _show_arm(self, q: NDArray[np.float64], T: NDArray[np.float64]) -> None:
         if self._arm is None and not self._armless and np.isfinite(q).all():
@@ -158,14 +163,18 @@ class Scene:
         if self._arm is not None:
             self._arm.show(q)
 
-    def _show_view(self, record: Any, T: NDArray[np.float64], at_once: bool) -> None:
-        number, now = int(record["frame"]), time.monotonic()
-        if number < 0 or number == self._frame or not np.isfinite(T).all():
+    def _show_view(self, at_once: bool) -> None:
+        record, now = self._framed, time.monotonic()
+        if record is None or int(record["frame"]) == self._frame:
             return
         if not at_once and now < self._next_cloud_s:
             return
-        self._frame, self._next_cloud_s = number, now + 1 / CLOUDS_HZ
-        T_base_view = self._history.at(int(record["frame_stamp_ns"]))
+        self._frame, self._next_cloud_s = int(record["frame"]), now + 1 / CLOUDS_HZ
+        stamp_ns = int(record["frame_stamp_ns"])
+        # An old picture, where nothing was seen since: how the hand moved then is forgotten.
+        T_base_view = T_base_hand(record)
+        if self._history.gap_s(stamp_ns) == 0:
+            T_base_view = self._history.at(stamp_ns)
         points, far = cloud(record["view"])
         height = points @ T_base_view[2, :3].astype(np.float32) + np.float32(T_base_view[2, 3])
         low, high = _HEIGHTS_M[[0, -1]]

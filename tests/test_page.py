@@ -314,6 +314,25 @@ def test_charts_keep_the_last_seconds_and_begin_again_with_a_run() -> None:
     assert len(history.table()) == 1
 
 
+def test_a_page_that_comes_after_the_last_view_still_shows_it() -> None:
+    from rt.page import serve
+    from rt.page_display import Display
+
+    server = serve("127.0.0.1", 8871)
+    try:
+        display = Display(server, HEADER, lambda gui: None)
+        for k in range(5):
+            display.see(record(k)[0])
+        last = record(5)
+        last["frame"] = -1
+        display.see(last[0])
+        display.draw(last[0], everything=True)
+        assert display._picture._image.image.std() > 5
+        assert len(display.scene._cloud.points) == 64 * 64
+    finally:
+        server.stop()
+
+
 def test_a_chart_holds_no_nan_which_would_blank_it() -> None:
     from rt.page_panel import carried
 
