@@ -147,7 +147,7 @@ def _bar(
     for end in (b,) if stands else (a, b):
         ball = trimesh.creation.icosphere(subdivisions=2, radius=radius_m)
         parts.append(ball.apply_translation(end))
-    mesh = trimesh.util.concatenate(parts)
+    mesh: Any = trimesh.util.concatenate(parts)
     scene.add_mesh_simple(
         name,
         np.asarray(mesh.vertices, np.float32),

@@ -38,7 +38,10 @@ _HEIGHT_COLOURS = np.array(
 )
 """Of points by their height above the table: the table grey, what stands on it warm."""
 _COLOURS: NDArray[np.uint8] = np.stack(
-    [np.interp(np.linspace(*_HEIGHTS_M[[0, -1]], 256), _HEIGHTS_M, c) for c in _HEIGHT_COLOURS.T],
+    [
+        np.interp(np.linspace(_HEIGHTS_M[0], _HEIGHTS_M[-1], 256), _HEIGHTS_M, c)
+        for c in _HEIGHT_COLOURS.T
+    ],
     axis=1,
 ).astype(np.uint8)
 """(256, 3): the lowest to the highest."""
