@@ -283,10 +283,10 @@ def review(
     display = Display(server, header, player.add)
     pace, shown = Pace(server), -1
     url = _url(host, server.get_port())
-    print(f"the flight is shown at {url}; Ctrl-C ends it", flush=True)
-    if open_browser:
-        webbrowser.open(url)
     try:
+        print(f"the flight is shown at {url}; Ctrl-C ends it", flush=True)
+        if open_browser:
+            webbrowser.open(url)
         while True:
             k = player.step(time.monotonic())
             if pace.watched and k != shown:
