@@ -72,7 +72,10 @@ def sensor(result: Json) -> Json:
 def sweep(result: Json) -> Json:
     """Median distance at the end and the share within 2 cm, at each strength."""
     words = UNITS[result["config"]["over"]]
-    rows = [f"| {words} | " + " | ".join(_SWEPT.values()) + " |", "| --- |" + " --- |" * len(_SWEPT)]
+    rows = [
+        f"| {words} | " + " | ".join(_SWEPT.values()) + " |",
+        "| --- |" + " --- |" * len(_SWEPT),
+    ]
     for point in result["points"]:
         ways = [point["scenarios"][name] for name in _SWEPT]
         cells = [f"{_mm(s['median_m'])} mm, {100 * s['under_2cm']:.0f} %" for s in ways]

@@ -180,7 +180,11 @@ def run_command(figure: Figure, folder: Path) -> None:
 
 def blocks(stored: dict[str, Json], page: str = "README.md") -> dict[str, str]:
     """Markdown of every block that the stored summaries can make, for a page."""
-    made = {name: _block(name, kept, Path(page).parent) for name, kept in stored.items() if "table" in kept}
+    made = {
+        name: _block(name, kept, Path(page).parent)
+        for name, kept in stored.items()
+        if "table" in kept
+    }
     rows = measured(stored)
     if rows:
         made["measured"] = "\n".join(["| what | figure | command |", "| --- | --- | --- |", *rows])

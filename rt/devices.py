@@ -123,8 +123,8 @@ def open_devices(config: Config, devices: Devices) -> Cell:
     """Open robot and camera; the gripper is prepared. Nothing moves. Raises the devices' errors."""
     if devices.cell is None:
         mount = config.mount if config.sensor == "ideal" else "wrist"
-        seen = {"mount": mount, "sensor": config.sensor}
-        return open_cell("twin", seed=config.seed, scene=config.scene, **seen)
+        world = {"mount": mount, "sensor": config.sensor, "hand": devices.hand}
+        return open_cell("twin", seed=config.seed, scene=config.scene, **world)
     file, limits = devices.cell, devices.limits
     from rt.camera.realsense import open_camera
     from rt.robot.ur import open_robot

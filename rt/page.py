@@ -226,7 +226,7 @@ def follow(reader: Reader, server: viser.ViserServer) -> None:
     reader.say(READY)
     last = shown = None
     came = alone = time.monotonic()
-    told, watched = 0.0, False
+    told, watched, rested = 0.0, False, False
     while True:
         if (other := _other_ring()) is not None:
             reader.close()
@@ -247,8 +247,9 @@ def follow(reader: Reader, server: viser.ViserServer) -> None:
         if watched and (len(records) or now - told > 0.25):
             told = now
             with server.atomic():
-                if len(records) and shown is not None:
-                    display.draw(shown)
+                if shown is not None and (len(records) or (over and not rested)):
+                    rested = over and not len(records)  # the last picture is whole
+                    display.draw(shown, everything=rested)
                 words = state(last, age_s=now - came, over=over, asked=buttons.asked)
                 rate_hz = pace.drawn(bool(len(records)))
                 lost = {"page": f"{rate_hz:.0f}/s", "dropped": str(reader.lost)}
@@ -282,10 +283,10 @@ def review(
     display = Display(server, header, player.add)
     pace, shown = Pace(server), -1
     url = _url(host, server.get_port())
-    print(f"the flight is shown at {url}; Ctrl-C ends it", flush=True)
-    if open_browser:
-        webbrowser.open(url)
     try:
+        print(f"the flight is shown at {url}; Ctrl-C ends it", flush=True)
+        if open_browser:
+            webbrowser.open(url)
         while True:
             k = player.step(time.monotonic())
             if pace.watched and k != shown:
@@ -295,7 +296,7 @@ def review(
                 for record in (records[i] for i in range(shown + 1, k + 1)):
                     display.see(record)
                 with server.atomic():
-                    display.draw(records[k], every_chart=not player.playing)
+                    display.draw(records[k], everything=not player.playing)
                     words = state(records[k], age_s=0.0, over=False, asked={})
                     display.tell(words, records[k], {"time": player.time(k)})
                 shown = k

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import viser
 from numpy.typing import NDArray
+from PIL import Image
 
 from rt import page_panel as panel
 from rt import page_picture as pictures
@@ -17,8 +18,8 @@ from rt.distance import Distance, DistanceError, open_model
 from rt.hand import Hand, HandError, load_hand
 from rt.page_scene import Scene
 
-FIELD_SHARE = 0.1
-"""Most of a processor's time that the distance field may take: a slow backend draws it less often."""
+FIELD_SHARE = 0.05
+"""Most of a processor that the distance field may take: a slow backend draws it less often."""
 
 
 class FieldSource:
@@ -41,13 +42,13 @@ class FieldSource:
 
     def __call__(
         self, view: NDArray[np.float32], theta: float, depth_m: float
-    ) -> NDArray[np.float32] | None:
-        """The field (CELLS, CELLS) [m]; None where it is not its turn or cannot be had."""
+    ) -> Image.Image | None:
+        """The field as a picture; None where it is not its turn or cannot be had."""
         if self.distance is None or time.monotonic() < self._next:
             return None
         began = time.thread_time()  # of the processor: a busy machine does not make it rarer still
         try:
-            result = pictures.field(self.distance, view, theta, depth_m)
+            result = pictures.veil(pictures.field(self.distance, view, theta, depth_m))
         except DistanceError as error:
             self.why = f"no field: {error}"
             return None
@@ -68,8 +69,11 @@ class Display:
         config = header.get("config") or {}
         self._hand = _hand(header)
         self._field = FieldSource(header)
-        self._last_field: NDArray[np.float32] | None = None
-        self.scene = Scene(server, self._hand, float(config.get("ratio", RATIO)))
+        self._framed: Any = None
+        """The last record with a view."""
+        self._veil: tuple[Image.Image, str] | None = None
+        """The last field as a picture, and what is said of it."""
+        self.scene = Scene(server, self._hand, float(config.get("ratio", RATIO)), header)
         stages = [str(s) for s in header.get("stages", ())]
         self._history = panel.History(stages)
         self._lamps = panel.Lamps(panel.guard_rows(header))
@@ -82,7 +86,8 @@ class Display:
         left = gui.add_panel()
         shown = [k for k, name in enumerate(stages) if name != "world"]
         with left.add_tab("Strip charts"):
-            self._charts = panel.Charts(gui, stages or ["-"], shown or [0])
+            true = (header.get("cell") or {}).get("name") == "twin"
+            self._charts = panel.Charts(gui, stages or ["-"], shown or [0], true)
             self._guard = gui.add_html("")
         left.dock_left()
         left.set_width(400)
@@ -92,6 +97,8 @@ class Display:
         if int(record["cycle"]) < self._cycle:
             self.forget()
         self._cycle = int(record["cycle"])
+        if int(record["frame"]) >= 0:
+            self._framed = record
         self.scene.remember(record)
         self._history.append(record)
         self._lamps.see(record)
@@ -102,16 +109,18 @@ class Display:
         self._history.clear()
         self._lamps.forget()
         self._field.hurry()
-        self._drawn_frame, self._last_field = -2, None
+        self._drawn_frame, self._veil, self._framed = -2, None, None
 
-    def draw(self, record: Any, every_chart: bool = False) -> None:
-        """Everything but the banner, for one record that was seen."""
-        self.scene.show(record)
-        self._charts.show(self._history, every_chart)
+    def draw(self, record: Any, everything: bool = False) -> None:
+        """All but the banner, for one record that was seen; what may come less often in its turn,
+        or everything now."""
+        self.scene.show(record, everything)
+        self._charts.show(self._history, everything)
         self._guard.content = self._lamps.html()
-        if int(record["frame"]) not in (-1, self._drawn_frame):
-            self._drawn_frame = int(record["frame"])
-            self._draw_picture(record)
+        framed = record if int(record["frame"]) >= 0 else self._framed
+        if framed is not None and int(framed["frame"]) != self._drawn_frame:
+            self._drawn_frame = int(framed["frame"])
+            self._draw_picture(framed)
 
     def tell(self, words: tuple[str, str, str], record: Any | None, extra: dict[str, str]) -> None:
         """The banner."""
@@ -121,21 +130,18 @@ class Display:
         view, action = np.array(record["view"]), np.array(record["action"])
         known = bool(np.isfinite(action).all())
         depth = pictures.surface_depth(view, action[:2] if known else np.zeros(2))
-        picture = pictures.relief(view)
+        image = pictures.relief(view)
         fresh = self._field(view, float(action[2]) if known else 0.0, depth)
-        self._last_field = fresh if fresh is not None else self._last_field
+        if fresh is not None:
+            turned = round(float(np.degrees(action[2]))) if known else 0
+            at = f"field: θ {turned}°, depth {depth * 1e3:.0f} mm"
+            self._veil = fresh, at if known else ""
         note = self._field.why
-        if self._last_field is not None and not note:
-            picture = pictures.overlay(picture, self._last_field)
-            note = (
-                f"field: θ {np.degrees(action[2]):.0f}°, depth {depth * 1e3:.0f} mm"
-                if known
-                else ""
-            )
-        picture = pictures.draw(
-            picture, depth, record["candidates"], record["distances"], action, self._hand
-        )
-        self._picture.show(picture, note)
+        if self._veil is not None and not note:
+            layer, note = self._veil
+            image.paste(layer, (0, 0), layer)
+        candidates = record["candidates"], record["distances"]
+        self._picture.show(pictures.draw(image, depth, *candidates, action, self._hand), note)
 
 
 def _hand(header: Mapping[str, Any]) -> Hand:

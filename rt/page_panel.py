@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +39,8 @@ class Lamps:
         self.counts = np.zeros(len(self.rows), np.int64)
         self.last_cycle = np.full(len(self.rows), -RECENT_CYCLES, np.int64)
         self._cycle = -1
+        self._drawn: list[tuple[str, str, bool, int]] = []
+        self._html = ""
 
     def see(self, record: Any) -> None:
         """One record, in order. A counter that fell belongs to a new run."""
@@ -62,8 +63,13 @@ class Lamps:
         return told
 
     def html(self) -> str:
+        """Made anew only when a lamp has changed."""
+        states = self.states()
+        if self._html and self._drawn == states:
+            return self._html
+        self._drawn = states
         cells = []
-        for name, colour, full, count in self.states():
+        for name, colour, full, count in states:
             fill = colour if full else "transparent"
             often = f"<span style='color:{colour}'>{count}</span>" if count else ""
             cells.append(
@@ -73,11 +79,12 @@ class Lamps:
                 f"<span style='flex:1;overflow:hidden;text-overflow:ellipsis'>{_text(name)}</span>"
                 f"{often}</div>"
             )
-        return (
+        self._html = (
             _box("Guard")
             + "<div style='display:grid;grid-template-columns:repeat(3,1fr);gap:2px 10px;"
             f"font-size:11px'>{''.join(cells)}</div></div>"
         )
+        return self._html
 
 
 def guard_rows(header: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -90,65 +97,84 @@ class History:
     """The last CHART_S seconds of what the charts draw, by name, with the time in seconds."""
 
     def __init__(self, stages: Sequence[str], length: int = 6000) -> None:
+        """length: most cycles remembered."""
         self.stages = list(stages)
-        self._rows: deque[list[float]] = deque(maxlen=length)
+        self._rows = np.empty((2 * length, 5 + len(self.stages)))
+        self._length, self._end, self._gone = length, 0, 0
         self._began_ns = self._last_ns = 0
 
     def clear(self) -> None:
-        self._rows.clear()
+        self._end = self._gone = 0
 
     def append(self, record: Any) -> None:
         stamp = int(record["stamp_ns"])
-        if stamp < self._last_ns or not self._rows:  # another run
-            self._rows.clear()
+        if stamp < self._last_ns or not self._end:  # another run
+            self.clear()
             self._began_ns = stamp
         self._last_ns = stamp
-        numbers = [(stamp - self._began_ns) * 1e-9]
-        numbers += [1e3 * float(record[k]) for k in ("predicted_m", "predicted_best_m", "true_m")]
-        numbers.append(1e3 * float(record["slack_s"]))
-        self._rows.append(numbers + record["stage_ms"][: len(self.stages)].tolist())
+        if self._end == len(self._rows):
+            self._rows[: self._length] = self._rows[self._length :]
+            self._end, self._gone = self._length, self._gone + self._length
+        row = self._rows[self._end]
+        row[0] = (stamp - self._began_ns) * 1e-9
+        for k, name in enumerate(("predicted_m", "predicted_best_m", "true_m", "slack_s"), start=1):
+            row[k] = 1e3 * record[name]
+        row[5:] = record["stage_ms"][: len(self.stages)]
+        self._end += 1
 
     def table(self, most: int = 300) -> NDArray[np.float64]:
         """(N, 5 + stages): time [s], predicted, best predicted and true distance [mm], slack [ms], stages
-        [ms]; the last CHART_S, thinned to about `most` rows."""
-        if not self._rows:
+        [ms]; the last CHART_S, thinned to at most `most` rows, of a moving window always the same ones."""
+        if not self._end:
             return np.full((1, 5 + len(self.stages)), np.nan)
-        rows = np.array(self._rows)
-        rows = rows[rows[:, 0] > rows[-1, 0] - CHART_S]
-        return np.asarray(rows[:: max(1, len(rows) // most)])
+        rows = self._rows[: self._end]
+        begin = int(np.searchsorted(rows[:, 0], rows[-1, 0] - CHART_S, side="right"))
+        step = -(-(self._end - begin) // most)
+        begin += -(begin + self._gone) % step
+        return rows[begin::step]
 
 
 class Charts:
     """Strip charts of distance, stage times and slack; one is renewed at each call of `show`."""
 
-    def __init__(self, gui: viser.GuiApi, stages: Sequence[str], shown: Sequence[int]) -> None:
-        """shown: indices of the stages to draw."""
-        self._shown, self._turn = list(shown), 0
+    def __init__(
+        self, gui: viser.GuiApi, stages: Sequence[str], shown: Sequence[int], true: bool = True
+    ) -> None:
+        """shown: indices of the stages to draw; true: whether the true distance can be known."""
+        self._shown, self._true, self._turn = list(shown), true, 0
         nothing = np.zeros(2)
         names = [stages[k] for k in shown]
+        distances = ("predicted", "chosen", "true")[: 3 if true else 2]
         self._handles = [
-            _chart(
-                gui,
-                "distance to the nearest grasp [mm]",
-                nothing,
-                ("predicted", "chosen", "true"),
-                0,
-            ),
+            _chart(gui, "distance to the nearest grasp [mm]", nothing, distances, 0),
             _chart(gui, "time of the stages [ms]", nothing, names, 0),
             _chart(gui, "slack before the deadline [ms]", nothing, ("slack", "deadline"), None),
         ]
 
     def show(self, history: History, every: bool = False) -> None:
         table = history.table()
-        time_s, slack = table[:, 0], table[:, 4]
-        columns = [
-            (time_s, table[:, 1], table[:, 2], table[:, 3]),
-            (time_s, *table[:, [5 + k for k in self._shown]].T),
-            (time_s, slack, np.zeros_like(slack)),
-        ]
-        for k in range(len(columns)) if every else (self._turn,):
-            self._handles[k].data = tuple(np.ascontiguousarray(c) for c in columns[k])
-        self._turn = (self._turn + 1) % len(columns)
+        for k in range(len(self._handles)) if every else (self._turn,):
+            self._handles[k].data = self._columns(table, k)
+        self._turn = (self._turn + 1) % len(self._handles)
+
+    def _columns(self, table: NDArray[np.float64], chart: int) -> tuple[NDArray[np.float64], ...]:
+        """Nothing in them is NaN: one such value would blank its chart."""
+        time_s, slack = np.ascontiguousarray(table[:, 0]), table[:, 4]
+        if chart == 0:
+            return time_s, *(carried(table[:, k]) for k in range(1, 4 if self._true else 3))
+        if chart == 1:  # a stage that was not run took no time
+            return time_s, *(np.nan_to_num(table[:, 5 + k]) for k in self._shown)
+        return time_s, carried(slack), np.zeros_like(slack)
+
+
+def carried(column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where it is not known, the last value that was (a held cycle predicts nothing), at first the first;
+    zeros if none was."""
+    known = np.isfinite(column)
+    if not known.any():
+        return np.zeros_like(column)
+    rows = np.where(known, np.arange(len(column)), int(known.argmax()))
+    return np.asarray(column[np.maximum.accumulate(rows)])
 
 
 def _chart(
@@ -253,7 +279,7 @@ class Picture:
     def __init__(self, gui: viser.GuiApi) -> None:
         blank = np.full((SIDE_PX, SIDE_PX, 3), 235, np.uint8)
         gui.add_html(_box("Depth view and predicted distance") + "</div>")
-        self._image = gui.add_image(blank, format="jpeg", jpeg_quality=88)
+        self._image = gui.add_image(blank, format="jpeg", jpeg_quality=80)
         gui.add_image(scale_bar(), format="png")
         self._words = gui.add_html("")
 

@@ -16,7 +16,7 @@ from rt.view import VIEW, View
 CELLS = 36
 """The field is computed on this many by this many cells of the view."""
 SIDE_PX, _DRAFT_PX = 372, 186
-"""The finished picture, and what relief and field are computed at: a quarter of the work."""
+"""The finished picture, and what the relief is computed at: a quarter of the work."""
 FULL_SCALE_M = 0.08
 """Distances from here on have the colour of the farthest."""
 _CONTOUR_M = 0.01
@@ -31,8 +31,20 @@ COLOURS: NDArray[np.uint8] = np.stack(
     [np.interp(np.linspace(0, 4, 256), np.arange(5), channel) for channel in _NEAR_TO_FAR.T], axis=1
 ).astype(np.uint8)
 """(256, 3): 0 to FULL_SCALE_M."""
-_OPACITY: NDArray[np.uint32] = np.linspace(158, 82, 256).astype(np.uint32)
-"""Of the field over the view, in 1/256, by the same index."""
+
+
+def _veil_colours() -> bytes:
+    """A palette of RGBA: 128 of the field by its distance, then 128 of its contours, which are a quarter
+    darker than what they lie on, field and view."""
+    opacity = np.linspace(158, 82, 128)[:, None] / 256
+    covers = 1 - 0.75 * (1 - opacity)
+    colours = COLOURS[np.linspace(0, 255, 128).astype(int)]
+    field = np.hstack([colours, opacity * 255])
+    contour = np.hstack([colours * 0.75 * opacity / covers, covers * 255])
+    return np.round([field, contour]).astype(np.uint8).tobytes()
+
+
+_VEIL = _veil_colours()
 
 
 def surface_depth(
@@ -45,8 +57,10 @@ def surface_depth(
     for _ in range(3):
         u, v = np.clip(np.round(_pixel(at, depth, view)), 0, view.size_px - 1).astype(int)
         around = view_m[max(v - 1, 0) : v + 2, max(u - 1, 0) : u + 2]
-        if (around > 0).any():
-            depth = float(np.median(around[around > 0]))
+        before, known = depth, around[around > 0]
+        depth = float(np.median(known)) if known.size else depth
+        if depth == before:
+            break
     return depth
 
 
@@ -73,41 +87,42 @@ def field(
     return np.asarray(distance(view_m, actions.reshape(-1, 3)), np.float32).reshape(cells, cells)
 
 
-def relief(view_m: NDArray[np.float32], side_px: int = _DRAFT_PX) -> NDArray[np.uint8]:
-    """The depth view (S, S) [m] lit from the upper left, (side_px, side_px, 3); no return is dark."""
+def relief(view_m: NDArray[np.float32]) -> Image.Image:
+    """The depth view (S, S) [m] lit from the upper left, RGB, SIDE_PX wide; no return is dark."""
     seen = view_m > 0
     low, high = np.percentile(view_m[seen], (2, 98)) if seen.any() else (0.0, 1.0)
-    filled = np.where(seen, view_m, high).astype(np.float32)
-    big = np.asarray(Image.fromarray(filled).resize((side_px, side_px), Image.Resampling.BICUBIC))
+    filled = np.where(seen, view_m, np.float32(high))
+    draft = (_DRAFT_PX, _DRAFT_PX)
+    big = np.asarray(Image.fromarray(filled).resize(draft, Image.Resampling.BICUBIC))
     dv, du = np.gradient(big)
-    slope = side_px / 2.5 * (du + dv)
-    nearness = np.clip((high - big) / max(high - low, 0.01), 0, 1)
-    grey = np.clip(132 + 62 * nearness + 50 * np.tanh(slope * 4), 0, 255).astype(np.uint8)
-    out = np.repeat(grey[:, :, None], 3, axis=2)
-    rows = np.arange(side_px) * len(view_m) // side_px
-    out[~seen[np.ix_(rows, rows)]] = _NO_RETURN
-    return out
+    grey = np.tanh((du + dv) * np.float32(_DRAFT_PX * 1.6)) * np.float32(50)
+    grey += np.clip((np.float32(high) - big) * np.float32(62 / max(high - low, 0.01)), 0, 62)
+    grey += 132
+    shaded = Image.fromarray(np.clip(grey, 0, 255, out=grey).astype(np.uint8))
+    image = shaded.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR).convert("RGB")
+    if not seen.all():
+        unseen = Image.fromarray(np.where(seen, np.uint8(0), np.uint8(255)))
+        image.paste(_NO_RETURN, mask=unseen.resize(image.size, Image.Resampling.NEAREST))
+    return image
 
 
-def overlay(picture: NDArray[np.uint8], field_m: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The distance field in colour over a picture, with a contour every centimetre. Where it is far
-    the picture shows through: there the objects are what one wants to see."""
-    side = len(picture)
+def veil(field_m: NDArray[np.float32]) -> Image.Image:
+    """The distance field in colour, with a contour every centimetre, RGBA, SIDE_PX wide, to be laid over
+    the relief. Where it is far the relief shows through: there the objects are what one wants to see."""
     safe = np.nan_to_num(field_m, nan=FULL_SCALE_M, posinf=FULL_SCALE_M)
-    big = np.asarray(Image.fromarray(safe).resize((side, side), Image.Resampling.BICUBIC))
-    index = np.clip(big * (255 / FULL_SCALE_M), 0, 255).astype(np.uint8)
-    part = _OPACITY[index][:, :, None]
-    mixed = ((256 - part) * picture.astype(np.uint32) + part * COLOURS[index]) >> 8
+    big = np.asarray(Image.fromarray(safe).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC))
+    index = np.clip(big * (127 / FULL_SCALE_M), 0, 127).astype(np.uint8)
     band = (np.clip(big, 0, FULL_SCALE_M) / _CONTOUR_M).astype(np.int8)
-    line = np.zeros(big.shape, bool)
-    line[:, 1:] |= band[:, 1:] != band[:, :-1]
-    line[1:] |= band[1:] != band[:-1]
-    mixed[line] = mixed[line] * 3 // 4
-    return mixed.astype(np.uint8)
+    across, along = band[:, 1:] != band[:, :-1], band[1:] != band[:-1]
+    for part, change in ((index[:, 1:], across), (index[:, :-1], across), (index[1:], along)):
+        part |= change.view(np.uint8) << 7
+    image = Image.fromarray(index).convert("P")
+    image.putpalette(_VEIL, "RGBA")
+    return image.convert("RGBA")
 
 
 def draw(
-    picture: NDArray[np.uint8],
+    image: Image.Image,
     depth_m: float,
     candidates: NDArray[np.floating],
     distances: NDArray[np.floating],
@@ -115,13 +130,11 @@ def draw(
     hand: Hand,
     view: View = VIEW,
 ) -> NDArray[np.uint8]:
-    """Candidates (N, 3) as ticks along their closing axes, coloured by their distances (N,) as the
-    field is; the hand now in red and the chosen action in green, fingers to scale. What is not
-    finite is left out. The result is (SIDE_PX, SIDE_PX, 3)."""
-    side = SIDE_PX
-    image = Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR)
+    """Onto the image, SIDE_PX wide: candidates (N, 3) as ticks along their closing axes, coloured by
+    their distances (N,) as the field is; the hand now in red and the chosen action in green, fingers
+    to scale. What is not finite is left out. The result is (SIDE_PX, SIDE_PX, 3)."""
     pen = ImageDraw.Draw(image, "RGBA")
-    scale = side / view.size_px
+    scale = SIDE_PX / view.size_px
 
     def at(xy: NDArray[np.floating]) -> NDArray[np.float64]:
         return np.asarray((_pixel(xy, depth_m, view) + 0.5) * scale)
@@ -131,12 +144,13 @@ def draw(
     box = (centre - reach).tolist() + (centre + reach).tolist()
     pen.ellipse(box, outline=(255, 255, 255, 110), width=1)
     known = np.isfinite(distances) & np.isfinite(candidates).all(axis=1)
-    for k in np.flatnonzero(known)[::-1]:
-        p = at(candidates[k])
-        c = np.array([np.cos(candidates[k, 2]), np.sin(candidates[k, 2])]) * 4.5
-        shade = COLOURS[int(np.clip(distances[k] * 255 / FULL_SCALE_M, 0, 255))]
-        pen.line([*(p - c), *(p + c)], fill=(20, 22, 26, 150), width=4)
-        pen.line([*(p - c), *(p + c)], fill=(*(int(v) for v in shade), 255), width=2)
+    centres, theta = at(candidates[known]), candidates[known, 2]
+    ends = np.stack([np.cos(theta), np.sin(theta)], axis=-1) * 4.5
+    ticks = np.concatenate([centres - ends, centres + ends], axis=-1).tolist()
+    shades = COLOURS[np.clip(distances[known] * 255 / FULL_SCALE_M, 0, 255).astype(np.uint8)]
+    for tick, shade in zip(ticks[::-1], shades.tolist()[::-1], strict=True):
+        pen.line(tick, fill=(20, 22, 26, 150), width=4)
+        pen.line(tick, fill=tuple(shade), width=2)
     _glyph(pen, at(np.zeros(2)), 0.0, metre, hand, HAND, 5)
     if np.isfinite(action).all():
         pen.line([*centre, *at(action)], fill=(255, 255, 255, 220), width=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
@@ -51,7 +52,8 @@ class Player:
 
     def add(self, gui: viser.GuiApi) -> None:
         """The slider and the buttons."""
-        self._slider = gui.add_slider("time [s]", 0.0, max(self.end_s, 0.02), 0.01, 0.0)
+        end_s = math.ceil(self.end_s * 100) / 100
+        self._slider = gui.add_slider("time [s]", 0.0, max(end_s, 0.02), 0.01, 0.0)
         self._button = gui.add_button("Pause")
         speeds = gui.add_button_group("speed", tuple(_SPEEDS))
 

@@ -5,25 +5,31 @@ Everything is drawn in `base`. viser takes poses as (wxyz, position).
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import viser
-import viser.transforms
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from rt.controller import RATIO
 from rt.hand import Hand
+from rt.page_arm import Arm, mounting
 from rt.pose import top_down
 from rt.robot import PoseHistory, RobotState
 from rt.view import END_HEIGHT_M, VIEW, View
 
 _STEEL, _PADS, _GOAL = (104, 116, 132), (82, 90, 102), (24, 168, 84)
+_FLANGE = (150, 158, 168)
 _WAY, _TRAIL, _VIEW_EDGE = (38, 103, 201), (150, 158, 168), (255, 149, 0)
 _PALM_HEIGHT_M, _FLANGE_M = 0.055, 0.05
 """Not in the hand file, and drawn only: how far palm and flange reach behind the fingers."""
 _TRAIL_LENGTH, _WAY_LENGTH = 150, 60
+CLOUDS_HZ = 5.0
+"""The scene stands still: its points need not come as often as the hand's pose."""
 _TABLE_M = 1.0
 _FIELD_OF_VIEW_DEG = 42.0
 _HEIGHTS_M = np.array([-0.01, 0.004, 0.02, 0.06, 0.12])
@@ -31,17 +37,36 @@ _HEIGHT_COLOURS = np.array(
     [[202, 207, 213], [198, 203, 210], [240, 180, 92], [226, 112, 58], [160, 48, 72]], np.float64
 )
 """Of points by their height above the table: the table grey, what stands on it warm."""
+_COLOURS: NDArray[np.uint8] = np.stack(
+    [
+        np.interp(np.linspace(_HEIGHTS_M[0], _HEIGHTS_M[-1], 256), _HEIGHTS_M, c)
+        for c in _HEIGHT_COLOURS.T
+    ],
+    axis=1,
+).astype(np.uint8)
+"""(256, 3): the lowest to the highest."""
 
 
 class Scene:
     """What is drawn, and the little memory that it needs. `show` takes a record of rt.cycle.CYCLE."""
 
-    def __init__(self, server: viser.ViserServer, hand: Hand, ratio: float = RATIO) -> None:
+    def __init__(
+        self,
+        server: viser.ViserServer,
+        hand: Hand,
+        ratio: float = RATIO,
+        header: Mapping[str, Any] | None = None,
+    ) -> None:
+        """header: the flight's, which may tell of an arm."""
         self._server, self._hand, self._ratio = server, hand, ratio
+        self._header, self._armless = header or {}, False
+        self._arm: Arm | None = None
         self._history = PoseHistory()
         self._trail: deque[NDArray[np.float64]] = deque(maxlen=_TRAIL_LENGTH)
         self._descent_m, self._frame, self._command_z = 0.0, -1, np.nan
-        self._aimed = False
+        self._aimed, self._next_cloud_s, self._turn = False, 0.0, False
+        self._framed: Any = None
+        """The last record with a view."""
         scene = server.scene
         scene.set_up_direction("+z")
         # No environment map: it fades in slowly, and a software renderer pays for it.
@@ -65,6 +90,7 @@ class Scene:
         )
         self._here = scene.add_frame("/hand", axes_length=0.03, axes_radius=0.0012)
         self._fingers = _hand_boxes(scene, "/hand", hand, None)
+        self._flange = _flange_box(scene, hand)
         self._goal = scene.add_frame("/goal", show_axes=False, visible=False)
         _hand_boxes(scene, "/goal", hand, 0.28)
         self._view = scene.add_frame("/view", show_axes=False, visible=False)
@@ -76,8 +102,9 @@ class Scene:
             point_size=0.0032,
             point_shape="circle",
         )
+        # What the camera covers goes with the hand, whose frame is the view's.
         self._edges = scene.add_line_segments(
-            "/view/edges", np.zeros((0, 2, 3), np.float32), _VIEW_EDGE, thickness=0.0008
+            "/hand/view", np.zeros((0, 2, 3), np.float32), _VIEW_EDGE, thickness=0.0008
         )
         self._way = _line(scene, "/way", _WAY, 0.0028)
         self._past = _line(scene, "/trail", _TRAIL, 0.0018)
@@ -87,6 +114,7 @@ class Scene:
         self._history = PoseHistory()
         self._trail.clear()
         self._descent_m, self._frame, self._command_z, self._aimed = 0.0, -1, np.nan, False
+        self._next_cloud_s, self._framed = 0.0, None
 
     def remember(self, record: Any) -> None:
         """Every record, shown or not: where the hand was, for the clouds and the trail."""
@@ -94,17 +122,21 @@ class Scene:
         if np.isfinite(T).all():
             self._history.append(RobotState(int(record["stamp_ns"]), T, record["twist"]))
             self._trail.append(T[:3, 3])
+            if int(record["frame"]) >= 0:
+                self._framed = record
         z = float(record["command"][2])
         if np.isfinite(z):
             if np.isfinite(self._command_z) and self._command_z > z:
                 self._descent_m = self._command_z - z
             self._command_z = z
 
-    def show(self, record: Any) -> None:
-        """Draw one cycle. What is not known (NaN) is not drawn."""
+    def show(self, record: Any, everything: bool = False) -> None:
+        """Draw one cycle. What is not known (NaN) is not drawn. A new cloud is drawn CLOUDS_HZ times a
+        second at most, or with `everything`."""
         T = T_base_hand(record)
         if np.isfinite(T).all():
             _place(self._here, T)
+            self._show_arm(np.array(record["q"]), T)
             self._aim(T)
         opening = float(record["gripper_m"])
         for side, finger in zip((-1, 1), self._fingers, strict=True):
@@ -115,23 +147,45 @@ class Scene:
         self._goal.visible = bool(np.isfinite(goal).all())
         if self._goal.visible:
             _place(self._goal, top_down(goal[0], goal[1], min(goal[2], END_HEIGHT_M), goal[3]))
-        self._way.points = way_ahead(record["command"], goal, self._ratio, self._descent_m)
-        self._past.points = _segments(np.array(self._trail))
-        self._show_view(record, T)
+        self._edges.visible = int(record["frame"]) >= 0
+        self._turn = not self._turn
+        if self._turn or everything:
+            self._way.points = way_ahead(record["command"], goal, self._ratio, self._descent_m)
+        if not self._turn or everything:
+            self._past.points = _segments(np.array(self._trail))
+        self._show_view(everything)
 
-    def _show_view(self, record: Any, T: NDArray[np.float64]) -> None:
-        number = int(record["frame"])
-        if number < 0 or number == self._frame or not np.isfinite(T).all():
+    def _show_arm(self, q: NDArray[np.float64], T: NDArray[np.float64]) -> None:
+        if self._arm is None and not self._armless and np.isfinite(q).all():
+            mounted = mounting(self._header, q, T)
+            self._armless = mounted is None
+            if mounted is not None:
+                self._arm = Arm(self._server.scene, mounted)
+                self._arm.tool(self._server.scene, self._hand.finger_length_m + _PALM_HEIGHT_M)
+                self._flange.visible = False
+        if self._arm is not None:
+            self._arm.show(q)
+
+    def _show_view(self, at_once: bool) -> None:
+        record, now = self._framed, time.monotonic()
+        if record is None or int(record["frame"]) == self._frame:
             return
-        self._frame = number
-        T_base_view = self._history.at(int(record["frame_stamp_ns"]))
+        if not at_once and now < self._next_cloud_s:
+            return
+        self._frame, self._next_cloud_s = int(record["frame"]), now + 1 / CLOUDS_HZ
+        stamp_ns = int(record["frame_stamp_ns"])
+        # An old picture, where nothing was seen since: how the hand moved then is forgotten.
+        T_base_view = T_base_hand(record)
+        if self._history.gap_s(stamp_ns) == 0:
+            T_base_view = self._history.at(stamp_ns)
         points, far = cloud(record["view"])
         height = points @ T_base_view[2, :3].astype(np.float32) + np.float32(T_base_view[2, 3])
-        colour = [np.interp(height, _HEIGHTS_M, c) for c in _HEIGHT_COLOURS.T]
+        low, high = _HEIGHTS_M[[0, -1]]
+        shade = np.clip((height - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
         self._view.visible = True
         _place(self._view, T_base_view)
         self._cloud.points = points
-        self._cloud.colors = np.stack(colour, axis=1).astype(np.uint8)
+        self._cloud.colors = _COLOURS[shade]
         self._edges.points = _pyramid(far)
 
     def _aim(self, T: NDArray[np.float64]) -> None:
@@ -139,10 +193,12 @@ class Scene:
         if self._aimed:
             return
         self._aimed = True
-        at = np.array([T[0, 3], T[1, 3], 0.17])
+        at, away = np.array([T[0, 3], T[1, 3], 0.17]), np.array([0.50, -0.62, 0.36])
         self._table.position = (round(at[0], 1), round(at[1], 1), -0.002)
+        if self._arm is not None:
+            at, away = self._arm.look_from(T)
         camera = self._server.initial_camera
-        camera.look_at, camera.position = at, at + np.array([0.50, -0.62, 0.36])
+        camera.look_at, camera.position = at, at + away
         camera.fov = np.radians(_FIELD_OF_VIEW_DEG)
         for client in self._server.get_clients().values():
             client.camera.position, client.camera.look_at = camera.position, camera.look_at
@@ -201,22 +257,25 @@ def _pyramid(far_m: float, view: View = VIEW) -> NDArray[np.float32]:
 def _hand_boxes(
     scene: viser.SceneApi, parent: str, hand: Hand, opacity: float | None
 ) -> list[viser.BoxHandle]:
-    """Palm, flange and both fingers, open; returns the fingers."""
+    """Palm and both fingers, open; returns the fingers."""
     ghost = opacity is not None
     back = -hand.finger_length_m - _PALM_HEIGHT_M / 2
     steel, pads = (_GOAL, _GOAL) if ghost else (_STEEL, _PADS)
     size = (hand.palm_length_m, hand.palm_width_m, _PALM_HEIGHT_M)
     scene.add_box(f"{parent}/palm", steel, size, position=(0, 0, back), opacity=opacity)
-    if not ghost:
-        back -= (_PALM_HEIGHT_M + _FLANGE_M) / 2
-        size = (hand.palm_width_m, hand.palm_width_m, _FLANGE_M)
-        scene.add_box(f"{parent}/flange", (150, 158, 168), size, position=(0, 0, back))
     size = (hand.finger_thickness_m, hand.finger_width_m, hand.finger_length_m)
     x, z = (hand.opening_m + hand.finger_thickness_m) / 2, -hand.finger_length_m / 2
     return [
         scene.add_box(f"{parent}/finger{k}", pads, size, position=(s * x, 0, z), opacity=opacity)
         for k, s in enumerate((-1, 1))
     ]
+
+
+def _flange_box(scene: viser.SceneApi, hand: Hand) -> viser.BoxHandle:
+    """What a hand without an arm hangs on."""
+    back = -hand.finger_length_m - _PALM_HEIGHT_M - _FLANGE_M / 2
+    size = (hand.palm_width_m, hand.palm_width_m, _FLANGE_M)
+    return scene.add_box("/hand/flange", _FLANGE, size, position=(0, 0, back))
 
 
 def _line(
@@ -227,5 +286,5 @@ def _line(
 
 
 def _place(node: viser.SceneNodeHandle, T: NDArray[np.float64]) -> None:
-    node.wxyz = viser.transforms.SO3.from_matrix(T[:3, :3]).wxyz
+    node.wxyz = Rotation.from_matrix(T[:3, :3]).as_quat()[[3, 0, 1, 2]]
     node.position = T[:3, 3]

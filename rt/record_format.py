@@ -121,8 +121,10 @@ def from_cycle(message: Message, record: np.void) -> None:
     for name in _NAMED:
         if message.HasField(name):
             inner = getattr(message, name)
-            for i, field in enumerate(inner.DESCRIPTOR.fields[: CYCLE[name].shape[0]]):
-                record[name][i] = getattr(inner, field.name)
+            # only what was set: a stage that was not run stays unknown, and did not take 0 ms
+            for field, value in inner.ListFields():
+                if field.number <= CYCLE[name].shape[0]:
+                    record[name][field.number - 1] = value
 
 
 def topics(header: dict[str, Any]) -> dict[str, Callable[[], Message]]:

@@ -13,7 +13,7 @@ from scipy.ndimage import maximum_filter
 from scipy.spatial.transform import Rotation
 
 from rt.controller import disturb
-from rt.hand import load_hand
+from rt.hand import Hand, load_hand
 from rt.pose import METRES_PER_RADIAN, top_down
 from rt.view import VIEW, Reprojector, View
 from sim.render import Renderer
@@ -123,7 +123,14 @@ class Eye:
     which sees the fingers and whose image is reprojected, as on the robot.
     """
 
-    def __init__(self, renderer: Renderer, camera: str, fate: Fate, sensor: str = IDEAL) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        camera: str,
+        fate: Fate,
+        sensor: str = IDEAL,
+        hand: Hand | None = None,
+    ) -> None:
         mount, self._renderer, self._fate = MOUNTS[camera], renderer, fate
         self._T_hand_camera = mount.T_hand_camera
         self._T_hand_true = mount.T_hand_camera @ fate.T_camera_error
@@ -131,12 +138,12 @@ class Eye:
         if camera == "ideal":
             self._rays, self._fine = mount.intrinsics.rays(), FINE.rays()
         else:
-            kind, hand = preset(sensor), load_hand()
+            kind, fingers = preset(sensor), hand or load_hand()
             scale = 1 + kind.scale_error * fate.sensor_scale
             rig = make_rig(kind, self._T_hand_camera, self._T_hand_true, scale)
-            self._rig, self._rays = RigView(renderer, rig, hand), rig.intrinsics.rays()
+            self._rig, self._rays = RigView(renderer, rig, fingers), rig.intrinsics.rays()
             self._reproject = Reprojector(rig.intrinsics, rig.T_hand_camera)
-            own = hand_depth(self._T_hand_camera, self._rays, hand) > 0
+            own = hand_depth(self._T_hand_camera, self._rays, fingers) > 0
             self._own = maximum_filter(own, size=2 * _SELF_PX + 1)
         self.restart()
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rt import controller
 from rt.distance import Distance
-from rt.hand import load_hand
+from rt.hand import Hand, load_hand
 from rt.pose import from_top_down, grasp_distance, planar, to_view, top_down
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
 from sim.disturbance import Disturbance, Eye, Fate
@@ -45,6 +45,8 @@ class Setup:
     category: str | None = None
     clutter: int | None = None
     meshes: Path | None = None
+    hand: str = "robotiq_2f85"
+    """A name of rt/hands/ or a TOML file: whose grasps are the truth."""
     controllers: tuple[str, ...] = ("paper",)
     """The first is CTR, the others CTR_<name>."""
     candidates: int = 256
@@ -61,7 +63,7 @@ class Setup:
     def eye(self, renderer: Renderer, fate: Fate) -> Eye:
         """The camera of these trials."""
         camera = self.camera if self.sensor == IDEAL else "wrist"
-        return Eye(renderer, camera, fate, self.sensor)
+        return Eye(renderer, camera, fate, self.sensor, load_hand(self.hand))
 
 
 def objects_of(setup: Setup) -> ObjectSet:
@@ -105,7 +107,9 @@ class World:
 
 def make_world(objects: ObjectSet, setup: Setup, number: int) -> World:
     """Scene `number` of the seed, and the start: the region of the training views, at 0.30 m."""
-    scene, grasps, rng = numbered_scene(objects, setup.seed, "test", number, count=setup.clutter)
+    scene, grasps, rng = numbered_scene(
+        objects, setup.seed, "test", number, load_hand(setup.hand), count=setup.clutter
+    )
     start = camera_poses(scene, 1, rng)[0].astype(np.float64)
     start[2] = START_HEIGHT_M
     return World(scene, grasps, Renderer(scene), start)
@@ -198,7 +202,7 @@ def run_trial(
 
         scenario(name, once)
     if setup.lift:
-        _lift(world, final)
+        _lift(world, final, load_hand(setup.hand))
     return {
         "trial": number,
         "objects": [thing.name for thing in world.scene.placed],
@@ -222,11 +226,10 @@ def _ended(world: World, hand: Hand4) -> dict[str, Any]:
     return {"distance_m": world.distance_m(hand), "hand": hand.tolist()}
 
 
-def _lift(world: World, final: dict[str, Any]) -> None:
+def _lift(world: World, final: dict[str, Any], hand: Hand) -> None:
     """Close and lift at every scenario's end, as high as depth says (sim.physics)."""
     from sim.physics import approach_height, lift
 
-    hand = load_hand()
     for end in final.values():
         x, y, _, yaw = end["hand"]
         z = approach_height(world.scene, world.renderer, x, y, yaw, hand)

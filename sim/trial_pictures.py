@@ -80,7 +80,7 @@ def draw_worst(report: dict[str, Any], setup: Setup, path: Path) -> None:
     figure, rows = plt.subplots(
         1, len(order), figsize=(3.3 * len(order), 3.9), layout="constrained", squeeze=False
     )
-    objects, hand = objects_of(setup), load_hand()
+    objects, hand = objects_of(setup), load_hand(setup.hand)
     for axes, k in zip(rows[0], order, strict=True):
         trial = trials[k]
         _draw_trial(axes, make_world(objects, setup, trial["trial"]), trial, hand)

@@ -74,6 +74,9 @@ class Config:
     """Exactly this many objects in a scene. Default: 1 to 5."""
     meshes: Path | None = None
     """Folder of your own meshes (obj, stl, ply, off, glb; metres) in place of the test objects."""
+    hand: str = "robotiq_2f85"
+    """Hand: a name in rt/hands/ or a TOML file; the model must be made for it. (GPD tries its shape, but
+    its network was trained with robotiq_2f85.)"""
     candidates: int = 256
     """Displacements weighed in one iteration."""
     iterations: int = ITERATIONS
@@ -119,6 +122,7 @@ class Config:
             category=self.category,
             clutter=self.clutter,
             meshes=self.meshes,
+            hand=self.hand,
             controllers=(self.controller, *others),
             candidates=self.candidates,
             iterations=self.iterations,
@@ -137,7 +141,7 @@ def _begin(setup: Setup, model: Path | None, backend: str) -> None:
     """Of a worker: open once what every trial needs. One thread each, the processes share the cores."""
     global _worker
     distance = open_model(model, "native" if backend == "auto" else backend, threads=1)
-    _worker = objects_of(setup), setup, distance, Detector()
+    _worker = objects_of(setup), setup, distance, Detector(hand=load_hand(setup.hand))
 
 
 def _one(number: int) -> dict[str, Any]:
@@ -169,7 +173,8 @@ def check(config: Config) -> dict[str, Any]:
         print(f"skipped {name}: {reason}", file=sys.stderr)
     Detector()
     distance = open_model(config.model, "native" if config.backend == "auto" else config.backend)
-    distance.contract.require(hand=load_hand(), view=VIEW, metres_per_degree=METRES_PER_DEGREE)
+    hand = load_hand(config.hand)
+    distance.contract.require(hand=hand, view=VIEW, metres_per_degree=METRES_PER_DEGREE)
     if config.lift:
         _require_physics()
     return {

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rt.camera import CameraError, Frame, Intrinsics, StaleFrameError
 from rt.gripper import GripperState
-from rt.hand import load_hand
+from rt.hand import Hand, load_hand
 from rt.pose import from_top_down, grasp_distance, to_view, top_down
 from rt.robot import Cell, RobotError, RobotState
 from rt.view import START_HEIGHT_M, VIEW
@@ -215,10 +215,10 @@ class TwinGripper:
     """Fingers without physics: they find something between them if they close where a true grasp is,
     within GRASPED_M of it, and its width is theirs then."""
 
-    def __init__(self, arm: TwinArm, grasps: NDArray[np.float64]) -> None:
+    def __init__(self, arm: TwinArm, grasps: NDArray[np.float64], hand: Hand | None = None) -> None:
         """grasps: (G, 5) of x, y, z [m], yaw [rad], width [m]."""
-        self._arm, self._grasps = arm, grasps
-        self._opening_m = load_hand().opening_m
+        self._arm, self._grasps, self._hand = arm, grasps, hand or load_hand()
+        self._opening_m = self._hand.opening_m
         self._from_m = self._goal_m = self._opening_m
         self._began_ns = arm.now_ns()
         self._holding = False
@@ -236,7 +236,7 @@ class TwinGripper:
         away = grasp_distance(to_view(self._grasps[:, :4], self._arm.hand), np.zeros(3))
         best = int(away.argmin())
         # Below the top of the pads, or there is only air between them.
-        deep = self._arm.hand[2] < self._grasps[best, 2] + load_hand().pad_height_m
+        deep = self._arm.hand[2] < self._grasps[best, 2] + self._hand.pad_height_m
         found = bool(away[best] < GRASPED_M and deep)
         self._start(float(self._grasps[best, 4]) if found else 0.0, found)
 
@@ -260,6 +260,7 @@ def build(
     mount: str | Mount = "ideal",
     image: Image | None = None,
     arm: Arm | None = None,
+    hand: Hand | None = None,
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
     info: dict[str, Any] | None = None,
@@ -285,7 +286,7 @@ def build(
     )
     wide = np.asarray(grasps, dtype=np.float64)
     targets = wide[:, :4]
-    gripper = TwinGripper(robot, wide) if wide.shape[1] > 4 else None
+    gripper = TwinGripper(robot, wide, hand) if wide.shape[1] > 4 else None
 
     def advance(period_ns: int) -> None:
         end = robot.now_ns() + period_ns
@@ -307,6 +308,7 @@ def open_cell(
     scene: int = 0,
     mount: Literal["ideal", "wrist"] = "ideal",
     sensor: str = IDEAL,
+    hand: str = "robotiq_2f85",
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
 ) -> Cell:
@@ -314,7 +316,8 @@ def open_cell(
     height and anywhere in the region that the network's training views come from.
 
     sensor: a name of sim.sensor. A real one needs a mount (`wrist`), sees the hand's fingers, and gives
-    the part of its image that the view can need, at the resolution of training. Raises CameraError.
+    the part of its image that the view can need, at the resolution of training. hand: whose grasps are
+    the truth, a name or a file (rt.hand). Raises CameraError or HandError.
     """
     from sim.grasps import numbered_scene
     from sim.objects import object_set
@@ -331,7 +334,8 @@ def open_cell(
         kind = preset(sensor)
     except SensorError as error:
         raise CameraError(str(error)) from error
-    world, grasps, rng = numbered_scene(object_set("test"), seed, "test", scene)
+    described = load_hand(hand)
+    world, grasps, rng = numbered_scene(object_set("test"), seed, "test", scene, described)
     start = camera_poses(world, 1, rng)[0]
     start[2] = START_HEIGHT_M
     info = {
@@ -350,13 +354,14 @@ def open_cell(
     if sensor != IDEAL:
         rig = make_rig(kind, camera.T_hand_camera)
         camera = Mount(rig.intrinsics, rig.T_hand_camera)
-        image = partial(RigView(renderer, rig, load_hand()).image, rng=rng)
+        image = partial(RigView(renderer, rig, described).image, rng=rng)
     return build(
         renderer.depth,
         grasps.poses,
         start,
         mount=camera,
         image=image,
+        hand=described,
         camera_rate_hz=camera_rate_hz,
         camera_delay_s=camera_delay_s,
         info=info,

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from rt.cycle import BLANK, CYCLE, best_candidates
 from rt.guard import ROWS
@@ -31,13 +32,14 @@ from rt.hand import load_hand
 from rt.page import PageError, start
 from rt.page_picture import (
     CHOSEN,
+    COLOURS,
     HAND,
     SIDE_PX,
     draw,
     field,
-    overlay,
     relief,
     surface_depth,
+    veil,
 )
 from rt.pose import top_down
 from rt.ring import Ring
@@ -131,21 +133,26 @@ def test_the_field_is_least_where_the_view_sees_the_goal(x: float, y: float, dep
 
 
 def test_the_overlay_is_bright_at_a_grasp_and_dark_far_from_it() -> None:
-    grey = np.full((SIDE_PX, SIDE_PX, 3), 150, np.uint8)
+    image = Image.new("RGB", (SIDE_PX, SIDE_PX), (150, 150, 150))
     values = field(to_a_point((0.05, 0.0)), np.full((64, 64), 0.2, np.float32), 0.0, 0.2)
-    picture = overlay(grey, values).astype(int)
+    layer = veil(values)
+    image.paste(layer, (0, 0), layer)
+    picture = np.asarray(image).astype(int)
     near = picture[SIDE_PX // 2, SIDE_PX // 2 + round(0.05 * VIEW.focal_px / 0.2 * SIDE_PX / 64)]
     far = picture[SIDE_PX // 2, 4]
     assert near[0] > far[0] + 60 and near[1] > far[1] + 60
-    assert np.isfinite(overlay(grey, np.full((48, 48), np.nan, np.float32))).all()
+    unknown = np.asarray(veil(np.full((48, 48), np.nan, np.float32)))
+    assert (unknown[..., :3] == COLOURS[-1]).all()
 
 
 def test_hand_and_choice_are_drawn_where_they_are() -> None:
-    grey = np.full((SIDE_PX, SIDE_PX, 3), 150, np.uint8)
+    def grey() -> Image.Image:
+        return Image.new("RGB", (SIDE_PX, SIDE_PX), (150, 150, 150))
+
     nothing = np.full((4, 3), np.nan, np.float32)
     hand, depth = load_hand(), 0.25
     action = np.array([0.05, -0.03, 0.0], np.float32)
-    picture = draw(grey, depth, nothing, np.full(4, np.nan), action, hand)
+    picture = draw(grey(), depth, nothing, np.full(4, np.nan), action, hand)
 
     def middle(colour: tuple[int, int, int]) -> NDArray[np.float64]:
         rows, columns = np.nonzero((picture == colour).all(axis=2))
@@ -153,17 +160,17 @@ def test_hand_and_choice_are_drawn_where_they_are() -> None:
 
     metre = VIEW.focal_px / depth * SIDE_PX / VIEW.size_px
     assert np.allclose(middle(CHOSEN) - middle(HAND), action[:2] * metre, atol=4)
-    unknown = draw(grey, depth, nothing, np.full(4, np.nan), np.full(3, np.nan), hand)
+    unknown = draw(grey(), depth, nothing, np.full(4, np.nan), np.full(3, np.nan), hand)
     assert not (unknown == CHOSEN).all(axis=2).any()
 
 
 def test_no_return_is_dark_and_an_empty_view_is_drawn() -> None:
     view = np.full((64, 64), 0.3, np.float32)
     view[:, 40:] = 0
-    picture = relief(view)
+    picture = np.asarray(relief(view))
     side = len(picture)
     assert picture[:, : side // 2].min() > 90 > picture[:, -side // 8 :].max()
-    empty = relief(np.zeros((64, 64), np.float32))
+    empty = np.asarray(relief(np.zeros((64, 64), np.float32)))
     assert empty.shape == (side, side, 3) and empty.max() < 90
 
 
@@ -199,6 +206,33 @@ def test_the_way_ahead_leads_from_the_command_to_the_goal_at_the_end_height() ->
     assert np.allclose(way[-1, 1], [*GOAL[:2], END_HEIGHT_M], atol=1e-5)
     assert np.array_equal(way[1:, 0], way[:-1, 1])
     assert len(way_ahead(command, np.full(4, np.nan), 0.2, 0.003)) == 0
+
+
+def test_the_arm_is_found_by_its_name_or_by_its_joints_and_its_links_meet() -> None:
+    from rt.page_arm import links, mounting
+    from rt.pose import inverse
+    from rt.robot.kinematics import ARMS, joint_frames
+
+    model, q = ARMS["UR10e"], np.radians([20.0, -80, 95, -105, -90, 30])
+    T_robot_base, T_flange_hand = np.eye(4), np.eye(4)
+    T_robot_base[:3, 3], T_flange_hand[2, 3] = (0.1, -0.2, -0.3), 0.163
+    frames = joint_frames(model, q)
+    T_base_hand = inverse(T_robot_base) @ frames[6] @ T_flange_hand
+    cell = {"T_robot_table": T_robot_base.tolist(), "T_flange_hand": T_flange_hand.tolist()}
+    for told in ({}, {"controller": {"arm": "UR10e"}}, {"controller": {"arm": "unknown"}}):
+        found = mounting({"cell": {**cell, **told}}, q, T_base_hand)
+        assert found is not None and found.model == model
+        assert np.allclose(found.T_base_robot[:3, 3], [-0.1, 0.2, 0.3])
+    assert mounting({"cell": {"name": "twin"}}, q, T_base_hand) is None
+    assert mounting({"cell": cell}, np.full(6, np.nan), T_base_hand) is None
+    # From the base to the flange each bar begins where one before it ended, at any joints.
+    reached = [np.zeros(3)]
+    for T, bars in zip(frames, links(model), strict=True):
+        for a, b, radius, _ in bars:
+            begin, end = (T[:3, :3] @ p + T[:3, 3] for p in (a, b))
+            assert min(np.linalg.norm(begin - p) for p in reached) < 1e-9 and radius > 0.02
+            reached += [begin, end]
+    assert np.allclose(reached[-1], frames[6, :3, 3])
 
 
 def test_a_lamp_is_green_until_its_row_interferes_and_then_remembers() -> None:
@@ -278,6 +312,33 @@ def test_charts_keep_the_last_seconds_and_begin_again_with_a_run() -> None:
     assert table[-1, 0] - table[0, 0] <= CHART_S and np.all(np.diff(table[:, 0]) > 0)
     history.append(record(0)[0])
     assert len(history.table()) == 1
+
+
+def test_a_page_that_comes_after_the_last_view_still_shows_it() -> None:
+    from rt.page import serve
+    from rt.page_display import Display
+
+    server = serve("127.0.0.1", 8871)
+    try:
+        display = Display(server, HEADER, lambda gui: None)
+        for k in range(5):
+            display.see(record(k)[0])
+        last = record(5)
+        last["frame"] = -1
+        display.see(last[0])
+        display.draw(last[0], everything=True)
+        assert display._picture._image.image.std() > 5
+        assert len(display.scene._cloud.points) == 64 * 64
+    finally:
+        server.stop()
+
+
+def test_a_chart_holds_no_nan_which_would_blank_it() -> None:
+    from rt.page_panel import carried
+
+    nan = np.nan
+    assert carried(np.array([nan, 3.0, nan, nan, 5.0, nan])).tolist() == [3, 3, 3, 3, 5, 5]
+    assert carried(np.full(3, nan)).tolist() == [0, 0, 0]
 
 
 def _moved(k: int) -> Any:

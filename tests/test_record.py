@@ -66,6 +66,16 @@ def test_everything_put_is_read_back_bit_by_bit(flight: Path) -> None:
     ]
 
 
+def test_a_stage_that_was_not_run_stays_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "flight.mcap"
+    times = np.full(CYCLE["stage_ms"].shape, np.nan, np.float32)
+    times[1] = 2.0
+    with Recorder(path, header()) as recorder:
+        recorder.put(**{**cycle(0), "stage_ms": times})
+    told = [float(s[0]) for s in read_record(path).stages.values()]
+    assert told[1] == 2.0 and np.isnan(told[0]) and np.isnan(told[2:]).all()
+
+
 def test_viewers_find_standard_schemas_on_the_wall_clock(flight: Path) -> None:
     with flight.open("rb") as file:
         reader = make_reader(file, validate_crcs=True)
