@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# One more than there are cores: many tests wait for what runs in real time.
+TESTERS ?= $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint sanitize aarch64 wheel clean
@@ -25,7 +27,7 @@ demo: $(STAMP) ## Set up .venv and watch the simulated arm find a grasp
 	$(BIN)/python -m rt.servo --rate 30
 
 test: $(VENV)/.installed-dev lint ## Set up .venv with everything the tests need and run them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
 lint: $(VENV)/.installed-dev ## Check style and types
 	$(BIN)/ruff check .

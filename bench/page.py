@@ -30,11 +30,12 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from tqdm import tqdm
 
 from bench.emulated_cell import children
 from bench.endurance import bare_loop
 from bench.page_viewers import VIEWERS, Seen, chromium_path
+from rt.files import output_folder, write_json
+from rt.progress import progress
 from rt.record import RecordError, read_record
 
 CASES = {
@@ -362,7 +363,7 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
     flights: dict[str, list[Flight]] = {case: [] for case in cases}
     runs = [(turn, case) for turn in range(config.turns) for case in cases]
     live = sys.stderr.isatty()
-    for turn, case in tqdm(runs, "runs", unit="run", disable=not live):
+    for turn, case in progress(runs, unit="run", title="runs"):
         if not live:
             print(f"run {turn + 1} of {config.turns}: {CASES[case]}", file=sys.stderr, flush=True)
         flights[case].append(fly(config, case, folder / f"{case}-{turn}"))
@@ -383,12 +384,9 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
 def main() -> int:
     try:
         config = tyro.cli(Config, prog="python -m bench.page")
-        folder = config.out or Path("runs/page") / time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = output_folder("page", config.out)
         result = measure(config, folder)
-        beside = folder / f".page.json.{os.getpid()}"
-        beside.write_text(json.dumps(result, indent=1) + "\n")
-        os.replace(beside, folder / "page.json")
+        write_json(folder / "page.json", result)
     except KeyboardInterrupt:
         return 130
     except (BenchError, RecordError, ValueError, OSError) as error:

@@ -26,7 +26,7 @@ from rt.hand import HandError, load_hand
 from rt.pose import top_down
 from rt.progress import progress
 from rt.view import VIEW
-from sim import dataset, label_check
+from sim import dataset
 from sim.claim import claim, locked, parse_share
 from sim.compare import RENDERERS
 from sim.convex import PhysicsError
@@ -285,6 +285,8 @@ def main() -> int:
         if table.rows:
             Console().print(table)
         if config.physics_check:
+            from sim import label_check
+
             label_check.report(config, label_check.check_labels(config))
     except REFUSALS as error:
         print(f"sim.generate: {error}", file=sys.stderr)

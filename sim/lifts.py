@@ -19,7 +19,6 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binomtest
 
 from rt.files import output_folder, write_figure, write_json
 from rt.hand import Hand, HandError, load_hand
@@ -30,6 +29,7 @@ from sim.objects import ObjectError, ObjectSet, object_set
 from sim.pool import PoolError, spread
 from sim.render import Renderer
 from sim.scene import Scene, SceneError
+from sim.trial_statistics import wilson
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,6 @@ def lift_grasps(
                 )
             )
     return records
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927); (0, 1) for no trials."""
-    if trials == 0:
-        return 0.0, 1.0
-    interval = binomtest(successes, trials).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def rates(records: list[Record]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap
 
 RESAMPLES = 4000
 NEAR_M, NEARER_M = 0.02, 0.01
@@ -32,13 +31,13 @@ def summary(trials: Trials, scenario: str, seed: int = 0) -> dict[str, Any]:
         "ci95_m": interval((d,), _median, seed),
         "under_1cm": float((d < NEARER_M).mean()),
         "under_2cm": float((d < NEAR_M).mean()),
-        "under_2cm_ci95": share_interval(int((d < NEAR_M).sum()), len(d)),
+        "under_2cm_ci95": wilson(int((d < NEAR_M).sum()), len(d)),
         "n": len(d),
     }
     if all("lifted" in trial["final"][scenario] for trial in trials):
         lifted = sum(trial["final"][scenario]["lifted"] for trial in trials)
         result["lifted"] = lifted / len(d)
-        result["lifted_ci95"] = share_interval(lifted, len(d))
+        result["lifted_ci95"] = wilson(lifted, len(d))
     return result
 
 
@@ -69,6 +68,8 @@ def interval(
     samples: tuple[NDArray[np.float64], ...], statistic: Callable[..., Any], seed: int = 0
 ) -> list[float]:
     """95 % percentile bootstrap interval; the samples' rows are drawn together."""
+    from scipy.stats import bootstrap  # a quarter of a second, which --help need not take
+
     n = len(samples[0])
     if n < 2 or all(np.ptp(s) == 0 for s in samples):
         value = float(statistic(*samples, axis=-1))
@@ -86,10 +87,14 @@ def interval(
     return [float(found.low), float(found.high)]
 
 
-def share_interval(hits: int, n: int) -> list[float]:
-    """95 % interval of a share (Wilson)."""
-    found = binomtest(hits, n).proportion_ci(method="wilson")
-    return [float(found.low), float(found.high)]
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927); (0, 1) for no trials."""
+    from scipy.stats import binomtest
+
+    if trials == 0:
+        return 0.0, 1.0
+    found = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def by_category(trials: Trials, scenarios: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -115,7 +120,7 @@ def _group(own: Trials, scenarios: Sequence[str]) -> dict[str, Any]:
         group[s] = {"median_m": float(np.median(d)), "under_2cm": float((d < NEAR_M).mean())}
         if all("lifted" in t["final"][s] for t in own):
             hits = sum(t["final"][s]["lifted"] for t in own)
-            group[s] |= {"lifted": hits / len(own), "lifted_ci95": share_interval(hits, len(own))}
+            group[s] |= {"lifted": hits / len(own), "lifted_ci95": wilson(hits, len(own))}
     return group
 
 

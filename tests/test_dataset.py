@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from rt.files import write_text
 from sim import dataset
 from sim.claim import locked
 from sim.dataset import DatasetError
@@ -27,7 +28,7 @@ def made(tmp_path):
     rng = np.random.default_rng(0)
     params = {"train_scenes": 3, "test_scenes": 0, "views": 4, "scenes_per_shard": 2}
     manifest = {"format": dataset.FORMAT, "id": dataset.dataset_id(params), "params": params}
-    dataset.write_text(tmp_path / "manifest.json", json.dumps(manifest))
+    write_text(tmp_path / "manifest.json", json.dumps(manifest))
     shards = [arrays(rng, 8, 2), arrays(rng, 4, 1)]
     for k, (shard, names) in enumerate(zip(shards, ([["a"], ["b", "c"]], [["d"]]), strict=True)):
         dataset.write_shard(

@@ -301,7 +301,7 @@ def make_batches(
     if options.batches == "device" or (
         options.batches == "auto" and device.type == "cuda" and fits
     ):
-        return DeviceBatches(*given, options.draw, part, device)
+        return DeviceBatches(*given, options.draw, part, device=device)
     return Batches(*given, options.draw, part)
 
 

@@ -25,7 +25,6 @@ from rt.hand import Hand
 from rt.progress import progress
 from rt.view import View
 from sim.dataset import DatasetError, Split, open_split, read_manifest
-from sim.generate import Config, generate
 from sim.sensor import SensorError
 from train.offsets import NEAR_M, REACH_M, near_offsets, nearest_grasp, uniform_offsets
 
@@ -202,8 +201,8 @@ class ValidationOptions:
     """Scenes of test objects in a fresh set."""
     views: int = 40
     """Views of each scene in a fresh set."""
-    sensors: tuple[str, ...] = Config.sensors
-    """Depth cameras of a fresh set, one drawn for each scene."""
+    sensors: tuple[str, ...] = ()
+    """Depth cameras of a fresh set, one drawn for each scene. Default: all that sim.generate has."""
     images: int = 4096
     """Views to ask about, spread over the test scenes; all if there are fewer."""
     backend: str = "auto"
@@ -229,16 +228,21 @@ def fresh_set(
     views: int,
     seed: int,
     train_scenes: int = 1,
-    sensors: tuple[str, ...] = Config.sensors,
+    sensors: tuple[str, ...] = (),
 ) -> Path:
     """Make a small set in the folder, which is returned; the generator wants a scene to train on."""
+    from sim.generate import (  # a second of imports, which training need not wait for
+        Config,
+        generate,
+    )
+
     config = Config(
         scenes=train_scenes,
         test_scenes=test_scenes,
         views=views,
         out=folder,
         seed=seed,
-        sensors=sensors,
+        sensors=sensors or Config.sensors,
         scenes_per_shard=5,
     )
     generate(config)
