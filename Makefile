@@ -12,22 +12,28 @@ TESTERS ?= $(shell expr $$(nproc) + 1)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Python is compiled when it is first imported, which most of what is installed never is.
 # `rt.native` is compiled, so C++ sources count; Python sources are used where they lie (editable).
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard rt/native/*.cpp rt/native/*.h)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -e .
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --no-compile -e .
 	touch $@
 
 $(VENV)/.installed-dev: $(STAMP)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -e '.[train,calib,physics,ur,realsense,tensorrt-rtx,view,cluster,dev]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --no-compile -e '.[train,calib,physics,ur,realsense,tensorrt-rtx,view,cluster,dev]'
 	touch $@
 
 demo: $(STAMP) ## Set up .venv and watch the simulated arm find a grasp
 	$(BIN)/python -m rt.servo --rate 30
 
-test: $(VENV)/.installed-dev lint ## Set up .venv with everything the tests need and run them
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
+test: $(VENV)/.installed-dev ## Set up .venv with everything the tests need; check style, types and tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# types while the tests run; each must pass
+	$(BIN)/mypy > $(VENV)/mypy.log 2>&1 & types=$$!; \
+	  $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile; tests=$$?; \
+	  wait $$types; types=$$?; cat $(VENV)/mypy.log; exit $$(( tests + types ))
 
 lint: $(VENV)/.installed-dev ## Check style and types
 	$(BIN)/ruff check .
