@@ -32,7 +32,7 @@ test: $(VENV)/.installed-dev ## Set up .venv with everything the tests need; che
 	$(BIN)/ruff format --check .
 	@# types while the tests run; each must pass
 	$(BIN)/mypy > $(VENV)/mypy.log 2>&1 & types=$$!; \
-	  $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile; tests=$$?; \
+	  $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder; tests=$$?; \
 	  wait $$types; types=$$?; cat $(VENV)/mypy.log; exit $$(( tests + types ))
 
 lint: $(VENV)/.installed-dev ## Check style and types

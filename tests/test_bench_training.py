@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 from synthetic import make_dataset
 
+import bench.training
 from bench.training import TrainingBenchOptions, measure, run
 from sim.dataset import DatasetError, open_split
+
+
+@pytest.fixture(autouse=True)
+def memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training keeps what it has freed for as long as its process lives, which here is that of all tests."""
+    monkeypatch.setattr(bench.training, "keep_freed_memory", lambda: True)
 
 
 @pytest.fixture(scope="module")

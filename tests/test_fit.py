@@ -47,6 +47,12 @@ def fit(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(autouse=True)
+def memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training keeps what it has freed for as long as its process lives, which here is that of all tests."""
+    monkeypatch.setattr(train.fit, "keep_freed_memory", lambda: True)
+
+
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
 
