@@ -178,6 +178,10 @@ class Clock:
             )
 
 
+MEMORY_LOCK = 1 | 2
+"""MCL_CURRENT | MCL_FUTURE of mlockall: all memory is made resident at once, and stays."""
+
+
 @contextmanager
 def real_time(mode: str = "auto", cpu: int | None = None) -> Iterator[list[str]]:
     """Privileges for the calling thread while inside; yields one line for each that was refused.
@@ -208,7 +212,7 @@ def real_time(mode: str = "auto", cpu: int | None = None) -> Iterator[list[str]]
             "/etc/security/limits.conf, join that group and log in again"
         )
     libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
-    locked = libc.mlockall(1 | 2) == 0  # MCL_CURRENT | MCL_FUTURE
+    locked = libc.mlockall(MEMORY_LOCK) == 0
     if not locked:
         refused.append(
             f"mlockall refused ({os.strerror(ctypes.get_errno())}): add '@realtime - memlock unlimited' "
