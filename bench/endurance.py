@@ -161,7 +161,7 @@ def judged(
     said = [line for line in (folder / "said.txt").read_text().splitlines() if line.strip()]
     result: dict[str, Any] = {
         "command": "bench.endurance",
-        "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
+        "config": asdict(config),
         "cpus": os.cpu_count(),
         "load": os.getloadavg(),
         "exit_code": code,

@@ -362,14 +362,11 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
         print("bench.page: no Chromium, or no playwright: that case is left out", file=sys.stderr)
     flights: dict[str, list[Flight]] = {case: [] for case in cases}
     runs = [(turn, case) for turn in range(config.turns) for case in cases]
-    live = sys.stderr.isatty()
     for turn, case in progress(runs, unit="run", title="runs"):
-        if not live:
-            print(f"run {turn + 1} of {config.turns}: {CASES[case]}", file=sys.stderr, flush=True)
         flights[case].append(fly(config, case, folder / f"{case}-{turn}"))
     return {
         "command": "bench.page",
-        "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
+        "config": asdict(config),
         "cpus": len(os.sched_getaffinity(0)),
         "load": os.getloadavg(),
         "cases": [summed(flights[case]) for case in cases],

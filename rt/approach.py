@@ -20,17 +20,7 @@ from rt.force import ZERO_SAMPLES, felt
 from rt.grasp_height import GraspHeight, Grid, HeightError, grasp_height, height_map
 from rt.gripper import GripperError
 from rt.guard import Situation, Stop
-from rt.loop import (
-    Loop,
-    asked,
-    halt,
-    hold,
-    measured,
-    remember,
-    send,
-    sense,
-    tick,
-)
+from rt.loop import Loop, asked, halt, hold, measured, remember, send, sense, tick
 from rt.report import Status
 
 _ARRIVED_M = 0.001

@@ -58,7 +58,7 @@ class Arm:
         self._mounting = mounting
         T = mounting.T_base_robot
         self._node = scene.add_frame(
-            "/arm", show_axes=False, wxyz=_wxyz(T[:3, :3]), position=T[:3, 3]
+            "/arm", show_axes=False, wxyz=wxyz(T[:3, :3]), position=T[:3, 3]
         )
         self._links = []
         for k, bars in enumerate(links(mounting.model)):
@@ -90,7 +90,7 @@ class Arm:
         if not self._node.visible:
             return
         frames = joint_frames(self._mounting.model, q)[1:]
-        turns = Rotation.from_matrix(frames[:, :3, :3]).as_quat()[:, [3, 0, 1, 2]]
+        turns = wxyz(frames[:, :3, :3])
         for link, turn, frame in zip(self._links[1:], turns, frames, strict=True):
             link.wxyz, link.position = turn, frame[:3, 3]
 
@@ -158,5 +158,6 @@ def _bar(
     )
 
 
-def _wxyz(R: Array) -> Array:
-    return np.asarray(Rotation.from_matrix(R).as_quat()[[3, 0, 1, 2]])
+def wxyz(R: Array) -> Array:
+    """Rotations (..., 3, 3) as viser's quaternions (..., 4)."""
+    return np.asarray(Rotation.from_matrix(R).as_quat()[..., [3, 0, 1, 2]])

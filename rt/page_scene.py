@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import viser
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from rt.controller import RATIO
 from rt.hand import Hand
-from rt.page_arm import Arm, mounting
+from rt.page_arm import Arm, mounting, wxyz
 from rt.pose import top_down
 from rt.robot import PoseHistory, RobotState
 from rt.view import END_HEIGHT_M, VIEW, View
@@ -286,5 +285,5 @@ def _line(
 
 
 def _place(node: viser.SceneNodeHandle, T: NDArray[np.float64]) -> None:
-    node.wxyz = Rotation.from_matrix(T[:3, :3]).as_quat()[[3, 0, 1, 2]]
+    node.wxyz = wxyz(T[:3, :3])
     node.position = T[:3, 3]

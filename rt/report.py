@@ -167,7 +167,7 @@ def summary(report: Report) -> dict[str, Any]:
             "weights_sha256": report.contract.weights_sha256,
             "backend": report.backend,
         },
-        "config": {k: str(v) if isinstance(v, Path) else v for k, v in config.items()},
+        "config": config,
         "guard": {"counts": dict(report.guard.counts), "events": list(report.guard.events)},
         "timing": {
             "paced": report.clock.paced,

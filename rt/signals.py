@@ -1,12 +1,23 @@
-"""SIGINT and SIGTERM as a note that the loop reads between two cycles, never in the middle of one."""
+"""SIGINT and SIGTERM as a note that the loop reads between two cycles, never in the middle of one; and a
+process that the kernel kills with its parent."""
 
 from __future__ import annotations
 
+import ctypes
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def killed_with_parent(yes: bool = True) -> None:
+    """Whether the kernel kills this process with the thread that started it (Linux). Raises OSError."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL) if yes else 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from rt.progress import progress
+from rt.signals import killed_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -77,8 +77,7 @@ def _ready(parent: int, begin: Callable[..., None] | None, arguments: tuple[Any,
     """Of a worker. That of a killed run must not go on writing beside the run that resumes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        killed_with_parent()
     if os.getppid() != parent:
         os._exit(1)
     if begin is not None:

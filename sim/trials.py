@@ -209,7 +209,7 @@ def results(config: Config, model: dict[str, Any], trials: list[dict[str, Any]])
         "categories": by_category(trials, names),
         "clutter": by_clutter(trials, names),
         "model": model,
-        "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
+        "config": asdict(config),
         "trials": trials,
     }
 

@@ -7,7 +7,6 @@ handlers run in between calls only, so SIGTERM does nothing then: what must end 
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import select
@@ -17,7 +16,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
+from rt.signals import killed_with_parent
 
 
 def privileges() -> None:
@@ -41,9 +40,7 @@ def give_up_in(seconds: float) -> None:
 def die_with_the_loop(yes: bool) -> None:
     """Whether the kernel kills this process at once with the thread that started it, which waits meanwhile.
     Only while no program runs: later an end is to be a stop, and `give_up_in` bounds it."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    if prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL) if yes else 0, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    killed_with_parent(yes)
     if yes and select.select([0], [], [], 0)[0]:  # it had gone before
         raise OSError("the loop has ended while its arm was opened")
 
