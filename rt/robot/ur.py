@@ -20,6 +20,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -53,6 +54,8 @@ class UR:
             pass_fds=(memory,),
             start_new_session=True,  # a Ctrl-C is the loop's to handle
         )
+        self._lost: UrError | None = None
+        """Found from here, as the streaming process could not tell."""
         self.about: dict[str, Any] = {}
         """version, polyscope, model, tcp: what the controller told; arm: the model as recognised."""
         self.arm_model: ArmModel | None = None
@@ -85,6 +88,8 @@ class UR:
         self.about["arm_off_mm"] = round(off_m * 1e3, 3)
 
     def _raise_fault(self) -> None:
+        if self._lost is not None:
+            raise self._lost
         # looked at first: a process that leaves a fault has written it before it ends
         ended = self._process.poll()
         here = self._state.here
@@ -123,8 +128,23 @@ class UR:
         record = self._state.read(self._patience_s)
         if record is None:
             self._raise_fault()
-            raise _stalled(self._patience_s)
+            raise self._stalled(self._patience_s)
         return record
+
+    def _stalled(self, silent_s: float) -> UrError:
+        """Why the streaming process tells nothing: one that is not ready to run hangs in a call."""
+        told = f"no state for {silent_s * 1e3:.0f} ms: the streaming process"
+        if _sleeps(self._process.pid):
+            self._lost = UrError(
+                "connection_lost",
+                f"{told} hangs in a call to {self.setup.host}, as it may when the connection breaks; check "
+                "cable and power",
+            )
+            return self._lost
+        return UrError(
+            "stream_stalled",
+            f"{told} does not get the CPU; give it real-time priority, or stop other programs",
+        )
 
     def now_ns(self) -> int:
         """time.monotonic_ns"""
@@ -138,7 +158,7 @@ class UR:
         silent_s = (time.monotonic_ns() - stamp_ns) * 1e-9
         # The streaming process watches the controller; this watches the streaming process.
         if silent_s > self._patience_s:
-            raise _stalled(silent_s)
+            raise self._stalled(silent_s)
         return RobotState(
             stamp_ns,
             record["T_base_hand"].copy(),
@@ -195,12 +215,11 @@ class UR:
         self.close()
 
 
-def _stalled(silent_s: float) -> UrError:
-    return UrError(
-        "stream_stalled",
-        f"no state for {silent_s * 1e3:.0f} ms: the streaming process does not get the CPU; give it "
-        "real-time priority, or stop other programs",
-    )
+def _sleeps(pid: int) -> bool:
+    """Whether a process waits for something other than a processor (proc(5)); one that is gone does not."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "SD"
+    return False
 
 
 def open_robot(

@@ -164,12 +164,19 @@ class Stream:
     def tick(self) -> None:
         """Look, check, follow, send. Raises UrError at the first fault."""
         now_ns = time.monotonic_ns()
-        self._look(now_ns)
-        self._check(now_ns)
-        if self.starting_until_ns:
-            self._begin(now_ns)
-        self._obey(now_ns)
-        self._send(now_ns)
+        try:
+            self._look(now_ns)
+            self._check(now_ns)
+            if self.starting_until_ns:
+                self._begin(now_ns)
+            self._obey(now_ns)
+            self._send(now_ns)
+        except UrError:
+            raise
+        except Exception as error:
+            if self._connected:
+                raise
+            raise self._lost(f": {error}") from error  # it broke in the middle of a call
 
     def _look(self, now_ns: int) -> None:
         # A pause of this process is not the controller's: only some of it counts as silence, since the
@@ -202,10 +209,8 @@ class Stream:
 
     def _check(self, now_ns: int) -> None:
         host = self.setup.host
-        if not (self.receive.isConnected() and self.control.isConnected()):
-            raise UrError(
-                "connection_lost", f"{host} has closed the connection; check cable and power"
-            )
+        if not self._connected:
+            raise self._lost()
         if (fault := safety_fault(self.packet.safety_bits)) is not None:
             raise UrError(*fault)
         if self.silent_s > self.setup.max_silence_s:
@@ -225,6 +230,16 @@ class Stream:
             f"the control program on {host} has ended: by the pendant, or by its watchdog "
             f"({self.setup.watchdog_hz:g} Hz; last fed {(self.stopped_since_ns - self.sent_ns) / 1e6:.0f} ms "
             "before)",
+        )
+
+    @property
+    def _connected(self) -> bool:
+        return bool(self.receive.isConnected() and self.control.isConnected())
+
+    def _lost(self, why: str = "") -> UrError:
+        host = self.setup.host
+        return UrError(
+            "connection_lost", f"{host} has closed the connection{why}; check cable and power"
         )
 
     def _begin(self, now_ns: int) -> None:
