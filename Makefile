@@ -6,6 +6,12 @@ STAMP := $(VENV)/.installed
 # One more than there are cores: many tests wait for what runs in real time.
 TESTERS ?= $(shell expr $$(nproc) + 1)
 
+# Without its cache every process of the tests would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+# A thread each: BLAS's own wait by spinning, which costs whoever runs beside them.
+test: export OMP_NUM_THREADS := 1
+test: export OPENBLAS_NUM_THREADS := 1
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint sanitize aarch64 wheel clean
 

@@ -79,11 +79,6 @@ def test_splits_hold_their_own_objects(unbroken):
         assert used <= known
 
 
-def test_the_number_of_workers_changes_no_byte(unbroken, tmp_path):
-    assert run(tmp_path / "one", "--workers", "1").returncode == 0
-    assert digest(tmp_path / "one") == digest(unbroken)
-
-
 @pytest.mark.parametrize("shards", [0, 1, 2])
 def test_killed_and_run_again_gives_the_same_bytes(unbroken, tmp_path, shards):
     """SIGKILL while it starts, or as soon as so many shards are there; then the same command again."""
