@@ -46,6 +46,8 @@ class RobotPart:
     max_turn_deg_s: float = 90.0
     max_silence_s: float = 0.05
     """The arm counts as frozen when the controller sends nothing new for longer."""
+    watchdog_hz: float = 10.0
+    """The controller stops the arm when it hears nothing for 1 / watchdog_hz."""
 
 
 @dataclass(frozen=True)

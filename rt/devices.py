@@ -141,6 +141,7 @@ def open_devices(config: Config, devices: Devices) -> Cell:
             max_target_age_s=1 / config.rate + limits.max_target_age_s,
             speed_scale=config.speed_scale,
             max_silence_s=file.robot.max_silence_s,
+            watchdog_hz=file.robot.watchdog_hz,
         )
         stack.push(robot)
         camera = open_camera(

@@ -25,6 +25,7 @@ CELL = f"""
 kind = "ur"
 host = "{ADDRESS}"
 max_silence_s = 1.0
+watchdog_hz = 1.0
 T_flange_hand = {{ xyz_m = [0.0, 0.0, 0.163], rpy_deg = [0.0, 0.0, 0.0] }}
 [camera]
 kind = "realsense"

@@ -228,6 +228,27 @@ def test_every_fault_is_named_stops_the_arm_and_is_not_resumed(
     assert ended[-1] < since_s  # nothing started again
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_stopped_program_says_whether_this_computer_was_too_busy(
+    emulator: Emulator, own: bool
+) -> None:
+    with connect() as robot:
+        drive(robot, 0.2)
+        if own:
+            robot._process.send_signal(signal.SIGSTOP)
+            time.sleep(0.35)  # at 5 Hz the watchdog waits 0.2 s
+            robot._process.send_signal(signal.SIGCONT)
+        else:
+            emulator.tell("stop")
+        deadline = time.monotonic() + 5.0
+        while robot._process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with pytest.raises(UrError, match="program_stopped") as fault:
+            robot.state()
+    wanted = "by its watchdog (5 Hz; longest" if own else "on the pendant, not by its watchdog (5 Hz"
+    assert wanted in str(fault.value)
+
+
 def test_a_killed_loop_stops_the_arm(emulator: Emulator) -> None:
     code = (
         "import time, numpy as np\n"

@@ -115,6 +115,8 @@ class Stream:
         self.clock_map = ClockMap()
         self.packet: Packet = read_packet(self.receive)
         self.found_ns = self.sent_ns = self.looked_ns = time.monotonic_ns()
+        self.unfed_ns = 0
+        """Longest that the watchdog has waited for news from here."""
         self.silent_s = 0.0
         """Time without news in which this process was awake to hear it."""
         self.stopped_since_ns = 0
@@ -157,7 +159,8 @@ class Stream:
             raise UrError(
                 "no_watchdog", f"{self.setup.host} does not arm its watchdog; nothing moves"
             )
-        self.playing, self.sent_ns, self.starting_until_ns = True, time.monotonic_ns(), 0
+        self.playing, self.starting_until_ns = True, 0
+        self.sent_ns, self.unfed_ns = time.monotonic_ns(), 0
 
     # --- one period -------------------------------------------------------------------------------
 
@@ -225,12 +228,13 @@ class Stream:
         self.stopped_since_ns = self.stopped_since_ns or now_ns
         if (now_ns - self.stopped_since_ns) * 1e-9 < NAMED_S:
             return
-        raise UrError(
-            "program_stopped",
-            f"the control program on {host} has ended: by the pendant, or by its watchdog "
-            f"({self.setup.watchdog_hz:g} Hz; last fed {(self.stopped_since_ns - self.sent_ns) / 1e6:.0f} ms "
-            "before)",
-        )
+        unfed_s = max(self.unfed_ns, self.stopped_since_ns - self.sent_ns) * 1e-9
+        fed = f"{self.setup.watchdog_hz:g} Hz; longest without news from here {unfed_s * 1e3:.0f} ms"
+        if unfed_s > 0.9 / self.setup.watchdog_hz:
+            who = f"by its watchdog ({fed}): this computer was too busy"
+        else:
+            who = f"on the pendant, not by its watchdog ({fed})"
+        raise UrError("program_stopped", f"the control program on {host} has ended: {who}")
 
     @property
     def _connected(self) -> bool:
@@ -297,13 +301,13 @@ class Stream:
             return
         if self.follower is None:
             self.control.kickWatchdog()
-            self.sent_ns = now_ns
+            self._fed(now_ns)
             return
         T_base_hand = ahead(*self.follower.at(now_ns * 1e-9), LEAD_S)
         pose = pose_vector(T_base_hand @ inverse(self.T_tcp_hand)).tolist()
         period_s = 1 / self.link.rate_hz
         self.control.servoL(pose, 0.0, 0.0, period_s, LOOKAHEAD_S, GAIN)
-        self.sent_ns = now_ns
+        self._fed(now_ns)
         if not self.follower.resting(now_ns * 1e-9) or not self.expired:
             self.resting_since_ns = 0
         elif self.resting_since_ns == 0:
@@ -312,6 +316,10 @@ class Stream:
             # At rest, with nothing to go to: the controller holds the arm, and only kicks remain.
             self.control.servoStop(STOP_LIMITS.acceleration_m_s2)
             self.follower = None
+
+    def _fed(self, now_ns: int) -> None:
+        self.unfed_ns = max(self.unfed_ns, now_ns - self.sent_ns)
+        self.sent_ns = now_ns
 
     # --- the end ----------------------------------------------------------------------------------
 
