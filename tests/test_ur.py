@@ -245,7 +245,9 @@ def test_a_stopped_program_says_whether_this_computer_was_too_busy(
             time.sleep(0.01)
         with pytest.raises(UrError, match="program_stopped") as fault:
             robot.state()
-    wanted = "by its watchdog (5 Hz; longest" if own else "on the pendant, not by its watchdog (5 Hz"
+    wanted = (
+        "by its watchdog (5 Hz; longest" if own else "on the pendant, not by its watchdog (5 Hz"
+    )
     assert wanted in str(fault.value)
 
 

@@ -229,7 +229,9 @@ class Stream:
         if (now_ns - self.stopped_since_ns) * 1e-9 < NAMED_S:
             return
         unfed_s = max(self.unfed_ns, self.stopped_since_ns - self.sent_ns) * 1e-9
-        fed = f"{self.setup.watchdog_hz:g} Hz; longest without news from here {unfed_s * 1e3:.0f} ms"
+        fed = (
+            f"{self.setup.watchdog_hz:g} Hz; longest without news from here {unfed_s * 1e3:.0f} ms"
+        )
         if unfed_s > 0.9 / self.setup.watchdog_hz:
             who = f"by its watchdog ({fed}): this computer was too busy"
         else:
