@@ -27,7 +27,9 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard rt/native/*.c
 	touch $@
 
 $(VENV)/.installed-dev: $(STAMP)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --no-compile -e '.[train,calib,physics,ur,realsense,tensorrt-rtx,view,cluster,dev]'
+	@# by name: it is there already, only what the extras need is missing
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt \
+	  'grasp-servo[train,calib,physics,ur,realsense,tensorrt-rtx,view,cluster,dev]'
 	touch $@
 
 demo: $(STAMP) ## Set up .venv and watch the simulated arm find a grasp

@@ -50,7 +50,8 @@ def stream() -> Stream:
     made.packet = SimpleNamespace(pose=HERE)  # type: ignore[assignment]
     made.T_tcp_hand, made.follower, made.playing = np.eye(4), None, False
     made.seen = made.target_ns = made.starting_until_ns = made.stopped_since_ns = 0
-    made.resting_since_ns, made.expired = 0, False
+    made.resting_since_ns = made.sent_ns = made.unfed_ns = 0
+    made.expired = False
     return made
 
 
