@@ -51,8 +51,10 @@ max_missed_in_a_row = 30
 
 
 @pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    options = ["--gripper", "--tcp", *["0", "0", "0.163", "0", "0", "0"]]
+def emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
+    """A controller with a gripper: an e-Series, or the model that a test names."""
+    options = ["--model", getattr(request, "param", "e")]
+    options += ["--gripper", "--tcp", *["0", "0", "0.163", "0", "0", "0"]]
     options += ["--start", *["-0.45", "-0.13", "0.31", "3.14159265", "0", "0"]]
     with start_emulator(ADDRESS, *options, control_port=PORT) as running:
         yield running
@@ -105,6 +107,7 @@ def test_the_emulated_cell_grasps(emulator: Emulator, tmp_path: Path) -> None:
     assert phases == ["start", "approach", "look", "descend", "close", "lift", "end"]
 
 
+@pytest.mark.parametrize("emulator", ["cb3"], indirect=True)
 def test_a_gripper_that_falls_silent_ends_the_run_by_name(
     emulator: Emulator, tmp_path: Path
 ) -> None:

@@ -47,7 +47,7 @@ def digest(folder):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     out = tmp_path_factory.mktemp("generate") / "set"
-    done = run(out)
+    done = run(out, "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert "40 images" in done.stdout
     return out
@@ -79,9 +79,10 @@ def test_splits_hold_their_own_objects(unbroken):
         assert used <= known
 
 
-@pytest.mark.parametrize("shards", [0, 1, 2])
+@pytest.mark.parametrize("shards", [0, 1])
 def test_killed_and_run_again_gives_the_same_bytes(unbroken, tmp_path, shards):
-    """SIGKILL while it starts, or as soon as so many shards are there; then the same command again."""
+    """SIGKILL while it starts, or as soon as so many shards are there; then the same command again, with
+    one worker: `unbroken` is of two."""
     out = tmp_path / "set"
     process = subprocess.Popen(
         command(out, "--workers", "1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -95,7 +96,7 @@ def test_killed_and_run_again_gives_the_same_bytes(unbroken, tmp_path, shards):
     process.wait()
     there = len(list(out.glob("t*-0*")))
     assert shards <= there < 4
-    again = run(out)
+    again = run(out, "--workers", "1")
     assert again.returncode == 0, again.stderr
     assert digest(out) == digest(unbroken)
 
