@@ -104,6 +104,13 @@ FIGURES = {
         )
         for over in STRENGTHS
     },
+    "sweep_dropout_wrist": Figure(
+        "python -m sim.trials sweep --over dropout --against ensemble --camera wrist "
+        "--values 0 0.02 0.05 0.1 0.2 0.4",
+        "sweep.json",
+        sweep,
+        agrees=(("config.over", "dropout"), ("config.camera", "wrist"), ("config.trials", 100)),
+    ),
 }
 """`network` is one more summary, of the shipped network's own training record."""
 

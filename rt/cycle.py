@@ -28,7 +28,7 @@ CYCLE = np.dtype([
     ("frame_stamp_ns", "i8"),    # middle of its exposure, on the robot's clock
     ("frame_age_s", "f8"),
     ("state_age_s", "f8"),
-    ("view", "f4", (64, 64)),    # depth [m], 0 = no return
+    ("view", "f4", (64, 64)),    # depth [m] as the network saw it (close_gaps), 0 = none
     ("candidates", "f4", (K, 3)),  # x, y [m], theta [rad] in the view: staying, then the best others
     ("distances", "f4", (K,)),   # of each [m]; NaN beyond the last
     ("weighed", "i4"),           # candidates that were weighed in this cycle

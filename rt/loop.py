@@ -31,7 +31,7 @@ from rt.pose import from_top_down, top_down
 from rt.report import Look
 from rt.robot import Cell, PoseHistory, RobotError
 from rt.robot.kinematics import ArmModel
-from rt.view import Reprojector
+from rt.view import Reprojector, close_gaps
 
 STAGES = ("world", "camera", "view", "distance", "control", "command", "whole")
 """world: a simulated world's own time, no part of the whole. distance: candidates and their distances."""
@@ -378,7 +378,7 @@ def look_once_more(loop: Loop) -> bool:
             view = loop.reproject(frame.depth)
             s.view_filled = float(np.count_nonzero(view)) / view.size
             loop.guard.check("view", loop.number, s)
-            actions = controller.candidates(loop.rng, loop.n)
+            view, actions = close_gaps(view), controller.candidates(loop.rng, loop.n)
             loop.last = Look(view, actions, loop.distance(view, actions))
             loop.keep(frame, loop.history.at(frame.stamp_ns))
             return True

@@ -56,7 +56,7 @@ from rt.report import Look, Report, Status, write
 from rt.ring import RingError
 from rt.robot import Cell, RobotError
 from rt.signals import signals_caught
-from rt.view import START_HEIGHT_M, VIEW, ViewError
+from rt.view import START_HEIGHT_M, VIEW, ViewError, close_gaps
 
 __all__ = ["STAGES", "Config", "Loop", "Setup", "cycle", "main", "run"]
 
@@ -106,6 +106,7 @@ def cycle(loop: Loop) -> None:
         s.same_views = loop.same_views(frame, view, measured(T_base_hand))
         guard.check("view", loop.number, s)
         loop.keep(frame, T_base_hand)
+        view = close_gaps(view)
         watch.lap("view")
 
         # d(I, a) for candidates a around the hand, the best of them, and part of the way there from

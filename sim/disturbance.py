@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from rt.controller import disturb
 from rt.hand import Hand, load_hand
 from rt.pose import METRES_PER_RADIAN, top_down
-from rt.view import VIEW, Reprojector, View
+from rt.view import VIEW, Reprojector, View, close_gaps
 from sim.render import Renderer
 from sim.rig import IDEAL, RigView, hand_depth, make_rig
 from sim.sensor import sensor as preset
@@ -154,8 +154,8 @@ class Eye:
     def view(self, hand: NDArray[np.float64]) -> NDArray[np.float32]:
         """The canonical view (64, 64) from a hand, as the controller is shown it."""
         if self._rig is None:
-            return self._exact(hand, self._rays)
-        return self._reproject(self._noisy(self._rig.image(hand, self._rng)))
+            return close_gaps(self._exact(hand, self._rays))
+        return close_gaps(self._reproject(self._noisy(self._rig.image(hand, self._rng))))
 
     def image(
         self, hand: NDArray[np.float64], believed: NDArray[np.float64]

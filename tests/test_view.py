@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 import rt.view
 from rt.camera import Intrinsics
-from rt.view import VIEW, Reprojector, View, ViewError, reproject
+from rt.controller import symmetry
+from rt.view import VIEW, Reprojector, View, ViewError, close_gaps, reproject
 
 needs_native = pytest.mark.skipif(rt.view.native is None, reason="rt._native is not built")
 
@@ -200,6 +201,43 @@ def test_noise_on_a_fine_image_does_not_bring_the_surface_nearer() -> None:
     noise = np.random.default_rng(0).normal(0, sigma, (480, 640))
     seen = reproject((0.3 + noise).astype(np.float32), intrinsics, np.eye(4))
     assert abs(seen[seen > 0].mean() - 0.3) < sigma
+
+
+def closed_naively(view: NDArray[np.float32]) -> NDArray[np.float32]:
+    for _ in range(2):
+        before, view = view, view.copy()
+        for v, u in np.argwhere(before == 0):
+            block = before[max(v - 1, 0) : v + 2, max(u - 1, 0) : u + 2]
+            seen = sorted(block[block > 0])
+            if len(seen) >= 4:
+                view[v, u] = seen[(len(seen) - 1) // 2]
+    return view
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.0, 0.05, 0.3, 0.6, 0.9, 1.0]), st.integers(0, 7))
+@settings(max_examples=20, deadline=None)
+def test_small_gaps_are_closed_with_what_is_beside_them(seed: int, lost: float, turn: int) -> None:
+    rng = np.random.default_rng(seed)
+    whole = rng.uniform(0.1, 0.3, (32, 32)).astype(np.float32)
+    view = np.where(rng.random(whole.shape) < lost, np.float32(0), whole)
+    given = view.copy()
+    closed = close_gaps(view)
+    np.testing.assert_array_equal(view, given)
+    np.testing.assert_array_equal(closed, closed_naively(view))
+    np.testing.assert_array_equal(closed[view > 0], view[view > 0])
+    assert closed.dtype == np.float32
+    no_actions = np.zeros((0, 3), np.float32)
+    turned, _ = symmetry(turn, view, no_actions)
+    np.testing.assert_array_equal(close_gaps(turned), symmetry(turn, closed, no_actions)[0])
+
+
+def test_a_wide_hole_stays_a_hole() -> None:
+    view = np.full((64, 64), 0.3, np.float32)
+    view[20:40, 10:30] = 0
+    closed = close_gaps(view)
+    rounded = (closed > 0) & (view == 0)
+    assert rounded.sum() == 12 and not closed[21:39, 13:27].any()
+    assert (closed[rounded] == np.float32(0.3)).all()
 
 
 def test_a_frame_of_another_shape_or_type_is_refused() -> None:
