@@ -82,10 +82,15 @@ FIGURES = {
         agrees=(("config.trials", 200), ("config.sensor", "d405"), ("config.seed", 0)),
     ),
     "latency": Figure(
-        "python -m bench.latency",
+        "python -m bench.latency --load 0 2",
         "latency.json",
         latency,
-        agrees=(("options.quick", False), ("options.rate", 30.0), ("options.model", None)),
+        agrees=(
+            ("options.quick", False),
+            ("options.rate", 30.0),
+            ("options.model", None),
+            ("options.load", [0, 2]),
+        ),
     ),
     "study": Figure("python -m calib.study", "study.json", study),
     "validation": Figure(

@@ -246,7 +246,7 @@ def test_a_stopped_program_says_whether_this_computer_was_too_busy(
         with pytest.raises(UrError, match="program_stopped") as fault:
             robot.state()
     wanted = (
-        "by its watchdog (5 Hz; longest" if own else "on the pendant, not by its watchdog (5 Hz"
+        "ended: by its watchdog (5 Hz; longest" if own else "not by its watchdog (5 Hz; longest"
     )
     assert wanted in str(fault.value)
 

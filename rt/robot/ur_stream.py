@@ -235,7 +235,9 @@ class Stream:
         if unfed_s > 0.9 / self.setup.watchdog_hz:
             who = f"by its watchdog ({fed}): this computer was too busy"
         else:
-            who = f"on the pendant, not by its watchdog ({fed})"
+            who = (
+                f"on the pendant or by an error, not by its watchdog ({fed}); see the pendant's log"
+            )
         raise UrError("program_stopped", f"the control program on {host} has ended: {who}")
 
     @property
