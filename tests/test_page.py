@@ -512,10 +512,11 @@ def address(loop: subprocess.Popen[bytes], stderr: Path) -> str:
 
 def look_and_stop(view: Any) -> None:
     state = "document.querySelector('#grasp-servo-state')?.innerText"
-    view.wait_for_function(f"{state}?.includes('APPROACH')")
+    wait_for(view, f"{state}?.includes('APPROACH')")
     first = view.evaluate(FIGURES)
     # It changes: other figures, another picture, longer charts.
-    view.wait_for_function(
+    wait_for(
+        view,
         f"(before) => {{ const now = ({FIGURES})(); return now.text !== before.text"
         " && now.image !== '' && now.image !== before.image"
         " && now.charts.length === 3 && Math.min(...now.charts) > 10 }",
@@ -537,7 +538,17 @@ def look_and_stop(view: Any) -> None:
     view.screenshot(path=folder / "page.png", timeout=240_000)
     assert (folder / "page.png").stat().st_size > 20_000
     view.get_by_role("button", name="STOP").click(no_wait_after=True)
-    view.wait_for_function(f"{state}.includes('STOPPED') && {state}.includes('operator_stop')")
+    wait_for(view, f"{state}.includes('STOPPED') && {state}.includes('operator_stop')")
+
+
+def wait_for(view: Any, expression: str, arg: Any = None) -> None:
+    """Until it holds in the page. Looked at by a timer: on a starved computer frames may not be drawn."""
+    from playwright.sync_api import TimeoutError
+
+    try:
+        view.wait_for_function(expression, arg=arg, polling=250)
+    except TimeoutError as error:
+        pytest.fail(f"{expression} never held: {view.evaluate(FIGURES)}; {error}")
 
 
 def test_a_flight_record_is_reviewed_with_a_time_slider(tmp_path: Path) -> None:
