@@ -85,7 +85,7 @@ def pairs(weights, model_file):
     twins=st.booleans(),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=15, deadline=None)
 @example("double_angle", "empty", 1, 0.0, True, False, 0)
 @example("raw", "spike", 64, 1.0, False, True, 1)
 @example("double_angle", "random", 65, 1.0, True, True, 2)

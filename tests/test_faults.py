@@ -27,7 +27,7 @@ from bench.inject import FAULTS as INJECTED
 from bench.inject import Late, Same, Trigger, stall, zero
 from rt.record import Recorder
 
-END_TO_END = ("network returns NaN", "SIGKILL of loop and stream")
+END_TO_END = ("protective stop", "network returns NaN", "SIGKILL of loop and stream")
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def test_splits_hold_their_own_objects(unbroken):
         assert used <= known
 
 
-@pytest.mark.parametrize("shards", [0, 1])
+@pytest.mark.parametrize("shards", [0, 1, 2])
 def test_killed_and_run_again_gives_the_same_bytes(unbroken, tmp_path, shards):
     """SIGKILL while it starts, or as soon as so many shards are there; then the same command again, with
     one worker: `unbroken` is of two."""

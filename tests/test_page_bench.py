@@ -42,7 +42,7 @@ def test_the_time_of_a_process_counts_what_it_started() -> None:
 def test_the_command_runs_its_cases(tmp_path: Path) -> None:
     """A browser's is in test_page.py."""
     command = [sys.executable, "-m", "bench.page", "--seconds", "2", "--turns", "1"]
-    command += ["--cases", "without", "elsewhere"]
+    command += ["--cases", "without", "nobody", "elsewhere"]
     command += ["--rate", "20", "--candidates", "32", "--port", "8841", "--out", str(tmp_path)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=500, env={**os.environ, "COLUMNS": "200"}
@@ -50,12 +50,12 @@ def test_the_command_runs_its_cases(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "page.json").read_text())
     rows = {row["case"]: row for row in result["cases"]}
-    assert list(rows) == ["without", "elsewhere"]
+    assert list(rows) == ["without", "nobody", "elsewhere"]
     for row in rows.values():
         assert 0 < row["cycles"] <= 40 and row["bare_cycles"] > 0
-    assert rows["without"]["page_cores"] is None and rows["without"]["updates_hz"] is None
+    assert rows["without"]["page_cores"] is None and rows["nobody"]["updates_hz"] is None
     assert rows["elsewhere"]["updates_hz"] > 0 and rows["elsewhere"]["sent_kB_s"] > 1
-    assert rows["elsewhere"]["page_cores"] > 0 and rows["elsewhere"]["page_ms_per_update"] > 0
+    assert rows["nobody"]["page_cores"] > 0 and rows["elsewhere"]["page_ms_per_update"] > 0
     assert "without the page" in done.stdout and "page.json" in done.stdout
 
 

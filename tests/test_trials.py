@@ -128,19 +128,26 @@ def test_objects_move_as_told_and_no_disturbance_changes_another() -> None:
 def test_the_camera_shows_what_the_disturbance_says() -> None:
     world = make_world(OBJECTS, Setup(), 0)
 
+    def eye(disturbance: Disturbance) -> Eye:
+        return Eye(world.renderer, "ideal", Fate(disturbance, 0, 0, 75))
+
     def view(disturbance: Disturbance) -> NDArray[np.float32]:
-        return Eye(world.renderer, "ideal", Fate(disturbance, 0, 0, 75)).view(world.start)
+        return eye(disturbance).view(world.start)
 
     clean = view(Disturbance())
     assert clean.dtype == np.float32 and clean.max() <= 0.6
     noise = (view(Disturbance(depth_noise=0.002)) - clean)[clean > 0]
     assert noise.std() == pytest.approx(0.002, rel=0.1)
+    whole, holes = (
+        eye(Disturbance(dropout=share)).image(world.start, world.start)[0] for share in (0.0, 0.1)
+    )
+    assert ((holes == 0) & (whole > 0)).mean() == pytest.approx(0.1, abs=0.02)
     lost, most = (view(Disturbance(dropout=share)) for share in (0.2, 0.8))
     assert (lost > 0).mean() > 0.99 and np.median(np.abs(lost - clean)) == 0  # gaps are closed
     assert (most == 0).mean() > 0.5
     assert np.abs(view(Disturbance(hand_eye_deg=3)) - clean).max() > 0.005
-    eye = Eye(world.renderer, "wrist", Fate(Disturbance(), 0, 0, 75))
-    near = np.abs(eye.view(world.start) - clean)[(eye.view(world.start) > 0) & (clean > 0)]
+    wrist = Eye(world.renderer, "wrist", Fate(Disturbance(), 0, 0, 75))
+    near = np.abs(wrist.view(world.start) - clean)[(wrist.view(world.start) > 0) & (clean > 0)]
     assert np.quantile(near, 0.9) < 0.003
 
 
