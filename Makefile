@@ -13,7 +13,7 @@ test: export OMP_NUM_THREADS := 1
 test: export OPENBLAS_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint sanitize aarch64 wheel clean
+.PHONY: help demo test lint style sanitize aarch64 wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,18 +35,18 @@ $(VENV)/.installed-dev: $(STAMP)
 demo: $(STAMP) ## Set up .venv and watch the simulated arm find a grasp
 	$(BIN)/python -m rt.servo --rate 30
 
-test: $(VENV)/.installed-dev ## Set up .venv with everything the tests need; check style, types and tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+test: style ## Set up .venv with everything the tests need; check style, types and tests
 	@# types while the tests run; each must pass
 	$(BIN)/mypy > $(VENV)/mypy.log 2>&1 & types=$$!; \
 	  $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder; tests=$$?; \
 	  wait $$types; types=$$?; cat $(VENV)/mypy.log; exit $$(( tests + types ))
 
-lint: $(VENV)/.installed-dev ## Check style and types
+lint: style ## Check style and types
+	$(BIN)/mypy
+
+style: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 sanitize: ## Run every path of the native kernels under ASan and UBSan, then TSan (needs g++)
 	tests/sanitize/run.sh address,undefined

@@ -185,7 +185,7 @@ def close_gaps(view: NDArray[np.float32]) -> NDArray[np.float32]:
     height, width = view.shape
     for _ in range(2):
         padded = np.pad(view, 1)
-        seen = (padded > 0).astype(np.uint8)
+        seen = padded > 0
         beside = np.sum([seen[i : i + height, j : j + width] for i, j in _NEIGHBOURS], axis=0)
         row, column = np.nonzero((view == 0) & (beside >= 4))
         if not len(row):

@@ -154,8 +154,10 @@ class Eye:
     def view(self, hand: NDArray[np.float64]) -> NDArray[np.float32]:
         """The canonical view (64, 64) from a hand, as the controller is shown it."""
         if self._rig is None:
-            return close_gaps(self._exact(hand, self._rays))
-        return close_gaps(self._reproject(self._noisy(self._rig.image(hand, self._rng))))
+            seen = self._exact(hand, self._rays)
+        else:
+            seen = self._reproject(self._noisy(self._rig.image(hand, self._rng)))
+        return close_gaps(seen)
 
     def image(
         self, hand: NDArray[np.float64], believed: NDArray[np.float64]
