@@ -1,7 +1,7 @@
 """Minutes of closed loop on the emulated arm under full CPU load: `python -m bench.endurance`.
 
-One long approach of rt.servo in the emulated cell (bench.emulated_cell), beside a bare loop of the
-same rate and priority that only wakes up (rt.clock), beside busy processes. The loop may miss no more
+One long approach of rt.servo in the emulated cell (sim.hardware.cell), beside a bare loop of the
+same rate and priority that only wakes up (rt.tools.clock), beside busy processes. The loop may miss no more
 deadlines than the bare one and 0.1 %, and the guard must have nothing to say. How well the arm
 follows, and its jerk, are read from the record and from the emulator's true motion.
 """
@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from bench.cycle import background_load
-from bench.emulated_cell import BELOW_START_M, EmulatedCell, emulated_cell, wait_until_moving
+from bench.latency.cycle import background_load
 from bench.tracking import _smooth
-from rt.clock import Clock, real_time
-from rt.files import output_folder, write_json
-from rt.record import RecordError, read_record
-from rt.robot.emulator import EmulatorError
+from rt.record.recorder import RecordError, read_record
+from rt.tools.clock import Clock, real_time
+from rt.tools.files import output_folder, write_json
+from sim.hardware.cell import BELOW_START_M, EmulatedCell, emulated_cell, wait_until_moving
+from sim.hardware.ur.process import EmulatorError
 
 EXTRA = 0.001
 """Share of deadlines that the loop may miss beyond the bare loop's."""

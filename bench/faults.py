@@ -1,7 +1,7 @@
 """Every fault that can be made in an emulated cell, and how fast the arm is still: `python -m bench.faults`.
 
 Each fault gets a fresh emulated arm and a run of rt.servo with nothing mocked but matter (see
-bench.emulated_cell). It begins while the arm is moving. Then: what did the run name, with which exit
+sim.hardware.cell). It begins while the arm is moving. Then: what did the run name, with which exit
 code did it end, how long after the fault was the arm told to stop (the first hold or stop in the flight
 record) and how long after it did the emulated arm truly move, and can the flight record be read.
 
@@ -28,15 +28,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from bench.emulated_cell import EmulatedCell, children, emulated_cell, wait_until_moving
-from bench.inject import SLOW_S
 from rt.distance.contract import read_model
 from rt.distance.graph import write_model
 from rt.distance.model import SHIPPED_MODEL
-from rt.files import output_folder, write_json
-from rt.guard import Limits
-from rt.record import RecordError, read_record
-from rt.robot.emulator import EmulatorError
+from rt.guard.rows import Limits
+from rt.record.recorder import RecordError, read_record
+from rt.tools.files import output_folder, write_json
+from sim.hardware.cell import EmulatedCell, children, emulated_cell, wait_until_moving
+from sim.hardware.inject import SLOW_S
+from sim.hardware.ur.process import EmulatorError
 
 LIMIT_S = 0.100
 """From when a fault can be known to when the arm is still."""
@@ -67,7 +67,7 @@ class Fault:
     known_s: float = 0.0
     """From its beginning to when it can be known."""
     act: Act | None = None
-    """Makes it; None: bench.inject does, in the run's own process."""
+    """Makes it; None: sim.hardware.inject does, in the run's own process."""
     inject: str = "none"
     by_silence: bool = False
     """Whether it is known by the controller's silence: after --silence, or by the age of its state."""
@@ -90,14 +90,14 @@ def send(number: signal.Signals) -> Act:
 
 def kill_all(cell: EmulatedCell, process: subprocess.Popen[str]) -> None:
     """The loop and the process that streams for it: nobody is left to stop the arm but its watchdog."""
-    victims = children(process.pid, "rt.robot.ur_stream")
+    victims = children(process.pid, "rt.robot.ur.stream")
     for pid in (*victims, process.pid):
         os.kill(pid, signal.SIGKILL)
 
 
 def fill_disk(cell: EmulatedCell, process: subprocess.Popen[str]) -> None:
     """The recorder may write no more."""
-    for pid in children(process.pid, "rt.record"):
+    for pid in children(process.pid, "rt.record.recorder"):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (RECORD_BYTES, RECORD_BYTES))
 
 
@@ -228,7 +228,7 @@ def run(fault: Fault, config: Config, folder: Path) -> Result:
         if fault.begins == "start":
             more += ["--model", str(other_view(folder / "other.onnx"))]
         trigger = folder / "trigger"
-        module = ["bench.inject", fault.inject, str(trigger), "--"]
+        module = ["sim.hardware.inject", fault.inject, str(trigger), "--"]
         process = cell.start(folder, cell.servo(folder, *more), module, config.nice)
         try:
             began_s = _begin(fault, cell, process, trigger, config.timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.sweep import UNITS
+from sim.experiment.sweep import UNITS
 
 Json = dict[str, Any]
 

@@ -34,8 +34,8 @@ from bench.figure_tables import (
     validation,
 )
 from rt.distance.contract import DistanceError, read_model
-from rt.files import write_json, write_text
-from sim.sweep import STRENGTHS
+from rt.tools.files import write_json, write_text
+from sim.experiment.sweep import STRENGTHS
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/disturbances.md")

@@ -11,7 +11,9 @@ from typing import Any
 from unittest.mock import patch
 
 from rt import view
-from sim import dataset, generate, grasps, render, rig
+from sim import generate
+from sim.dataset import store
+from sim.scene import grasps, render, rig
 
 STAGES = ("scene", "grasps", "rays", "sensor", "reprojection", "encoding, writing", "the rest")
 
@@ -62,7 +64,7 @@ def timed_generation() -> Iterator[Stages]:
             ("sensor", rig, "hand_depth"),
             ("reprojection", view.Reprojector, "__call__"),
             ("encoding, writing", generate, "encode_depth"),
-            ("encoding, writing", dataset, "write_shard"),
+            ("encoding, writing", store, "write_shard"),
         ):
             timed = stages.timed(name, getattr(owner, attribute))
             patches.enter_context(patch.object(owner, attribute, timed))

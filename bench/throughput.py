@@ -22,16 +22,16 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.stages import STAGES, timed_generation
-from rt.files import output_folder, write_figure, write_json
 from rt.pose import top_down
+from rt.tools.files import output_folder, write_figure, write_json
 from rt.view import VIEW
 from sim import generate
-from sim.dataset import DatasetError
-from sim.grasps import numbered_scene
-from sim.objects import object_set
-from sim.render import Renderer
-from sim.scene import camera_poses
-from sim.sensor import SensorError
+from sim.dataset.store import DatasetError
+from sim.scene.grasps import numbered_scene
+from sim.scene.objects import object_set
+from sim.scene.render import Renderer
+from sim.scene.scene import camera_poses
+from sim.scene.sensor import SensorError
 
 
 @dataclass(frozen=True)

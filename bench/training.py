@@ -30,8 +30,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from rt.files import output_folder, write_figure, write_json
-from sim.dataset import DatasetError, Split, open_split
+from rt.tools.files import output_folder, write_figure, write_json
+from sim.dataset.store import DatasetError, Split, open_split
 from train.batches import Batches
 from train.fit import train_step
 from train.machine import describe_machine, fast_dtype, keep_freed_memory

@@ -21,10 +21,10 @@ from rich.table import Table
 
 from rt.camera import CameraError, Intrinsics
 from rt.camera.models import MODELS, parse_size
-from rt.files import output_folder, write_json
 from rt.native import native
+from rt.tools.files import output_folder, write_json
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, Reprojector
-from sim.render import Renderer
+from sim.scene.render import Renderer
 from sim.twin import MOUNTS
 
 
@@ -50,9 +50,9 @@ def depth_image(
 ) -> NDArray[np.float32]:
     """A scene of test objects from a wrist camera at a height, with the holes of a stereo camera."""
     from rt.pose import top_down
-    from sim.grasps import numbered_scene
-    from sim.objects import object_set
-    from sim.scene import camera_poses
+    from sim.scene.grasps import numbered_scene
+    from sim.scene.objects import object_set
+    from sim.scene.scene import camera_poses
 
     world, _, rng = numbered_scene(object_set("test"), seed, "test", 0)
     hand = camera_poses(world, 1, rng)[0]

@@ -27,8 +27,8 @@ from rich.table import Table
 from calib.errors import CalibrationError, require_opencv
 from calib.options import Collect, Command, PrintTarget, Simulate, Solve, Verify
 from rt.camera import CameraError
-from rt.files import write_json
 from rt.robot import RobotError
+from rt.tools.files import write_json
 
 
 def _console() -> Console:
@@ -67,14 +67,14 @@ def _positive(**values: float) -> None:
 
 
 def simulate(options: Simulate, screen: Screen) -> int:
-    from calib import simulate as simulation
-    from calib.collect import Collector, automatic
-    from calib.noise import Noise
-    from calib.observe import look
-    from calib.readers import read
-    from calib.solve import Settings, calibrate
-    from calib.targets import parse
-    from calib.verify import check_depth, check_target
+    from calib.collect import simulate as simulation
+    from calib.collect.collect import Collector, automatic
+    from calib.collect.verify import check_depth, check_target
+    from calib.data.readers import read
+    from calib.solve.noise import Noise
+    from calib.solve.observe import look
+    from calib.solve.solver import Settings, calibrate
+    from calib.target.targets import parse
 
     _positive(
         working_mm=options.working_mm,
@@ -134,10 +134,10 @@ def _finish(
     true_state: Any = None,
 ) -> int:
     """Print, draw and write a result; 0 unless it must not be used."""
-    from calib.cell import write_handeye
-    from calib.pictures import all_pictures
-    from calib.report import print_result, write_html
-    from calib.verdict import NO, summary
+    from calib.collect.cell import write_handeye
+    from calib.report.pictures import all_pictures
+    from calib.report.report import print_result, write_html
+    from calib.solve.verdict import NO, summary
 
     s = summary(result)
     pictures = all_pictures(result, out, true_state)
@@ -159,11 +159,11 @@ def _finish(
 
 
 def solve(options: Solve, screen: Screen) -> int:
-    from calib.intrinsic_files import read_camera
-    from calib.poses import parse_format
-    from calib.readers import read
-    from calib.solve import Settings, calibrate
-    from calib.targets import parse
+    from calib.data.intrinsic_files import read_camera
+    from calib.data.poses import parse_format
+    from calib.data.readers import read
+    from calib.solve.solver import Settings, calibrate
+    from calib.target.targets import parse
 
     _positive(working_mm=options.working_mm, tolerance_mm=options.tolerance_mm)
     out = _out(options.out)
@@ -210,8 +210,8 @@ class _bar:
 def _collector(
     options: Collect | Verify, target: Any, folder: Path, limits: Any, screen: Screen
 ) -> Any:
-    from calib.collect import Collector
-    from calib.devices import open_cell
+    from calib.collect.collect import Collector
+    from calib.collect.devices import open_cell
 
     simulated = options.robot == "sim"
     extra: dict[str, Any] = {"seed": options.seed, "target": target}
@@ -224,8 +224,8 @@ def _collector(
 
 
 def collect(options: Collect, screen: Screen) -> int:
-    from calib.collect import Limits, automatic, free_drive, moving
-    from calib.targets import parse
+    from calib.collect.collect import Limits, automatic, free_drive, moving
+    from calib.target.targets import parse
 
     _positive(
         travel_mm=options.travel_mm, speed_mm_s=options.speed_mm_s, turn_deg_s=options.turn_deg_s
@@ -243,7 +243,7 @@ def collect(options: Collect, screen: Screen) -> int:
     collector = _collector(options, target, folder, limits, screen)
     rng = np.random.default_rng(options.seed)
     if options.free_drive:
-        from calib.rig import Rig, guided_route
+        from calib.collect.rig import Rig, guided_route
 
         if isinstance(collector.cell.robot, Rig):
             guided_route(collector.cell.robot, options.poses)
@@ -257,14 +257,14 @@ def collect(options: Collect, screen: Screen) -> int:
 
 
 def verify(options: Verify, screen: Screen) -> int:
-    from calib.cell import read_handeye
-    from calib.collect import Limits, automatic
-    from calib.intrinsics import camera_from_dict
-    from calib.observe import look
-    from calib.poses import parse_format
-    from calib.readers import read
-    from calib.targets import parse
-    from calib.verify import check_depth, check_target
+    from calib.collect.cell import read_handeye
+    from calib.collect.collect import Limits, automatic
+    from calib.collect.verify import check_depth, check_target
+    from calib.data.poses import parse_format
+    from calib.data.readers import read
+    from calib.solve.intrinsics import camera_from_dict
+    from calib.solve.observe import look
+    from calib.target.targets import parse
 
     _positive(tolerance_mm=options.tolerance_mm)
     section = read_handeye(options.cell)
@@ -320,8 +320,8 @@ def _print_checks(checks: list[Any], screen: Screen) -> None:
 
 
 def print_target_command(options: PrintTarget, screen: Screen) -> int:
-    from calib.printing import print_target
-    from calib.targets import parse
+    from calib.target.printing import print_target
+    from calib.target.targets import parse
 
     target = parse(options.target)
     path = options.out or Path(target.spec.replace(":", "_") + ".pdf")

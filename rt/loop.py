@@ -1,6 +1,6 @@
 """What every phase of a run is made of: wait for the slot, sense, send, remember.
 
-Algorithm 1 itself is rt.servo.cycle, the last centimetres are rt.approach; both are sequences of
+Algorithm 1 itself is rt.servo.cycle, the last centimetres are rt.grasp.approach; both are sequences of
 
     tick(loop); s = sense(loop, phase); ...; send(loop, s, command); remember(loop, s, ...)
 
@@ -20,17 +20,18 @@ from numpy.typing import NDArray
 
 from rt import controller
 from rt.camera import CameraError, Frame, StaleFrameError
-from rt.clock import Clock, Stopwatch
+from rt.cell.cell import Cell
+from rt.cell.options import Config
 from rt.controller import CONTROLLERS
-from rt.cycle import best_candidates
 from rt.distance import Contract
-from rt.force import felt, wrench_at_rest
-from rt.guard import ROWS, Guard, Hold, Limits, Situation
-from rt.options import Config
+from rt.guard.force import felt, wrench_at_rest
+from rt.guard.rows import ROWS, Guard, Hold, Limits, Situation
 from rt.pose import from_top_down, top_down
-from rt.report import Look
-from rt.robot import Cell, PoseHistory, RobotError
+from rt.record.report import Look
+from rt.record.schema import best_candidates
+from rt.robot import PoseHistory, RobotError
 from rt.robot.kinematics import ArmModel
+from rt.tools.clock import Clock, Stopwatch
 from rt.view import Reprojector, close_gaps
 
 STAGES = ("world", "camera", "view", "distance", "control", "command", "whole")
@@ -217,7 +218,7 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> Situation:
 
 
 def asked(loop: Loop, word: str) -> int:
-    """What the live page asks for: stop, pause or slow (rt.ring.CONTROL)."""
+    """What the live page asks for: stop, pause or slow (rt.record.ring.CONTROL)."""
     return 0 if loop.record is None else int(loop.record.ring.asked(word))
 
 

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rt.camera import CameraError
+from rt.camera.coverage import CLEARANCE_M, MIN_SHARE, SURFACES_M, Coverage, Seen
 from rt.camera.models import MODELS, CameraModel, parse_size
-from rt.cell import load_cell
-from rt.cell_transform import CellError
-from rt.coverage import CLEARANCE_M, MIN_SHARE, SURFACES_M, Coverage, Seen
-from rt.files import output_folder, write_figure, write_json
+from rt.cell.file import load_cell
+from rt.cell.transform import CellError
+from rt.tools.files import output_folder, write_figure, write_json
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, ViewError
 
 _ACROSS = 4

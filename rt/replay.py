@@ -23,11 +23,11 @@ from rich.table import Table
 from rt.controller import symmetry
 from rt.distance import SHIPPED_MODEL, Distance, DistanceError, open_model
 from rt.distance.contract import read_model
-from rt.files import output_folder, plain, write_figure, write_json
-from rt.page import PageError, review
+from rt.page.server import PageError, review
 from rt.pose import METRES_PER_RADIAN, wrap_theta
-from rt.progress import progress
-from rt.record import FlightRecord, RecordError, read_record
+from rt.record.recorder import FlightRecord, RecordError, read_record
+from rt.tools.files import output_folder, plain, write_figure, write_json
+from rt.tools.progress import progress
 
 _TOLD_EVERY_S = 5.0
 _MARKS = {"stop": "#ff3b30", "hold": "#f0a020", "clamp": "#9aa1a9"}

@@ -2,7 +2,7 @@
 
 `cycle` is the algorithm, `run` the frame around it: wait for the first frame, bring the hand to the
 start height, one cycle a period down to the end height, stand still, look once more; then, where there
-is a gripper, the last centimetres (rt.approach); report.
+is a gripper, the last centimetres (rt.grasp.approach); report.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from rt import approach, controller
+from rt import controller
 from rt.camera import CameraError
-from rt.cell import Grasping
-from rt.cell_transform import CellError
-from rt.clock import Clock, ClockError, real_time
-from rt.devices import Devices, open_devices, settle
+from rt.cell.cell import Cell
+from rt.cell.file import Grasping
+from rt.cell.open import Devices, open_devices, settle
+from rt.cell.options import Config, parse
+from rt.cell.transform import CellError
 from rt.distance import Distance, DistanceError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
-from rt.files import output_folder
-from rt.flight import View, start_record
+from rt.grasp import approach
 from rt.gripper import GripperError
-from rt.guard import Hold, Limits, Situation, Stop
+from rt.guard.preflight import check_model, check_reach
+from rt.guard.rows import Hold, Limits, Situation, Stop
 from rt.hand import HandError
 from rt.loop import (
     GRASPING,
@@ -48,14 +49,15 @@ from rt.loop import (
     tick,
     wait_for_first_frame,
 )
-from rt.options import Config, parse
-from rt.page import PageError
-from rt.preflight import check_model, check_reach
-from rt.record import Recorder, RecordError
-from rt.report import Look, Report, Status, write
-from rt.ring import RingError
-from rt.robot import Cell, RobotError
-from rt.signals import signals_caught
+from rt.page.flight import View, start_record
+from rt.page.server import PageError
+from rt.record.recorder import Recorder, RecordError
+from rt.record.report import Look, Report, Status, write
+from rt.record.ring import RingError
+from rt.robot import RobotError
+from rt.tools.clock import Clock, ClockError, real_time
+from rt.tools.files import output_folder
+from rt.tools.signals import signals_caught
 from rt.view import START_HEIGHT_M, VIEW, ViewError, close_gaps
 
 __all__ = ["STAGES", "Config", "Loop", "Setup", "cycle", "main", "run"]

@@ -22,23 +22,23 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from bench.renderers import RENDERERS
 from rt.hand import HandError, load_hand
 from rt.pose import top_down
-from rt.progress import progress
+from rt.tools.pool import PoolError
+from rt.tools.progress import progress
 from rt.view import VIEW
-from sim import dataset
-from sim.claim import claim, locked, parse_share
-from sim.compare import RENDERERS
-from sim.convex import PhysicsError
-from sim.dataset import DatasetError
-from sim.engines import ENGINES, Job
-from sim.grasps import FRICTION, SAMPLES, Grasps, numbered_scene
-from sim.objects import ObjectError, Split, object_set
-from sim.openrave import RendererError, probe
-from sim.pool import PoolError
-from sim.rig import IDEAL, RigView, random_rig, settings
-from sim.scene import Scene, SceneError, camera_poses
-from sim.sensor import SensorError
+from sim.dataset import store
+from sim.dataset.claim import claim, locked, parse_share
+from sim.dataset.engines import ENGINES, Job
+from sim.dataset.store import DatasetError
+from sim.physics.convex import PhysicsError
+from sim.scene.grasps import FRICTION, SAMPLES, Grasps, numbered_scene
+from sim.scene.objects import ObjectError, Split, object_set
+from sim.scene.openrave import RendererError, probe
+from sim.scene.rig import IDEAL, RigView, random_rig, settings
+from sim.scene.scene import Scene, SceneError, camera_poses
+from sim.scene.sensor import SensorError
 
 """Seconds between lines of progress where there is no terminal for a bar."""
 
@@ -77,7 +77,7 @@ class Config:
     friction: float = FRICTION
     """Coulomb friction coefficient between pads and objects."""
     sensors: tuple[str, ...] = (IDEAL, "d405", "d435", "sr300")
-    """Depth cameras, one drawn for each scene, somewhere on the hand (sim.sensor, sim.rig); `ideal` is the
+    """Depth cameras, one drawn for each scene, somewhere on the hand (sim.scene.sensor, .rig); `ideal` is the
     view itself, exact."""
     renderer: Literal["embree", "openrave"] = "embree"
     """What traces the views: openrave where openravepy is installed (sim.compare holds them together)."""
@@ -146,7 +146,7 @@ def parameters(config: Config) -> dict[str, Any]:
         "scenes_per_shard": config.scenes_per_shard,
         "objects": {
             split: object_set(split, config.meshes, config.only_meshes).fingerprint()
-            for split in dataset.SPLITS
+            for split in store.SPLITS
         },
     }
 
@@ -171,8 +171,8 @@ def make_shard(config: Config, folder: Path, split: Split, shard: int, numbers: 
         owners.append(grasps.object)
         names.append([placed.name for placed in scene.placed])
         sensors.append(rig.sensor.name if rig else IDEAL)
-    dataset.write_shard(
-        dataset.shard_path(folder, split, shard),
+    store.write_shard(
+        store.shard_path(folder, split, shard),
         {
             "depth": depth,
             "camera": np.concatenate(cameras),
@@ -189,7 +189,7 @@ def make_shard(config: Config, folder: Path, split: Split, shard: int, numbers: 
 def encode_depth(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Depth in metres as stored, 0.1 mm; what is outside the view's range is 0."""
     seen = (depth >= VIEW.near_m) & (depth <= VIEW.far_m)
-    return np.where(seen, np.rint(depth / dataset.DEPTH_UNIT_M), 0).astype(np.uint16)
+    return np.where(seen, np.rint(depth / store.DEPTH_UNIT_M), 0).astype(np.uint16)
 
 
 def generate(config: Config) -> dict[str, float]:
@@ -201,16 +201,16 @@ def generate(config: Config) -> dict[str, float]:
     for name, reason in object_set("all", config.meshes, config.only_meshes).skipped:
         print(f"skipped {name}: {reason}", file=sys.stderr)
     folder = config.out
-    manifest = {"format": dataset.FORMAT, "id": dataset.dataset_id(params), "params": params}
+    manifest = {"format": store.FORMAT, "id": store.dataset_id(params), "params": params}
     claim(folder, manifest)
     with locked(folder, part, parts):
         mine: list[Job] = [
             (split, k, numbers)
-            for split in dataset.SPLITS
-            for k, numbers in enumerate(dataset.shard_scenes(manifest, split))
+            for split in store.SPLITS
+            for k, numbers in enumerate(store.shard_scenes(manifest, split))
             if k % parts == part
         ]
-        todo = [job for job in mine if not dataset.shard_path(folder, *job[:2]).exists()]
+        todo = [job for job in mine if not store.shard_path(folder, *job[:2]).exists()]
         every, missing = (sum(len(job[2]) for job in jobs) for jobs in (mine, todo))
         if missing < every:
             print(f"{folder}: {every - missing} of {every} scenes are there, making the rest")
@@ -274,10 +274,10 @@ def main() -> int:
         table = Table(
             "split", "scenes", "images", "grasps", "grasps a scene", title=str(config.out)
         )
-        params = dataset.read_manifest(config.out)["params"]
-        for split in dataset.SPLITS:
+        params = store.read_manifest(config.out)["params"]
+        for split in store.SPLITS:
             if params[f"{split}_scenes"] and parts == 1:
-                part = dataset.open_split(config.out, split)
+                part = store.open_split(config.out, split)
                 counts = np.diff(part.grasp_start)
                 per_scene = f"{np.median(counts):.0f} (median), {counts.min()} to {counts.max()}"
                 row = len(counts), len(part), len(part.grasps)
@@ -285,7 +285,7 @@ def main() -> int:
         if table.rows:
             Console().print(table)
         if config.physics_check:
-            from sim import label_check
+            from sim.dataset import label_check
 
             label_check.report(config, label_check.check_labels(config))
     except REFUSALS as error:

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from rt.files import output_folder, write_figure, write_json
 from rt.hand import Hand, HandError, load_hand
-from sim.approach import approach_height
-from sim.convex import PhysicsError
-from sim.grasps import FRICTION, Grasps, numbered_scene
-from sim.objects import ObjectError, ObjectSet, object_set
-from sim.pool import PoolError, spread
-from sim.render import Renderer
-from sim.scene import Scene, SceneError
-from sim.trial_statistics import wilson
+from rt.tools.files import output_folder, write_figure, write_json
+from rt.tools.pool import PoolError, spread
+from sim.experiment.statistics import wilson
+from sim.physics.approach import approach_height
+from sim.physics.convex import PhysicsError
+from sim.scene.grasps import FRICTION, Grasps, numbered_scene
+from sim.scene.objects import ObjectError, ObjectSet, object_set
+from sim.scene.render import Renderer
+from sim.scene.scene import Scene, SceneError
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def lift_grasps(
 
     options go to sim.physics.lift. A grasp holds only if the object lifted is its own.
     """
-    from sim.physics import lift
+    from sim.physics.lift import lift
 
     hand, renderer = hand or load_hand(), Renderer(scene)
     records = []
@@ -165,7 +165,7 @@ def _scene_lifts(config: Config, objects: ObjectSet, number: int) -> list[Record
 def run(config: Config) -> list[Record]:
     """All records, in the order of the scenes. Raises PhysicsError and what scenes raise."""
     try:
-        import sim.physics  # noqa: F401
+        import sim.physics.lift  # noqa: F401
     except ImportError as error:
         raise PhysicsError(str(error)) from error
     for name, value, least in (("scenes", config.scenes, 1), ("grasps", config.grasps, 1)):

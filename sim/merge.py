@@ -16,10 +16,10 @@ from typing import Any
 
 import tyro
 
-from rt.progress import progress
-from sim import dataset
-from sim.claim import claim, differences, locked
-from sim.dataset import DatasetError
+from rt.tools.progress import progress
+from sim.dataset import store
+from sim.dataset.claim import claim, differences, locked
+from sim.dataset.store import DatasetError
 from sim.verify import check_shard
 
 
@@ -56,9 +56,9 @@ def merge(parts: tuple[Path, ...], out: Path, link: bool = False) -> Merged:
     """
     if not parts:
         raise DatasetError("give at least one folder to merge")
-    manifest = dataset.read_manifest(parts[0])
+    manifest = store.read_manifest(parts[0])
     for part in parts[1:]:
-        other = dataset.read_manifest(part)["params"]
+        other = store.read_manifest(part)["params"]
         if differ := differences(manifest["params"], other, f"in {part}"):
             raise DatasetError(
                 f"{parts[0]} and {part} are parts of different sets: " + "; ".join(differ)
@@ -68,18 +68,18 @@ def merge(parts: tuple[Path, ...], out: Path, link: bool = False) -> Merged:
     with locked(out):
         jobs = [
             (split, k)
-            for split in dataset.SPLITS
-            for k in range(len(dataset.shard_scenes(manifest, split)))
+            for split in store.SPLITS
+            for k in range(len(store.shard_scenes(manifest, split)))
         ]
         for split, k in progress(jobs, unit="shard", title=str(out)):
-            to = dataset.shard_path(out, split, k)
-            held = [p for p in parts if dataset.shard_path(p, split, k).is_dir()]
+            to = store.shard_path(out, split, k)
+            held = [p for p in parts if store.shard_path(p, split, k).is_dir()]
             if to.exists():
                 held = []
             sound: list[Path] = []
             for part in held:
                 problems = check_shard(part, manifest, split, k).problems
-                path = dataset.shard_path(part, split, k)
+                path = store.shard_path(part, split, k)
                 if problems:
                     broken.append(f"{path}: {'; '.join(problems)}")
                 elif sound and _digests(path) != _digests(sound[0]):
@@ -107,7 +107,7 @@ def _place(shard: Path, to: Path, link: bool) -> None:
     for file in beside.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-    dataset.move_into_place(beside, to)
+    store.move_into_place(beside, to)
 
 
 def main() -> int:

@@ -18,14 +18,14 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rt.files import write_figure
 from rt.hand import Hand, HandError, load_hand
 from rt.pose import to_view, top_down
+from rt.tools.files import write_figure
 from rt.view import VIEW
-from sim.grasps import Grasps, numbered_scene
-from sim.objects import ObjectError, object_set
-from sim.render import Renderer
-from sim.scene import Scene, camera_poses
+from sim.scene.grasps import Grasps, numbered_scene
+from sim.scene.objects import ObjectError, object_set
+from sim.scene.render import Renderer
+from sim.scene.scene import Scene, camera_poses
 
 
 @dataclass(frozen=True)

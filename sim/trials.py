@@ -5,7 +5,7 @@ each way of grasping at some distance from the nearest true grasp:
 
 INIT   no motion
 CTR    the closed loop; CTR_<name> another controller
-GPD    grasp pose detection, one blind move to its best (sim/gpd.py)
+GPD    grasp pose detection, one blind move to its best (sim/gpd/detector.py)
 MAP    the same network used once: the best of a dense map at the first view
 TRUE   the true grasp nearest to the start: what a perfect detector without feedback would reach
 
@@ -26,17 +26,17 @@ from rich.table import Table
 
 from rt.controller import CONTROLLERS, ITERATIONS, RATIO
 from rt.distance import SHIPPED_MODEL, Distance, DistanceError, open_model
-from rt.files import output_folder, write_json
 from rt.hand import HandError, load_hand
 from rt.pose import METRES_PER_DEGREE
+from rt.tools.files import output_folder, write_json
+from rt.tools.pool import PoolError, spread
 from rt.view import VIEW
-from sim.disturbance import Disturbance
-from sim.gpd import Detector, GpdError
-from sim.objects import ObjectError, ObjectSet
-from sim.pool import PoolError, spread
-from sim.scene import SceneError
-from sim.trial import Setup, objects_of, run_trial, scenario_names
-from sim.trial_statistics import by_category, by_clutter, compare, summary
+from sim.experiment.disturbance import Disturbance
+from sim.experiment.statistics import by_category, by_clutter, compare, summary
+from sim.experiment.trial import Setup, objects_of, run_trial, scenario_names
+from sim.gpd.detector import Detector, GpdError
+from sim.scene.objects import ObjectError, ObjectSet
+from sim.scene.scene import SceneError
 
 _CHUNK = 4
 ERRORS = (
@@ -86,7 +86,7 @@ class Config:
     camera: Literal["ideal", "wrist"] = "ideal"
     """`ideal` is the network's own view; `wrist` sits beside the hand and is reprojected."""
     sensor: Literal["ideal", "d405", "d435", "sr300"] = "ideal"
-    """What the camera makes of exact depth (sim.sensor). A real one always sits beside the hand."""
+    """What the camera makes of exact depth (sim.scene.sensor). A real one always sits beside the hand."""
     lift: bool = False
     """Also close and lift each grasp in MuJoCo."""
     model: Path | None = None
@@ -271,7 +271,7 @@ def _share(share: float, interval: list[float]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["sweep"]:
-        from sim.sweep import main as sweep
+        from sim.experiment.sweep import main as sweep
 
         return sweep(arguments[1:])
     try:
@@ -283,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
         took = time.monotonic() - begun
         report = results(config, model, trials)
         write_json(folder / "trials.json", report)
-        from sim.trial_pictures import draw_histogram, draw_worst
+        from sim.experiment.pictures import draw_histogram, draw_worst
 
         draw_histogram(report, folder / "trials.png")
         draw_worst(report, config.setup(), folder / "worst.png")

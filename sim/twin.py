@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.camera import CameraError, Frame, Intrinsics, StaleFrameError
+from rt.cell.cell import Cell
 from rt.gripper import GripperState
 from rt.hand import Hand, load_hand
 from rt.pose import from_top_down, grasp_distance, to_view, top_down
-from rt.robot import Cell, RobotError, RobotState
+from rt.robot import RobotError, RobotState
 from rt.view import START_HEIGHT_M, VIEW
-from sim.rig import IDEAL, mounted
-from sim.sensor import SENSORS, SensorError
+from sim.scene.rig import IDEAL, mounted
+from sim.scene.sensor import SENSORS, SensorError
 
 _SUBSTEP_NS = 1_000_000
 _START_NS = 1_000_000_000
@@ -35,7 +36,7 @@ GRIPPER_M_S = 0.150
 """Of the opening: two fingers of 75 mm/s (a 2F-85)."""
 
 DepthImage = Callable[[NDArray[np.float64], NDArray[np.float32]], NDArray[np.float32]]
-"""(T_world_camera (4, 4), rays (H, W, 3) with z = 1) -> depth (H, W) float32 m; sim.render's."""
+"""(T_world_camera (4, 4), rays (H, W, 3) with z = 1) -> depth (H, W) float32 m; sim.scene.render's."""
 
 Image = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 """hand (4,) of x, y, z [m], yaw [rad] -> depth (H, W) float32 m of the camera on it."""
@@ -67,7 +68,7 @@ MOUNTS = {
     "wrist": Mount(SENSORS[IDEAL].intrinsics, mounted(load_hand())),
 }
 """`ideal` is the canonical view itself, which the hand's own fingers never hide; `wrist` is beside the hand
-(sim.rig), with the field of view of a D405."""
+(sim.scene.rig), with the field of view of a D405."""
 
 
 class TwinArm:
@@ -315,16 +316,16 @@ def open_cell(
     """The twin over scene number `scene` of test objects; the hand starts above one of them, at the
     height and anywhere in the region that the network's training views come from.
 
-    sensor: a name of sim.sensor. A real one needs a mount (`wrist`), sees the hand's fingers, and gives
+    sensor: a name of sim.scene.sensor. A real one needs a mount (`wrist`), sees the hand's fingers, and gives
     the part of its image that the view can need, at the resolution of training. hand: whose grasps are
     the truth, a name or a file (rt.hand). Raises CameraError or HandError.
     """
-    from sim.grasps import numbered_scene
-    from sim.objects import object_set
-    from sim.render import Renderer
-    from sim.rig import RigView, make_rig
-    from sim.scene import camera_poses
-    from sim.sensor import sensor as preset
+    from sim.scene.grasps import numbered_scene
+    from sim.scene.objects import object_set
+    from sim.scene.render import Renderer
+    from sim.scene.rig import RigView, make_rig
+    from sim.scene.scene import camera_poses
+    from sim.scene.sensor import sensor as preset
 
     if sensor != IDEAL and mount == "ideal":
         raise CameraError(

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from rt.files import output_folder, write_json
-from rt.progress import progress
+from rt.tools.files import output_folder, write_json
+from rt.tools.progress import progress
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
-from sim import dataset
-from sim.claim import locked
-from sim.dataset import DatasetError
-from sim.objects import catalogue_set
-from sim.scene import MAX_HEIGHT_M, MAX_OBJECTS
+from sim.dataset import store
+from sim.dataset.claim import locked
+from sim.dataset.store import DatasetError
+from sim.scene.objects import catalogue_set
+from sim.scene.scene import MAX_HEIGHT_M, MAX_OBJECTS
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Shard:
 
 def check_shard(folder: Path, manifest: dict[str, Any], split: str, number: int) -> Shard:
     """Read a whole shard and say all that is wrong with it. Holds one shard in memory at a time."""
-    scenes = dataset.shard_scenes(manifest, split)[number]
+    scenes = store.shard_scenes(manifest, split)[number]
     found = Shard(split, number, len(scenes))
-    path, wrong = dataset.shard_path(folder, split, number), found.problems
+    path, wrong = store.shard_path(folder, split, number), found.problems
     if not path.is_dir():
         found.missing = True
         wrong.append("is missing")
@@ -79,7 +79,7 @@ def check_shard(folder: Path, manifest: dict[str, Any], split: str, number: int)
         wrong.append(f"shard.json: {type(error).__name__} {error}")
         return found
     arrays: dict[str, NDArray[Any]] = {}
-    for name in dataset.ARRAYS:
+    for name in store.ARRAYS:
         file = path / f"{name}.npy"
         try:
             content = file.read_bytes()
@@ -91,10 +91,10 @@ def check_shard(folder: Path, manifest: dict[str, Any], split: str, number: int)
         except (OSError, ValueError, EOFError) as error:
             wrong.append(f"{file.name}: {type(error).__name__} {error}")
     for extra in sorted(
-        {p.name for p in path.iterdir()} - {f"{n}.npy" for n in dataset.ARRAYS} - {"shard.json"}
+        {p.name for p in path.iterdir()} - {f"{n}.npy" for n in store.ARRAYS} - {"shard.json"}
     ):
         wrong.append(f"{extra} does not belong there")
-    if len(arrays) == len(dataset.ARRAYS):
+    if len(arrays) == len(store.ARRAYS):
         shapes = list(_shapes(arrays, manifest, len(scenes)))
         wrong += shapes or list(_values(arrays, manifest))
         if not shapes:
@@ -129,7 +129,7 @@ def _shapes(
 def _values(arrays: dict[str, NDArray[Any]], manifest: dict[str, Any]) -> Iterator[str]:
     """Values out of range; the shapes are right."""
     view, hand = manifest["params"]["view"], manifest["params"]["hand"]
-    unit = dataset.DEPTH_UNIT_M
+    unit = store.DEPTH_UNIT_M
     depth, camera, grasps = arrays["depth"], arrays["camera"], arrays["grasps"]
     seen = depth[depth > 0]
     if len(seen):
@@ -189,24 +189,24 @@ def _names(
 def strays(folder: Path, manifest: dict[str, Any]) -> list[Path]:
     """What lies in the folder and is no part of the set: left by a killed run, or from another set."""
     own = {"manifest.json", "broken"} | {
-        dataset.shard_path(folder, split, k).name
-        for split in dataset.SPLITS
-        for k in range(len(dataset.shard_scenes(manifest, split)))
+        store.shard_path(folder, split, k).name
+        for split in store.SPLITS
+        for k in range(len(store.shard_scenes(manifest, split)))
     }
     return sorted(p for p in folder.iterdir() if p.name not in own)
 
 
 def verify(folder: Path) -> tuple[list[Shard], list[Path]]:
     """Every shard of the set, and strays. Raises DatasetError if the folder is no dataset at all."""
-    manifest = dataset.read_manifest(folder)
-    if dataset.dataset_id(manifest["params"]) != manifest["id"]:
+    manifest = store.read_manifest(folder)
+    if store.dataset_id(manifest["params"]) != manifest["id"]:
         raise DatasetError(
             f"{folder}/manifest.json was changed: its id {manifest['id']} is not that of its parameters"
         )
     jobs = [
         (split, k)
-        for split in dataset.SPLITS
-        for k in range(len(dataset.shard_scenes(manifest, split)))
+        for split in store.SPLITS
+        for k in range(len(store.shard_scenes(manifest, split)))
     ]
     bar = progress(jobs, unit="shard", title=str(folder))
     return [check_shard(folder, manifest, *job) for job in bar], strays(folder, manifest)
@@ -215,9 +215,7 @@ def verify(folder: Path) -> tuple[list[Shard], list[Path]]:
 def repair(folder: Path, shards: list[Shard], others: list[Path]) -> list[Path]:
     """Move broken shards and strays into DIR/broken/; returns where they are now."""
     broken = [
-        dataset.shard_path(folder, s.split, s.number)
-        for s in shards
-        if s.problems and not s.missing
+        store.shard_path(folder, s.split, s.number) for s in shards if s.problems and not s.missing
     ]
     with locked(folder):  # refuses while somebody writes there, and clears away half-written shards
         return [_moved_aside(folder, path) for path in broken + others if path.exists()]
@@ -238,7 +236,7 @@ def _table(folder: Path, shards: list[Shard]) -> Table:
         table.add_column(name, justify="left" if name == "split" else "right")
     table.add_column("grasps", justify="right")
     table.add_column("size", justify="right")
-    for split in dataset.SPLITS:
+    for split in store.SPLITS:
         some = [s for s in shards if s.split == split]
         missing = sum(s.missing for s in some)
         broken = sum(bool(s.problems) for s in some) - missing
@@ -259,7 +257,7 @@ def main() -> int:
         content = {
             "command": "sim.verify",
             "folder": str(config.folder),
-            "id": dataset.read_manifest(config.folder)["id"],
+            "id": store.read_manifest(config.folder)["id"],
             "sound": len(shards) - len(bad),
             "shards": len(shards),
             "images": sum(s.images for s in shards),

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import rt.clock
+import rt.tools.clock
 from rt.distance.contract import ENCODED, Contract
 from rt.distance.graph import write_model
 from rt.hand import load_hand
 
-rt.clock.MEMORY_LOCK |= 4  # MCL_ONFAULT: not the gigabytes that all the tests' imports could touch
+rt.tools.clock.MEMORY_LOCK |= (
+    4  # MCL_ONFAULT: not the gigabytes that all the tests' imports could touch
+)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell lets its background jobs ignore SIGINT, and they their children; the tests interrupt both.

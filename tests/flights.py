@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from rt.cycle import best_candidates
 from rt.distance import Distance, open_model
-from rt.guard import ROWS
+from rt.guard.rows import ROWS
 from rt.pose import top_down
-from rt.record import flight_header
+from rt.record.recorder import flight_header
+from rt.record.schema import best_candidates
 
 STAGES = ("camera", "view", "distance", "whole")
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sim import dataset
-from sim.claim import claim
+from sim.dataset import store
+from sim.dataset.claim import claim
 from sim.generate import Config, make_shard, parameters
 
 SMALL = ["--scenes", "4", "--test-scenes", "1", "--views", "3", "--scenes-per-shard", "1"]
@@ -14,10 +14,10 @@ def small_set(folder: Path, share: tuple[int, int] = (0, 1)) -> Config:
     """The set of SMALL, or its shards k with k % share[1] == share[0], at `folder`."""
     config = Config(4, 1, 3, folder, seed=7, grasp_samples=200, scenes_per_shard=1)
     params = parameters(config)
-    manifest = {"format": dataset.FORMAT, "id": dataset.dataset_id(params), "params": params}
+    manifest = {"format": store.FORMAT, "id": store.dataset_id(params), "params": params}
     claim(folder, manifest)
-    for split in dataset.SPLITS:
-        for k, numbers in enumerate(dataset.shard_scenes(manifest, split)):
+    for split in store.SPLITS:
+        for k, numbers in enumerate(store.shard_scenes(manifest, split)):
             if k % share[1] == share[0]:
                 make_shard(config, folder, split, k, numbers)
     return config

@@ -6,7 +6,7 @@ import manifold3d
 import numpy as np
 import trimesh
 
-from sim.objects import Object
+from sim.scene.objects import Object
 
 
 def box(size: tuple[float, float, float]) -> Object:

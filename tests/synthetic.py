@@ -12,7 +12,14 @@ import torch
 
 from rt.hand import load_hand
 from rt.view import VIEW
-from sim.dataset import DEPTH_UNIT_M, FORMAT, dataset_id, shard_path, shard_scenes, write_shard
+from sim.dataset.store import (
+    DEPTH_UNIT_M,
+    FORMAT,
+    dataset_id,
+    shard_path,
+    shard_scenes,
+    write_shard,
+)
 
 BOX_LENGTH_M, BOX_WIDTH_M, BOX_HEIGHT_M = 0.12, 0.04, 0.05
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from test_approach import CONFIG, GRASPS, START, Oracle, depth_of_a_box
 
 from rt.camera import CameraError, StaleFrameError
+from rt.cell.cell import Cell
 from rt.distance import DistanceError, open_model
 from rt.gripper import GripperError
-from rt.robot import Cell, RobotError
+from rt.robot import RobotError
 from rt.servo import run
 from sim.twin import build
 

@@ -51,9 +51,9 @@ def test_every_extra_is_explained() -> None:
         ("rt", "hands/robotiq_2f85.toml"),
         ("rt", "models/distance.onnx"),
         ("rt", "models/distance.json"),
-        ("rt", "cell.example.toml"),
-        ("sim", "models/gpd.npz"),
-        ("bench", "budgets.toml"),
+        ("rt", "cell/cell.example.toml"),
+        ("sim", "gpd/gpd.npz"),
+        ("bench", "latency/budgets.toml"),
     ],
 )
 def test_data_files_lie_in_their_packages(package: str, file: str) -> None:
@@ -85,7 +85,7 @@ def test_a_missing_extra_is_named_in_one_line(package: str, tmp_path: Path) -> N
     extra, *command = WITHOUT[package]
     hidden = f"raise ModuleNotFoundError('No module named {package}', name='{package}')\n"
     (tmp_path / f"{package}.py").write_text(hidden)
-    (tmp_path / "cell.toml").write_text((ROOT / "rt/cell.example.toml").read_text())
+    (tmp_path / "cell.toml").write_text((ROOT / "rt/cell/cell.example.toml").read_text())
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=tmp_path,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rt.pose import METRES_PER_RADIAN
-from sim.dataset import Split
+from sim.dataset.store import Split
 from train.offsets import (
     BatchOptions,
     Offsets,

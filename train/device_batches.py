@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rt.pose import METRES_PER_RADIAN
-from sim.dataset import DEPTH_UNIT_M, Split
+from sim.dataset.store import DEPTH_UNIT_M, Split
 from train.batches import DRAW_STREAM, Batch, Steps
 from train.offsets import REACH_M, fixed_offsets
 

@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 from rt.distance.contract import Contract, DistanceError, read_model
 from rt.distance.engine import build_engine
 from rt.distance.graph import write_model
-from rt.files import write_json
 from rt.hand import Hand
+from rt.tools.files import write_json
 from rt.view import View
-from sim.dataset import DatasetError, open_split, read_manifest
+from sim.dataset.store import DatasetError, open_split, read_manifest
 from train.checkpoint import FitError, load_checkpoint
 from train.network import DistanceNetwork, folded_weights, tiled_forward
 from train.offsets import uniform_offsets

@@ -39,9 +39,9 @@ import tyro
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from rt.files import write_json
-from rt.signals import signals_caught
-from sim.dataset import DatasetError, Split, open_split, read_manifest
+from rt.tools.files import write_json
+from rt.tools.signals import signals_caught
+from sim.dataset.store import DatasetError, Split, open_split, read_manifest
 from train.batches import Batch, Batches
 from train.checkpoint import (
     CHECKPOINT,

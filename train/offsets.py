@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.pose import METRES_PER_RADIAN, to_view
-from sim.dataset import Split
+from sim.dataset.store import Split
 
 REACH_M = 0.10
 """Offsets lie within +-0.10 m: what a 70 degree view covers half way down (0.15 * tan 35 deg)."""

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from rt.files import write_figure
+from rt.tools.files import write_figure
 from train.validation import OFFSETS
 
 if TYPE_CHECKING:  # they import torch, which a validation does without

@@ -20,12 +20,12 @@ import tyro
 from numpy.typing import NDArray
 
 from rt.distance import DistanceError, open_model
-from rt.files import output_folder, write_json
 from rt.hand import Hand
-from rt.progress import progress
+from rt.tools.files import output_folder, write_json
+from rt.tools.progress import progress
 from rt.view import View
-from sim.dataset import DatasetError, Split, open_split, read_manifest
-from sim.sensor import SensorError
+from sim.dataset.store import DatasetError, Split, open_split, read_manifest
+from sim.scene.sensor import SensorError
 from train.offsets import NEAR_M, REACH_M, near_offsets, nearest_grasp, uniform_offsets
 
 Floats = NDArray[np.float32]

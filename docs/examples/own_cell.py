@@ -17,12 +17,12 @@ from own_camera import OwnCamera
 from own_gripper import OwnGripper
 from scipy.spatial.transform import Rotation
 
+from rt.cell.cell import Cell
 from rt.distance import open_model
-from rt.files import output_folder
 from rt.pose import inverse
-from rt.report import write
-from rt.robot import Cell
+from rt.record.report import write
 from rt.servo import Config, run
+from rt.tools.files import output_folder
 from sim.twin import open_cell as open_twin
 
 T_FLANGE_HAND = np.eye(4)

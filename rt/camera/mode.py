@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.camera import CameraError, Intrinsics
+from rt.camera.coverage import CLEARANCE_M, MIN_SHARE, SURFACES_M, USUAL_SURFACE_M, Coverage
 from rt.camera.models import Size
-from rt.coverage import CLEARANCE_M, MIN_SHARE, SURFACES_M, USUAL_SURFACE_M, Coverage
 
 _MOST_PX = 640 * 480
 """More pixels only cost time: the view has 64x64."""

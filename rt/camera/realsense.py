@@ -288,7 +288,7 @@ def device_source(text: str, T_hand_camera: NDArray[np.float64]) -> DeviceSource
     options = dict(parse_qsl(query, keep_blank_values=True))
     if not colon or not module or not function:
         raise CameraError(
-            f"camera device {text!r} must be module:function, for example sim.realsense:emulated"
+            f"camera device {text!r} must be module:function, for example sim.hardware.realsense:emulated"
         )
     try:
         maker = getattr(importlib.import_module(module), function)

@@ -159,7 +159,7 @@ def open_replay(
 
 
 def _read_flight(path: Path) -> tuple[list[Recorded], Intrinsics]:
-    from rt.record import RecordError, read_record
+    from rt.record.recorder import RecordError, read_record
 
     try:
         cycles = read_record(path).cycles

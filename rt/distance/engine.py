@@ -20,7 +20,7 @@ import onnx
 
 from rt.distance.contract import DistanceError, read_model
 from rt.distance.graph import factored_graph
-from rt.files import whole
+from rt.tools.files import whole
 
 PRECISIONS = ("fp32", "tf32", "fp16")
 """tf32 rounds the factors of the matrix products to 10 bits of mantissa, fp16 also the storage of the

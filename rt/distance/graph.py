@@ -26,7 +26,7 @@ from rt.distance.contract import (
     Weights,
     hash_weights,
 )
-from rt.files import whole
+from rt.tools.files import whole
 
 OPSET, IR_VERSION = 17, 8
 """Read by ONNX Runtime from 1.12, TensorRT from 8.6 and TensorRT-RTX."""

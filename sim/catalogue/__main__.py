@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from rt.files import output_folder, write_figure, write_json
-from rt.progress import progress
-from sim.objects import Object, ObjectError, object_set
-from sim.render import Renderer
-from sim.scene import assemble
+from rt.tools.files import output_folder, write_figure, write_json
+from rt.tools.progress import progress
+from sim.scene.objects import Object, ObjectError, object_set
+from sim.scene.render import Renderer
+from sim.scene.scene import assemble
 
 _PAPER = np.array([0.965, 0.965, 0.955])
 _INK = {"train": np.array([0.62, 0.70, 0.80]), "test": np.array([0.93, 0.66, 0.36])}

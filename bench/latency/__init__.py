@@ -1,0 +1,1 @@
+"""Latency of inference and of the whole cycle."""

@@ -1,0 +1,1 @@
+"""Image-pose pairs from devices or a simulated rig, and verification from new poses."""

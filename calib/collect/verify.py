@@ -1,0 +1,269 @@
+"""After calibrating: does the target, the table, a box stay in one place, seen from new poses?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.collect.motions import middle_of
+from calib.data.recording import Recording, read_depth
+from calib.errors import CalibrationError
+from calib.solve.closed_form import target_pose
+from calib.solve.model import Camera
+from calib.solve.observe import Sight
+from calib.solve.se3 import angle_deg, inverse, mean_transform
+from calib.target.targets import Target
+from rt.pose import Array
+
+
+@dataclass(frozen=True)
+class Row:
+    """One view's disagreement with all of them."""
+
+    name: str
+    position_mm: float
+    angle_deg: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, and how far the views are apart in the robot's frame."""
+
+    what: str
+    rows: list[Row]
+    moved_mm: float | None = None
+    """How far the target lies from where the calibration left it, where that is known."""
+
+    @property
+    def rms_mm(self) -> float:
+        return float(np.sqrt(np.mean([r.position_mm**2 for r in self.rows])))
+
+    @property
+    def worst_mm(self) -> float:
+        return max(r.position_mm for r in self.rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "what": self.what,
+            "rms_mm": self.rms_mm,
+            "worst_mm": self.worst_mm,
+            "rms_deg": float(np.sqrt(np.mean([r.angle_deg**2 for r in self.rows]))),
+            "moved_mm": self.moved_mm,
+            "views": [vars(r) for r in self.rows],
+        }
+
+
+def fixed_mount(recording: Recording, eye_in_hand: bool) -> Array:
+    """T_fixed_mount (N, 4, 4) of every entry."""
+    form = recording.format
+    if form is None:
+        raise CalibrationError(
+            f"{recording.pose_files} does not say how its poses are written; give --pose-format"
+        )
+    T = recording.read_poses(form)
+    return T if eye_in_hand else inverse(T)
+
+
+def check_target(
+    recording: Recording,
+    sights: list[Sight],
+    target: Target,
+    camera: Camera,
+    T_mount_camera: Array,
+    eye_in_hand: bool,
+    T_fixed_target: Array | None = None,
+) -> Check:
+    """Where each view puts the target in the robot's frame, against the mean of all."""
+    if len(sights) < 2:
+        raise CalibrationError(
+            f"the target is seen in {len(sights)} of {len(recording.entries)} images; "
+            "at least 2 views are needed to compare"
+        )
+    A = fixed_mount(recording, eye_in_hand)
+    points = target.points()
+    found = np.array(
+        [
+            A[s.index]
+            @ T_mount_camera
+            @ target_pose(camera, points[s.detection.ids], s.detection.pixels).T_camera_target
+            for s in sights
+        ]
+    )
+    if len(target.symmetries()) > 1:
+        # a symmetric target may be read either way round: take the turn nearest the first view's
+        turned = found[:, None] @ np.array(target.symmetries())
+        angles = angle_deg(np.swapaxes(found[:1, None, :3, :3], -1, -2) @ turned[..., :3, :3])
+        found = turned[np.arange(len(found)), np.argmin(angles, axis=1)]
+    middle = np.append(middle_of(points), 1)
+    mean = mean_transform(found)
+    at = (found @ middle)[:, :3]
+    centre = at.mean(axis=0)
+    turn = angle_deg(np.swapaxes(found[:, :3, :3], 1, 2) @ mean[:3, :3])
+    rows = [
+        Row(s.name, float(np.linalg.norm(p - centre) * 1e3), float(a))
+        for s, p, a in zip(sights, at, turn, strict=True)
+    ]
+    moved = None
+    if T_fixed_target is not None:
+        moved = float(np.linalg.norm(centre - (T_fixed_target @ middle)[:3]) * 1e3)
+    return Check(f"{target.spec}, {len(rows)} views", rows, moved)
+
+
+@dataclass(frozen=True)
+class _Table:
+    normal: Array
+    offset_m: float
+    """normal . p of its points."""
+
+
+def check_depth(
+    recording: Recording, camera: Camera, T_mount_camera: Array, box_height_m: float = 0.012
+) -> list[Check]:
+    """The table's plane and the largest thing on it, from depth images alone, in the base frame.
+
+    The box is compared by the middle and the direction of its top face. Raises CalibrationError if
+    fewer than two views show a plane.
+    """
+    A = fixed_mount(recording, True)
+    rays = _rays(camera, 3)
+    clouds: dict[str, tuple[Array, NDArray[np.bool_]]] = {}
+    tables: dict[str, _Table] = {}
+    rng = np.random.default_rng(0)
+    for k, entry in enumerate(recording.entries):
+        if entry.depth is None:
+            continue
+        z = read_depth(entry.depth)
+        if z.shape != (camera.height, camera.width):
+            raise CalibrationError(
+                f"{entry.depth} is {z.shape[1]}x{z.shape[0]}, the camera {camera.width}x{camera.height}"
+            )
+        z = z[::3, ::3]
+        T = A[k] @ T_mount_camera
+        edge = np.zeros(z.shape, dtype=bool)
+        edge[:2], edge[-2:], edge[:, :2], edge[:, -2:] = True, True, True, True
+        valid = (z > 0.05) & (z < 2)
+        cloud = (rays[valid] * z[valid][:, None]) @ T[:3, :3].T + T[:3, 3]
+        if len(cloud) < 200:
+            continue
+        table = _plane(cloud, rng)
+        if table is not None:
+            clouds[entry.name], tables[entry.name] = (cloud, edge[valid]), table
+    if len(tables) < 2:
+        raise CalibrationError(
+            f"{len(tables)} of {len(recording.entries)} views have a depth image with a plane in it; "
+            "at least 2 are needed to compare"
+        )
+    up = np.mean([t.normal for t in tables.values()], axis=0)
+    up /= np.linalg.norm(up)
+    # heights are compared where all views look
+    spot = np.median([np.median(c, axis=0) for c, _ in clouds.values()], axis=0)
+    heights = {
+        n: float(spot @ t.normal - t.offset_m) / float(t.normal @ up) for n, t in tables.items()
+    }
+    middle = float(np.mean(list(heights.values())))
+    checks = [
+        Check(
+            f"table plane by depth, {len(tables)} views",
+            [
+                Row(
+                    n,
+                    abs(heights[n] - middle) * 1e3,
+                    float(np.degrees(np.arccos(np.clip(t.normal @ up, -1, 1)))),
+                )
+                for n, t in tables.items()
+            ],
+        )
+    ]
+    tops = {
+        n: top
+        for n, (cloud, edge) in clouds.items()
+        if (top := _top_face(cloud, edge, tables[n], up, box_height_m)) is not None
+    }
+    # a view that saw another thing does not count: keep those near the most common place
+    names = list(tops)
+    if names:
+        places = np.array([tops[n][0] for n in names])
+        near = np.linalg.norm(places[:, None] - places[None], axis=-1) < 0.03
+        names = [n for n, ok in zip(names, near[np.argmax(near.sum(axis=1))], strict=True) if ok]
+    if len(names) >= 2:
+        centre = np.mean([tops[n][0] for n in names], axis=0)
+        phase = np.mean([np.exp(4j * tops[n][1]) for n in names])
+        rows = []
+        for n in names:
+            place, angle = tops[n]
+            off = abs(np.angle(np.exp(4j * angle) / phase)) / 4
+            rows.append(Row(n, float(np.linalg.norm(place - centre) * 1e3), float(np.degrees(off))))
+        checks.append(Check(f"top face of a box by depth, {len(rows)} views", rows))
+    return checks
+
+
+def _rays(camera: Camera, stride: int) -> Array:
+    v, u = np.mgrid[0 : camera.height : stride, 0 : camera.width : stride]
+    grid = np.stack([u, v], axis=-1).reshape(-1, 1, 2).astype(np.float64)
+    xy = cv2.undistortPoints(grid, camera.K, np.array(camera.dist)).reshape(*u.shape, 2)
+    return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1)
+
+
+def _plane(cloud: Array, rng: np.random.Generator) -> _Table | None:
+    """The plane with most points within 4 mm, refined on them; pointing up (+z of the base)."""
+    sample = cloud[rng.choice(len(cloud), min(len(cloud), 2000), replace=False)]
+    best: tuple[int, Array, float] | None = None
+    for _ in range(60):
+        a, b, c = sample[rng.choice(len(sample), 3, replace=False)]
+        n = np.cross(b - a, c - a)
+        length = np.linalg.norm(n)
+        if length < 1e-6:
+            continue
+        n = n / length
+        count = int(np.sum(np.abs(sample @ n - a @ n) < 4e-3))
+        if best is None or count > best[0]:
+            best = count, n, float(a @ n)
+    if best is None or best[0] < 0.3 * len(sample):
+        return None
+    _, normal, offset = best
+    for gate in (6e-3, 4e-3, 4e-3):
+        near = cloud[np.abs(cloud @ normal - offset) < gate]
+        middle = near.mean(axis=0)
+        normal = np.linalg.eigh((near - middle).T @ (near - middle))[1][:, 0]
+        offset = float(middle @ normal)
+    return _Table(normal, offset) if normal[2] > 0 else _Table(-normal, -offset)
+
+
+def _top_face(
+    cloud: Array, edge: NDArray[np.bool_], table: _Table, up: Array, least_m: float
+) -> tuple[Array, float] | None:
+    """(middle (3,), direction [rad]) of the top of the largest thing on the table, wholly in view."""
+    height = cloud @ table.normal - table.offset_m
+    raised = height > least_m
+    if np.sum(raised) < 60:
+        return None
+    x = np.cross([0.0, 1.0, 0.0], up)
+    x /= np.linalg.norm(x)
+    axes = np.stack([x, np.cross(up, x)])
+    flat = cloud[raised] @ axes.T
+    cell = 0.005
+    origin = flat.min(axis=0)
+    ij = np.floor((flat - origin) / cell).astype(int)
+    if np.any(ij.max(axis=0) > 2000):
+        return None
+    grid = np.zeros(ij.max(axis=0) + 1, np.uint8)
+    grid[ij[:, 0], ij[:, 1]] = 1
+    _, labels = cv2.connectedComponents(cv2.dilate(grid, np.ones((3, 3), np.uint8)))
+    label = labels[ij[:, 0], ij[:, 1]]
+    largest = np.argmax(np.bincount(label))
+    part = label == largest
+    if np.any(edge[raised][part]):
+        return None
+    h = height[raised][part]
+    top_height = float(np.quantile(h, 0.9))
+    top = np.abs(h - top_height) < 4e-3
+    if np.sum(top) < 40:
+        return None
+    top_height = float(np.median(h[top]))
+    (cx, cy), _, angle = cv2.minAreaRect(flat[part][top].astype(np.float32) * 1e3)
+    place = axes.T @ (np.array([cx, cy]) / 1e3) + up * (top_height + table.offset_m)
+    return place, float(np.radians(angle))

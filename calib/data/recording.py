@@ -1,0 +1,234 @@
+"""A folder of images and robot poses: what `collect` writes, and everything `solve` needs to know.
+
+    DIR/dataset.json      format, set-up, target, camera, stream
+    DIR/poses.csv         name, image and robot stamps [ns], T_base_hand as position [m] and quaternion
+    DIR/trajectory.csv    the hand's stamped path, for captures on the move
+    DIR/images/NAME.png   8-bit grey
+    DIR/depth/NAME.png    uint16, 0.1 mm, 0 = no return, in the image's frame
+
+A line of poses.csv is written after its image, so a folder is whole whenever collecting stops.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from calib.errors import CalibrationError, Finding
+from calib.solve.model import Camera, Trajectory
+from calib.data.poses import PoseError, PoseFormat
+from calib.solve.se3 import transform
+from calib.target.targets import Target, parse
+from rt.tools.files import whole, write_json
+from rt.pose import Array
+
+FORMAT = "handeye-dataset/1"
+POSE_COLUMNS = ("x_m", "y_m", "z_m", "qx", "qy", "qz", "qw")
+DEPTH_UNIT_M = 1e-4
+
+
+@dataclass
+class Entry:
+    """One image-pose pair, as found on disk."""
+
+    name: str
+    image: Path | None = None
+    depth: Path | None = None
+    T_camera_target: Array | None = None
+    """Where a program gave the target's pose instead of an image."""
+    image_stamp_s: float | None = None
+    robot_stamp_s: float | None = None
+
+
+@dataclass
+class Recording:
+    """A folder or file read, not yet looked at."""
+
+    source: Path
+    kind: str
+    """Which reader understood it."""
+    entries: list[Entry]
+    rows: Array
+    """(N, k) robot poses as they are written."""
+    format: PoseFormat | None
+    """How to read them; None if the file does not say."""
+    pose_files: str
+    target: Target | None = None
+    camera: Camera | None = None
+    eye_in_hand: bool | None = None
+    trajectory: Trajectory | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    def read_poses(self, form: PoseFormat) -> Array:
+        """T_base_hand (N, 4, 4); raises CalibrationError that names the file and the image."""
+        try:
+            return form.read(self.rows)
+        except PoseError as error:
+            name = self.entries[error.row].name
+            raise CalibrationError(f"{self.pose_files}, pose of {name}: {error.what}") from error
+        except CalibrationError as error:
+            raise CalibrationError(f"{self.pose_files}: {error}") from error
+
+    def digest(self) -> str:
+        """SHA-256 of the poses and every image: names the data a result came from."""
+        sha = hashlib.sha256(np.ascontiguousarray(self.rows, dtype="<f8").tobytes())
+        for entry in self.entries:
+            sha.update(entry.name.encode())
+            for path in (entry.image, entry.depth):
+                if path is not None:
+                    sha.update(path.read_bytes())
+            if entry.T_camera_target is not None:
+                sha.update(np.ascontiguousarray(entry.T_camera_target, dtype="<f8").tobytes())
+        return sha.hexdigest()
+
+
+def pose_row(T: Array) -> list[float]:
+    """Position [m] and quaternion x, y, z, w of T (4, 4)."""
+    return [*map(float, T[:3, 3]), *map(float, Rotation.from_matrix(T[:3, :3]).as_quat())]
+
+
+class Writer:
+    """Appends samples to a new dataset folder; refuses a folder that holds something else."""
+
+    def __init__(
+        self, folder: Path, target: Target, camera: Camera, eye_in_hand: bool, stream: str
+    ) -> None:
+        self.folder = folder
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CalibrationError(f"{folder} is not empty; give a new folder")
+        (folder / "images").mkdir(parents=True)
+        description = {
+            "format": FORMAT,
+            "eye_in_hand": eye_in_hand,
+            "target": target.spec,
+            "camera": asdict(camera),
+            "stream": stream,
+        }
+        write_json(folder / "dataset.json", description)
+        self._poses = (folder / "poses.csv").open("w", newline="")
+        self._csv = csv.writer(self._poses)
+        self._csv.writerow(["name", "image_stamp_ns", "robot_stamp_ns", *POSE_COLUMNS])
+        self._poses.flush()
+        self.count = 0
+
+    def add(
+        self,
+        image: NDArray[np.uint8],
+        depth: NDArray[np.float32] | None,
+        T_base_hand: Array,
+        image_stamp_ns: int,
+        robot_stamp_ns: int,
+    ) -> str:
+        """Store one sample; returns its name."""
+        name = f"{self.count:04d}"
+        _write_png(self.folder / "images" / f"{name}.png", image)
+        if depth is not None:
+            (self.folder / "depth").mkdir(exist_ok=True)
+            units = np.clip(np.round(depth / DEPTH_UNIT_M), 0, 65535).astype(np.uint16)
+            _write_png(self.folder / "depth" / f"{name}.png", units)
+        row = [f"{x:.10g}" for x in pose_row(T_base_hand)]
+        self._csv.writerow([name, image_stamp_ns, robot_stamp_ns, *row])
+        self._poses.flush()
+        os.fsync(self._poses.fileno())
+        self.count += 1
+        return name
+
+    def add_trajectory(self, stamps_ns: list[int], T_base_hand: list[Array]) -> None:
+        with (self.folder / "trajectory.csv").open("w", newline="") as file:
+            out = csv.writer(file)
+            out.writerow(["stamp_ns", *POSE_COLUMNS])
+            for stamp, T in zip(stamps_ns, T_base_hand, strict=True):
+                out.writerow([stamp, *(f"{x:.10g}" for x in pose_row(T))])
+
+    def close(self) -> None:
+        self._poses.close()
+
+
+def _write_png(path: Path, image: NDArray[Any]) -> None:
+    ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not ok:
+        raise CalibrationError(f"{path} cannot be encoded as PNG")
+    with whole(path) as beside:
+        beside.write_bytes(data.tobytes())
+
+
+def read_depth(path: Path) -> NDArray[np.float32]:
+    """A depth image of a dataset: (H, W) float32 metres; PNG in 0.1 mm or .npy in metres."""
+    if path.suffix == ".npy":
+        return np.asarray(np.load(path), dtype=np.float32)
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16 or image.ndim != 2:
+        raise CalibrationError(f"{path} is no 16-bit depth image")
+    return np.asarray(image.astype(np.float32) * np.float32(DEPTH_UNIT_M))
+
+
+def is_dataset(folder: Path) -> bool:
+    return (folder / "dataset.json").is_file()
+
+
+def read_dataset(folder: Path) -> Recording:
+    """A folder written by Writer."""
+    path = folder / "dataset.json"
+    try:
+        about = json.loads(path.read_text())
+        if about.get("format") != FORMAT:
+            raise CalibrationError(f"{path} is not a {FORMAT}; it says {about.get('format')!r}")
+        camera = dict(about["camera"])
+        camera["dist"] = tuple(camera["dist"])
+        recording = Recording(
+            folder,
+            FORMAT,
+            [],
+            np.empty((0, 7)),
+            PoseFormat("quat_xyzw"),
+            "poses.csv",
+            parse(about["target"]),
+            Camera(**camera),
+            bool(about["eye_in_hand"]),
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CalibrationError(f"{path} is damaged: {error!r}; collect again") from error
+    rows, table = [], _read_table(folder / "poses.csv", ("name", *POSE_COLUMNS))
+    for line in table:
+        image, depth = (folder / k / f"{line['name']}.png" for k in ("images", "depth"))
+        if not image.is_file():
+            raise CalibrationError(f"{image} is missing, though poses.csv names it")
+        recording.entries.append(
+            Entry(
+                line["name"],
+                image,
+                depth if depth.is_file() else None,
+                image_stamp_s=float(line["image_stamp_ns"]) * 1e-9,
+                robot_stamp_s=float(line["robot_stamp_ns"]) * 1e-9,
+            )
+        )
+        rows.append([float(line[c]) for c in POSE_COLUMNS])
+    recording.rows = np.array(rows).reshape(-1, 7)
+    path = folder / "trajectory.csv"
+    if path.is_file():
+        lines = _read_table(path, ("stamp_ns", *POSE_COLUMNS))
+        data = np.array([[float(line[c]) for c in POSE_COLUMNS] for line in lines])
+        stamps = np.array([float(line["stamp_ns"]) * 1e-9 for line in lines])
+        R = Rotation.from_quat(data[:, 3:]).as_matrix()
+        recording.trajectory = Trajectory(stamps, transform(R, data[:, :3]))
+    return recording
+
+
+def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise CalibrationError(f"{path} is missing")
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    if lines and (missing := [c for c in columns if lines[0].get(c) is None]):
+        raise CalibrationError(f"{path}: columns {', '.join(missing)} are missing")
+    return lines

@@ -1,0 +1,253 @@
+"""What is wrong when images and robot poses do not fit together.
+
+The rotation between two robot poses and the rotation that the camera saw between the same two have
+the same angle, whatever the hand-eye transform: that alone tells most readings of the poses apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.data.poses import PoseFormat, possible_formats
+from calib.solve.model import Camera
+from calib.solve.outliers import Consensus, consensus
+from calib.solve.se3 import angle_deg, inverse
+from rt.pose import Array
+
+SEEN_ENOUGH_M = 0.01
+"""Poses that put the target in one place within this are read rightly, whatever their noise."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read the robot poses, and how well the images agree."""
+
+    label: str
+    remedy: str
+    T_fixed_mount: Array
+    """(N, 4, 4) of the views with a target."""
+    mismatch_deg: float
+    """Median difference of rotation angles, robot against camera."""
+    consensus: Consensus | None = None
+    key: object = None
+
+    @property
+    def scale_m(self) -> float:
+        return self.consensus.scale_m if self.consensus else np.inf
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the camera alone knows."""
+
+    index: NDArray[np.intp]
+    """(n,) which of all pairs show the target."""
+    T_camera_target: Array
+    """(n, 4, 4)."""
+    symmetries: list[Array]
+    corners: Array
+    """(4, 3) of the target."""
+    camera: Camera
+
+    def mismatch_deg(self, T_fixed_mount: Array) -> float:
+        """Median over pairs of | robot's rotation angle - camera's |, symmetric targets at their best."""
+        i, j = np.triu_indices(len(T_fixed_mount), 1)
+        if len(i) > 1000:
+            pick = np.random.default_rng(0).choice(len(i), 1000, replace=False)
+            i, j = i[pick], j[pick]
+        A, C = T_fixed_mount[:, :3, :3], self.T_camera_target[:, :3, :3]
+        robot = angle_deg(np.swapaxes(A[i], 1, 2) @ A[j])
+        options = [
+            np.abs(angle_deg(C[i] @ S[:3, :3] @ np.swapaxes(C[j], 1, 2)) - robot)
+            for S in self.symmetries
+        ]
+        return float(np.median(np.min(options, axis=0)))
+
+    def resolved(self, T_fixed_mount: Array) -> Array:
+        """T_camera_target (n, 4, 4) with a symmetric target lying the same way round in all views."""
+        choice = resolve_symmetry(T_fixed_mount, self.T_camera_target, self.symmetries)
+        return np.asarray(self.T_camera_target @ np.array(self.symmetries)[choice])
+
+
+def rank(
+    readings: list[Reading], seen: Seen, rng: np.random.Generator, most: int = 8
+) -> list[Reading]:
+    """Readings with a consensus each, best first; hopeless ones by angle are left out."""
+    least = min(r.mismatch_deg for r in readings)
+    near = [r for r in readings if r.mismatch_deg <= max(2.5 * least, least + 0.3)]
+    near.sort(key=lambda r: r.mismatch_deg)
+    ranked = []
+    for r in near[:most]:
+        C = seen.resolved(r.T_fixed_mount)
+        found = consensus(r.T_fixed_mount, C, seen.corners, seen.camera, rng, draws=60)
+        ranked.append(replace(r, consensus=found))
+    return sorted(ranked, key=lambda r: r.scale_m)
+
+
+def format_readings(rows: Array, seen: Seen, eye_in_hand: bool | None) -> list[Reading]:
+    """Every format that rows (N, k) may be in, for the camera in the hand, fixed, or either."""
+    readings: list[Reading] = []
+    done: list[Array] = []
+    for form in possible_formats(rows):
+        try:
+            T = form.read(rows)[seen.index]
+        except ValueError:
+            continue
+        if any(np.allclose(T, other, atol=1e-9) for other in done):
+            continue
+        done.append(T)
+        for in_hand in (True, False) if eye_in_hand is None else (eye_in_hand,):
+            A = T if in_hand else inverse(T)
+            where = "camera in the hand" if in_hand else "fixed camera"
+            readings.append(
+                Reading(
+                    f"{form}, {where}",
+                    f"--pose-format {form} --camera-is {'in-hand' if in_hand else 'fixed'}",
+                    A,
+                    seen.mismatch_deg(A),
+                    key=(form, in_hand),
+                )
+            )
+    return readings
+
+
+def misreadings(
+    T_base_hand: Array,
+    rows: Array,
+    form: PoseFormat | None,
+    seen: Seen,
+    eye_in_hand: bool,
+) -> list[Reading]:
+    """What may have gone wrong with all poses at once. T_base_hand (N, 4, 4) of all images."""
+    n = len(T_base_hand)
+
+    def scaled(k: float) -> Array:
+        T = T_base_hand.copy()
+        T[:, :3, 3] *= k
+        return T
+
+    text = sorted(range(n), key=str)
+    ranks = np.empty(n, dtype=int)
+    ranks[text] = np.arange(n)
+    options: list[tuple[str, str, Array]] = [
+        (
+            "the poses are inverted (T_hand_base instead of T_base_hand), or the camera is "
+            + ("fixed and the target in the hand" if eye_in_hand else "in the hand"),
+            f"add :inverse to --pose-format, or give --camera-is {'fixed' if eye_in_hand else 'in-hand'}",
+            inverse(T_base_hand),
+        ),
+        ("positions are in millimetres", "add :mm to --pose-format", scaled(1e-3)),
+        ("positions were divided by 1000 once too often", "give them in metres", scaled(1e3)),
+        ("positions are in centimetres", "add :cm to --pose-format", scaled(1e-2)),
+        ("positions are in inches", "add :in to --pose-format", scaled(0.0254)),
+        (
+            "rotations are transposed while positions are not",
+            "write the matrix row by row as T_base_hand",
+            _transposed(T_base_hand),
+        ),
+        ("the poses are in reverse order", "reverse their order", T_base_hand[::-1]),
+        (
+            "image numbers were sorted as text (1, 10, 2, ...)",
+            "number images with leading zeros, or add a column `name`",
+            T_base_hand[ranks],
+        ),
+        (
+            "poses were sorted as text (1, 10, 2, ...)",
+            "number poses with leading zeros, or add a column `name`",
+            T_base_hand[text],
+        ),
+    ]
+    for shift in (1, -1, 2, -2):
+        options.append(
+            (
+                f"every image is paired with the pose {abs(shift)} "
+                + ("after" if shift > 0 else "before")
+                + " its own",
+                "drop the extra image or pose, or add a column `name`",
+                np.roll(T_base_hand, shift, axis=0),
+            )
+        )
+    readings = [
+        Reading(label, remedy, A, seen.mismatch_deg(A))
+        for label, remedy, T in options
+        for A in [(T if eye_in_hand else inverse(T))[seen.index]]
+    ]
+    if form is not None:
+        for other in format_readings(rows, seen, eye_in_hand):
+            if other.key != (form, eye_in_hand):
+                readings.append(
+                    Reading(
+                        f"the poses were read as {form} but fit as {other.key[0]}",  # type: ignore[index]
+                        other.remedy,
+                        other.T_fixed_mount,
+                        other.mismatch_deg,
+                        key=other.key,
+                    )
+                )
+        readings += _radians_for_degrees(rows, form, seen, eye_in_hand)
+    return readings
+
+
+def _transposed(T: Array) -> Array:
+    T = T.copy()
+    T[:, :3, :3] = np.swapaxes(T[:, :3, :3], 1, 2)
+    return T
+
+
+def _radians_for_degrees(
+    rows: Array,
+    form: PoseFormat,
+    seen: Seen,
+    eye_in_hand: bool,
+) -> list[Reading]:
+    if form.width != 6:
+        return []
+    other = PoseFormat(form.rotation, not form.degrees, form.unit, form.inverted)
+    T = other.read(rows)[seen.index]
+    A = T if eye_in_hand else inverse(T)
+    was, is_ = ("degrees", "radians") if form.degrees else ("radians", "degrees")
+    return [
+        Reading(
+            f"angles are in {is_} but were read as {was}",
+            f"--pose-format {other}",
+            A,
+            seen.mismatch_deg(A),
+        )
+    ]
+
+
+def resolve_symmetry(
+    T_fixed_mount: Array, T_camera_target: Array, symmetries: list[Array]
+) -> NDArray[np.intp]:
+    """Which way round a symmetric target lies in each view: (N,) indices into symmetries.
+
+    Chosen such that the camera's rotations have the robot's angles; the first of several equals.
+    """
+    n = len(T_fixed_mount)
+    choice = np.zeros(n, dtype=np.intp)
+    if len(symmetries) < 2:
+        return choice
+    A = T_fixed_mount[:, :3, :3]
+    options = np.stack([(T_camera_target @ S)[:, :3, :3] for S in symmetries], axis=1)
+    robot = angle_deg(np.einsum("iab,jac->ijbc", A, A))
+    # cost[i, k, j, l]: views i, j lying as k, l
+    turns = angle_deg(np.einsum("ikab,jlcb->ikjlac", options, options))
+    cost = np.minimum(np.abs(turns - robot[:, None, :, None]), 5.0)
+    best: tuple[float, NDArray[np.intp]] | None = None
+    for root in range(min(n, 6)):
+        trial = np.argmin(cost[:, :, root, 0], axis=1)
+        trial[root] = 0
+        for _ in range(5):
+            total = cost[:, :, np.arange(n), trial].sum(axis=2)
+            updated = np.argmin(total, axis=1)
+            if np.array_equal(updated, trial):
+                break
+            trial = updated
+        score = float(cost[:, :, np.arange(n), trial].sum(axis=2)[np.arange(n), trial].sum())
+        if best is None or score < best[0] - 1e-6:
+            best = score, trial
+    assert best is not None
+    return best[1]

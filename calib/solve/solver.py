@@ -1,0 +1,255 @@
+"""From a recording to a transform, its uncertainty, and what speaks against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.collect.motions import Advice, advise
+from calib.data.poses import PoseFormat
+from calib.data.recording import Recording
+from calib.errors import CalibrationError, Finding
+from calib.solve.closed_form import METHODS, closed_form, target_errors, target_pose, target_poses
+from calib.solve.diagnose import Seen
+from calib.solve.intrinsics import Lens
+from calib.solve.model import Camera, Free, State, Views, project, target_in_camera
+from calib.solve.observe import Progress, choose_lens, depth_ratio, listed, look, silent, virtual
+from calib.solve.outliers import Judged, consensus, corners, explain, judge
+from calib.solve.pairing import check_motion, check_pairing, choose_reading, turn_points
+from calib.solve.refine import Fit, refine
+from calib.target.targets import Target
+from rt.pose import Array
+
+_NONE: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user may fix about a solution."""
+
+    target: Target | None = None
+    eye_in_hand: bool | None = None
+    """None: as the recording says, else whichever fits."""
+    format: PoseFormat | None = None
+    camera: Camera | None = None
+    intrinsics: str = "auto"
+    """auto, given, estimate."""
+    free_scale: bool = False
+    working_m: float = 0.3
+    tolerance_m: float = 1e-3
+    seed: int = 0
+
+
+@dataclass
+class Result:
+    """Everything that a report needs."""
+
+    recording: Recording
+    settings: Settings
+    target: Target
+    views: Views
+    """Views with a target, at the chosen reading of the poses."""
+    judged: Judged
+    reasons: dict[int, str]
+    """Why views were left out, by index into `views`."""
+    lens: Lens | None
+    lens_refined: bool
+    methods: dict[str, Array]
+    """T_mount_camera of every closed form, on the kept views."""
+    error_m: Array
+    """(N,) distance of the target's middle from where all views put it."""
+    error_deg: Array
+    error_px: Array
+    """(N,) root mean square distance of corners from where the fit puts them."""
+    left_out_m: Array
+    """(N,) the same for a fit without the view."""
+    left_out_deg: Array
+    left_out_px: Array
+    corner_px: Array
+    """(M, 2) what no motion of the hand explains, of the kept views' corners."""
+    advice: Advice
+    scale: float
+    """Freed size of the target over the stated one, and its standard deviation."""
+    scale_sd: float
+    scale_shift_m: float
+    """How far the point at the working distance moves if the size is freed."""
+    depth_ratio: float | None
+    """Measured depth at the corners over the depth that the target's stated size implies."""
+    belongs: bool = True
+    """False if images and poses as a whole do not belong together; nothing finer means anything then."""
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def fit(self) -> Fit:
+        return self.judged.fit
+
+    def studentised_text(self, i: int) -> str:
+        """How far a view is out, in words."""
+        z = float(self.judged.studentised[i])
+        return f"{z:.0f} standard deviations" if z < 1e4 else "beyond measure"
+
+    @property
+    def keep(self) -> NDArray[np.bool_]:
+        return self.judged.keep
+
+
+def calibrate(recording: Recording, settings: Settings, progress: Progress = silent) -> Result:
+    """The whole way from files to a judged solution; raises CalibrationError where there is none."""
+    rng = np.random.default_rng(settings.seed)
+    target = settings.target or recording.target
+    if settings.camera is not None:
+        recording.camera = settings.camera
+    if settings.intrinsics == "estimate":
+        recording.camera = None
+    _drop_invalid(recording)
+    pairs = [e.T_camera_target for e in recording.entries]
+    if all(T is not None for T in pairs) and pairs:
+        target = target or Target("chessboard", 5, 4, 0.025)
+        sights, points, pixels, camera = virtual(recording, target)
+        lens, refined_lens = None, _NONE
+    else:
+        if target is None:
+            raise CalibrationError("give --target: the recording does not say what it shows")
+        sights = look(recording, target, progress)
+        if len(sights) < 3:
+            raise CalibrationError(
+                f"the {target.spec} is seen in {len(sights)} images only "
+                f"({listed([s.name for s in sights])}); at least 3 are needed, 15 are good"
+            )
+        points = [target.points()[s.detection.ids] for s in sights]
+        pixels = [s.detection.pixels for s in sights]
+        camera, lens, refined_lens = choose_lens(recording, settings.intrinsics, points, pixels)
+    progress("solving", 0, 1)
+    index = np.array([s.index for s in sights])
+    seen_poses = np.array(
+        [target_pose(camera, p, q).T_camera_target for p, q in zip(points, pixels, strict=True)]
+    )
+    lo, hi = target.points().min(axis=0), target.points().max(axis=0)
+    box = np.array([[x, y, 0.0] for x in (lo[0], hi[0]) for y in (lo[1], hi[1])])
+    real = lens is not None or recording.entries[0].image is not None
+    symmetries = target.symmetries() if real else target.symmetries()[:1]
+    seen = Seen(index, seen_poses, symmetries, box, camera)
+    T_base_hand, form, eye_in_hand = choose_reading(
+        recording, settings.format, settings.eye_in_hand, seen, rng
+    )
+    moved_points = turn_points(points, seen, T_base_hand[index], eye_in_hand)
+    trajectory = recording.trajectory
+    stamps = [recording.entries[k].image_stamp_s for k in index]
+    timed = trajectory is not None and all(s is not None for s in stamps)
+    views = Views(
+        tuple(s.name for s in sights),
+        T_base_hand[index],
+        tuple(moved_points),
+        tuple(pixels),
+        camera,
+        eye_in_hand,
+        real,
+        trajectory if timed else None,
+        np.array(stamps, dtype=np.float64) if timed else None,
+    )
+    check_motion(views)
+    C = target_poses(views)
+    start = consensus(views.fixed_mount(), C, corners(views), camera, rng)
+    belongs = check_pairing(recording, seen, T_base_hand, form, eye_in_hand, start, timed, rng)
+    if start is None:
+        raise CalibrationError("no subset of the views gives a transform; take more, varied poses")
+    free = Free(settings.free_scale, timed, refined_lens)
+    judged = judge(views, start, Free(False, timed), free if belongs else None, belongs)
+    result = _examine(recording, settings, target, views, judged, lens, bool(refined_lens), rng)
+    return replace(result, belongs=belongs)
+
+
+def _drop_invalid(recording: Recording) -> None:
+    bad = [
+        k
+        for k, row in enumerate(recording.rows)
+        if not np.all(np.isfinite(row))
+        or not np.all(np.isfinite(_or_zero(recording.entries[k].T_camera_target)))
+    ]
+    if bad:
+        names = [recording.entries[k].name for k in bad]
+        recording.findings.append(
+            Finding("warning", f"poses with NaN or infinity are left out: {listed(names)}")
+        )
+        good = [k for k in range(len(recording.rows)) if k not in bad]
+        recording.entries = [recording.entries[k] for k in good]
+        recording.rows = recording.rows[good]
+    if len(recording.entries) < 3:
+        raise CalibrationError(
+            f"{recording.source}: {len(recording.entries)} usable image-pose pairs; at least 3 are "
+            "needed, 15 are good"
+        )
+
+
+def _examine(
+    recording: Recording,
+    settings: Settings,
+    target: Target,
+    views: Views,
+    judged: Judged,
+    lens: Lens | None,
+    lens_refined: bool,
+    rng: np.random.Generator,
+) -> Result:
+    fit = judged.fit
+    own = replace(views, camera=fit.state.camera)
+    scaled = replace(own, points_m=tuple(p * fit.state.scale for p in own.points_m))
+    seen = target_poses(scaled)
+    error_m, error_deg = target_errors(own, fit.state, seen)
+    A, C = own.fixed_mount(fit.state.dt_s)[judged.keep], seen[judged.keep]
+    methods = {m: X for m in METHODS if (X := closed_form(A, C, m)) is not None}
+    left_m, left_deg, left_px = (np.empty(len(views)) for _ in range(3))
+    for i, state in enumerate(judged.left_out):
+        one, one_seen = own.take([i]), seen[[i]]
+        m, deg = target_errors(one, state, one_seen)
+        left_m[i], left_deg[i] = m[0], deg[0]
+        left_px[i] = _rms_px(one, state)[0]
+    scale, scale_sd, shift = fit.state.scale, fit.scale_sd, 0.0
+    if not fit.free.scale and len(fit.views) >= 4:
+        freed = refine(fit.views, fit.state, replace(fit.free, scale=True), fit.noise)
+        p = np.array([0, 0, settings.working_m])
+        at = [
+            s.T_mount_camera[:3, :3] @ p + s.T_mount_camera[:3, 3] for s in (fit.state, freed.state)
+        ]
+        scale, scale_sd = freed.state.scale, freed.scale_sd
+        shift = float(np.linalg.norm(at[0] - at[1]))
+    all_points = target.points()
+    return Result(
+        recording,
+        settings,
+        target,
+        views,
+        judged,
+        explain(views, judged),
+        lens,
+        lens_refined,
+        methods,
+        error_m,
+        error_deg,
+        _rms_px(own, fit.state),
+        left_m,
+        left_deg,
+        left_px,
+        fit.level.rest_px.reshape(-1, 2),
+        advise(fit, all_points, settings.working_m, rng),
+        scale,
+        scale_sd,
+        shift,
+        depth_ratio(recording, views, scaled, seen),
+        findings=list(recording.findings),
+    )
+
+
+def _or_zero(T: Array | None) -> Array:
+    return np.zeros((4, 4)) if T is None else T
+
+
+def _rms_px(views: Views, state: State) -> Array:
+    T = target_in_camera(views, state)
+    result = np.empty(len(views))
+    for i, (p, q) in enumerate(zip(views.points_m, views.pixels, strict=True)):
+        uv, _ = project(state.camera, state.scale * p @ T[i, :3, :3].T + T[i, :3, 3])
+        result[i] = np.sqrt(np.mean(np.sum((uv - q) ** 2, axis=1)))
+    return result

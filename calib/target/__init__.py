@@ -1,0 +1,1 @@
+"""Calibration targets: description, detection, printing."""

@@ -1,0 +1,1 @@
+"""The last centimetres: approach (straight down, close, lift) and height (how deep to close)."""

@@ -1,0 +1,163 @@
+"""How deep the hand should close: the fingertip height for a grasp (x, y, yaw), from depth images alone.
+
+Every image becomes a height map around the grasp; the median over the last images is what is believed, and
+where a tall thing hides the ground from them, the median of those from higher up. Fingers and palm must be
+free of it on the way down, and the table is never touched. That is also how deep the hand goes, except on
+things that are round where the fingers meet them: there the pads go where the thing is widest. (In the
+simulation sim.physics.approach does the same with rays through the true scene.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rt.hand import Hand
+
+FINEST_M = 0.002
+"""Cell of a height map, where the camera sees as finely."""
+_ROUND_WITHIN_M, _ROUND_RISE_M = 0.006, 0.004
+"""A side is round if the surface rises by more than this, so near to its edge."""
+_EDGE_ON_PAD = 0.75
+"""Where on the pads, from the tips up, the edge of a round thing goes: the outermost cell of a map shows
+a ball up to its thickness above its equator, never below."""
+_ABOVE_TIPS_M = 0.003
+"""What rises less above the fingertips is not between them."""
+
+
+class HeightError(RuntimeError):
+    """No height can be told: too little was seen, or there is nothing between the fingers."""
+
+
+@dataclass(frozen=True)
+class GraspHeight:
+    """Where to close, and why."""
+
+    height_m: float
+    """Of the fingertips above the table."""
+    limited_by: str
+    """What keeps the hand from going deeper: table, fingers, palm, or widest (the object is round)."""
+    width_m: float
+    """Of what is between the fingers."""
+    seen: float
+    """Part of the ground under the fingers and between them that was seen."""
+    views: int
+    """Images that it was found from."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells of a height map in the frame of a grasp: x along the closing axis, z up from the table."""
+
+    x_m: NDArray[np.floating]
+    y_m: NDArray[np.floating]
+    cell_m: float
+
+    @staticmethod
+    def around(hand: Hand, pixel_m: float) -> Grid:
+        """All that fingers and palm come over. pixel_m: a pixel's size on the ground."""
+        cell = max(FINEST_M, 1.25 * pixel_m)
+        reach = max(hand.opening_m / 2 + hand.finger_thickness_m, hand.palm_length_m / 2) + cell
+        nx, ny = (int(np.ceil(2 * r / cell)) | 1 for r in (reach, hand.palm_width_m / 2 + cell))
+        x, y = ((np.arange(n) - n // 2) * cell for n in (nx, ny))
+        return Grid(x, y, cell)
+
+
+def height_map(
+    depth: NDArray[np.float32],
+    rays: NDArray[np.float32],
+    T_base_camera: NDArray[np.float64],
+    grasp: NDArray[np.float64],
+    grid: Grid,
+) -> NDArray[np.float32]:
+    """Highest return above every cell, (ny, nx) m above the table; NaN where there is none.
+
+    depth (H, W) m, 0 = no return; rays (H, W, 3) of its camera, z = 1; grasp (4,) of x, y, z [m], yaw
+    [rad] in base: whatever is not below its fingertips is the hand itself, and left out.
+    """
+    c, s = np.cos(grasp[3]), np.sin(grasp[3])
+    T_grasp_base = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+    R = (T_grasp_base @ T_base_camera[:3, :3]).astype(np.float32)
+    t = T_grasp_base @ (T_base_camera[:3, 3] - [grasp[0], grasp[1], 0])
+    seen = depth > 0
+    p = (rays[seen] * depth[seen][:, None]) @ R.T + t.astype(np.float32)
+    ny, nx = len(grid.y_m), len(grid.x_m)
+    i = np.round(p[:, 0] / grid.cell_m).astype(np.int64) + nx // 2
+    j = np.round(p[:, 1] / grid.cell_m).astype(np.int64) + ny // 2
+    inside = (i >= 0) & (i < nx) & (j >= 0) & (j < ny) & (p[:, 2] < grasp[2] - 0.001)
+    heights = np.full(ny * nx, -np.inf, np.float32)
+    np.maximum.at(heights, j[inside] * nx + i[inside], p[inside, 2])
+    heights[np.isinf(heights)] = np.nan
+    return heights.reshape(ny, nx)
+
+
+def grasp_height(
+    maps: Sequence[NDArray[np.float32]],
+    earlier: Sequence[NDArray[np.float32]],
+    grid: Grid,
+    hand: Hand,
+    *,
+    clearance_m: float,
+    table_gap_m: float,
+    min_seen: float,
+) -> GraspHeight:
+    """The height at which to close, from height maps (ny, nx) of one grasp: the last ones, and those from
+    higher up, which count only where the last ones saw nothing. Raises HeightError."""
+    if not maps:
+        raise HeightError("no trustworthy view of the last ones; look at the camera")
+    heights = _median(np.stack(maps))
+    if earlier:
+        heights = np.where(np.isnan(heights), _median(np.stack(earlier)), heights)
+    x, y, half = np.abs(grid.x_m), np.abs(grid.y_m), grid.cell_m / 2
+    slab = y <= hand.finger_width_m / 2 + half
+    inner, outer = hand.opening_m / 2, hand.opening_m / 2 + hand.finger_thickness_m
+    under = (x >= inner - half) & (x <= outer + half)
+    between = x < inner
+    both = [heights[np.ix_(slab, under & side)] for side in (grid.x_m < 0, grid.x_m > 0)]
+    middle = heights[np.ix_(slab, between)]
+    seen = min(float(np.isfinite(part).mean()) for part in (*both, middle))
+    if seen < min_seen:
+        raise HeightError(
+            f"only {seen:.0%} of the ground under the jaws was seen, {min_seen:.0%} are needed; check the "
+            "mount (rt.mount) and the camera's nearest depth"
+        )
+    palm = heights[np.ix_(y <= hand.palm_width_m / 2, x <= hand.palm_length_m / 2)]
+    floors = {
+        "table": table_gap_m,
+        "fingers": max(float(np.nanmax(part)) for part in both) + clearance_m,
+        "palm": float(np.nanmax(palm)) + clearance_m - hand.finger_length_m,
+    }
+    limited_by = max(floors, key=lambda name: floors[name])
+    lowest = floors[limited_by]
+    tops = np.nanmax(np.where(np.isfinite(middle), middle, -np.inf), axis=0)
+    (over,) = np.nonzero(tops > lowest + _ABOVE_TIPS_M)
+    if not len(over):
+        raise HeightError(
+            f"nothing rises between the fingers: they could go down to {lowest * 1e3:.0f} mm, and what is "
+            f"seen there ends at {max(float(tops.max()), 0.0) * 1e3:.0f} mm"
+        )
+    width = float((over[-1] - over[0] + 1) * grid.cell_m)
+    step = max(round(_ROUND_WITHIN_M / grid.cell_m), 1)
+    edges = []
+    for edge, inward in ((over[0], step), (over[-1], -step)):
+        further = tops[min(max(edge + inward, over[0]), over[-1])]
+        edges.append((float(tops[edge]), bool(further - tops[edge] > _ROUND_RISE_M)))
+    height = lowest
+    if all(is_round for _, is_round in edges):
+        widest = min(top for top, _ in edges) - _EDGE_ON_PAD * hand.pad_height_m
+        if widest > lowest:
+            height, limited_by = widest, "widest"
+    return GraspHeight(float(height), limited_by, width, seen, len(maps))
+
+
+def _median(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Over those maps that saw a cell; one of many that did is not believed."""
+    count = np.isfinite(maps).sum(axis=0)
+    ordered = np.sort(maps, axis=0)  # NaN last
+    low = np.maximum((count - 1) // 2, 0)
+    result = np.take_along_axis(ordered, low[None], axis=0)[0]
+    result[count < max(1, len(maps) // 3)] = np.nan
+    return np.asarray(result, dtype=np.float32)

@@ -1,0 +1,1 @@
+"""The live page: a server process that draws scene, arm, view, charts and buttons in a browser."""

@@ -1,0 +1,304 @@
+"""A Universal Robots arm (CB3 or e-Series), through ur-rtde.
+
+The arm itself is driven by a process of its own (rt.robot.ur.stream), which checks, streams, watches and
+stops it; this module starts that process and talks with it through shared memory, so that nothing
+here ever waits for the network. States are stamped with the controller's own time, mapped to
+time.monotonic_ns (rt.robot.ur.link.ClockMap). Faults are raised by `state` and `move` as UrError, whose
+`name` is one of: protective_stop, emergency_stop, safeguard_stop, safety_violation, safety_fault,
+recovery_mode, program_stopped, connection_lost, frozen, stream_stalled, driver_failed; and before
+anything moves: unreachable, not_remote, not_running, program_running, program_refused, in_use,
+wrong_tcp, wrong_device, too_old, no_library, no_watchdog, connection_failed. None is ever resumed from.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rt.pose import inverse
+from rt.robot import RobotState
+from rt.robot.kinematics import ArmModel, recognise
+from rt.robot.ur.link import UrError
+from rt.robot.ur.shared import STOP, TARGET, attach, create
+from rt.robot.ur.stream import ENDS_WITHIN_S, OPENS_WITHIN_S, STUCK_S, Setup
+
+Array = NDArray[np.float64]
+_CLOSES_WITHIN_S = STUCK_S + ENDS_WITHIN_S + 0.5
+
+
+class UR:
+    """An arm that follows a streamed target (rt.robot.Robot). Opened by `open_robot`."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
+        memory = create()
+        self._state, self._command = attach(memory)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "rt.robot.ur.stream", str(memory), json.dumps(asdict(setup))],
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=(memory,),
+            start_new_session=True,  # a Ctrl-C is the loop's to handle
+        )
+        self._lost: UrError | None = None
+        """Found from here, as the streaming process could not tell."""
+        self.about: dict[str, Any] = {}
+        """version, polyscope, model, tcp: what the controller told; arm: the model as recognised."""
+        self.arm_model: ArmModel | None = None
+        """None: none whose flange is where the controller has it."""
+        try:
+            self._wait_until_open()
+            self._recognise()
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait_until_open(self) -> None:
+        deadline = time.monotonic() + OPENS_WITHIN_S
+        while self._state.here["stamp_ns"] == 0:
+            self._raise_fault()
+            if time.monotonic() > deadline:
+                raise UrError(
+                    "connection_failed",
+                    f"{self.setup.host} was not ready within {OPENS_WITHIN_S:g} s; try again",
+                )
+            time.sleep(0.002)
+        self.about = json.loads(self._read()["message"])
+
+    def _recognise(self) -> None:
+        state = self.state()
+        assert state.q is not None
+        T_base_flange = state.T_base_hand @ inverse(self.setup.T_flange_hand)
+        self.arm_model, off_m = recognise(self.about.get("model", ""), state.q, T_base_flange)
+        self.about["arm"] = self.arm_model.name if self.arm_model else "unknown"
+        self.about["arm_off_mm"] = round(off_m * 1e3, 3)
+
+    def _raise_fault(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+        # looked at first: a process that leaves a fault has written it before it ends
+        ended = self._process.poll()
+        here = self._state.here
+        if here["fault"]:
+            record = self._state.read(self._patience_s)
+            if record is None:
+                raise UrError(
+                    "driver_failed", "the streaming process died while it told of a fault"
+                )
+            raise UrError(record["fault"].decode(), record["message"].decode(errors="replace"))
+        if ended is not None:
+            if ended == -signal.SIGALRM:
+                raise UrError(
+                    "stream_stalled",
+                    f"the streaming process hung for more than {STUCK_S:g} s and was ended; the "
+                    "controller's watchdog has stopped the arm",
+                )
+            if ended < 0:  # a signal: ur-rtde may crash when its connection breaks
+                raise UrError(
+                    "connection_lost",
+                    f"the streaming process died of signal {-ended}; the controller's watchdog stops the arm",
+                )
+            raise UrError("driver_failed", f"the streaming process has ended: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "without a word"
+
+    @property
+    def _patience_s(self) -> float:
+        """How long the streaming process may be silent."""
+        return 2 * self.setup.max_silence_s + 0.05
+
+    def _read(self) -> Any:
+        record = self._state.read(self._patience_s)
+        if record is None:
+            self._raise_fault()
+            raise self._stalled(self._patience_s)
+        return record
+
+    def _stalled(self, silent_s: float) -> UrError:
+        """Why the streaming process tells nothing: one that is not ready to run hangs in a call."""
+        told = f"no state for {silent_s * 1e3:.0f} ms: the streaming process"
+        if _sleeps(self._process.pid):
+            self._lost = UrError(
+                "connection_lost",
+                f"{told} hangs in a call to {self.setup.host}, as it may when the connection breaks; check "
+                "cable and power",
+            )
+            return self._lost
+        return UrError(
+            "stream_stalled",
+            f"{told} does not get the CPU; give it real-time priority, or stop other programs",
+        )
+
+    def now_ns(self) -> int:
+        """time.monotonic_ns"""
+        return time.monotonic_ns()
+
+    def state(self) -> RobotState:
+        """The newest packet's state, at once. Raises UrError if the arm is lost or stopped by itself."""
+        self._raise_fault()
+        record = self._read()
+        stamp_ns = int(record["stamp_ns"])
+        silent_s = (time.monotonic_ns() - stamp_ns) * 1e-9
+        # The streaming process watches the controller; this watches the streaming process.
+        if silent_s > self._patience_s:
+            raise self._stalled(silent_s)
+        return RobotState(
+            stamp_ns,
+            record["T_base_hand"].copy(),
+            record["twist"].copy(),
+            record["wrench"].copy(),
+            record["q"].copy(),
+            record["qd"].copy(),
+        )
+
+    def move(self, T_base_hand: ArrayLike) -> None:
+        """Streams a target (4, 4) for the hand, at once; it holds for `max_target_age_s`, then the arm stops.
+
+        Raises UrError if the arm is lost or stopped, ValueError for a target that is no rigid transform.
+        """
+        T = np.asarray(T_base_hand, dtype=np.float64)
+        turn = T[:3, :3] if T.shape == (4, 4) else np.zeros((3, 3))
+        if not (
+            np.isfinite(T).all()
+            and np.abs(turn @ turn.T - np.eye(3)).max() < 1e-4
+            and np.linalg.det(turn) > 0
+        ):
+            raise ValueError(
+                f"the target {T.tolist()} is no rigid transform (4, 4); nothing was sent"
+            )
+        self._raise_fault()
+        self._command.write(kind=TARGET, T_base_hand=T, stamp_ns=time.monotonic_ns())
+
+    def stop(self) -> None:
+        """To rest at once, braking at 5 m/s^2; the target is forgotten. At any time, twice, also when
+        the arm is lost (its watchdog stops it then)."""
+        self._command.write(kind=STOP, stamp_ns=time.monotonic_ns())
+
+    def close(self) -> None:
+        """Stop the arm, end the program on the controller, and disconnect. May be called twice."""
+        if self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(_CLOSES_WITHIN_S)
+        except subprocess.TimeoutExpired:  # the controller's watchdog stops the arm
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def __enter__(self) -> UR:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _sleeps(pid: int) -> bool:
+    """Whether a process waits for something other than a processor (proc(5)); one that is gone does not."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "SD"
+    return False
+
+
+def open_robot(
+    host: str,
+    *,
+    rate_hz: float = 30.0,
+    T_flange_hand: ArrayLike,
+    max_speed_m_s: float = 0.25,
+    max_acceleration_m_s2: float = 1.0,
+    max_turn_deg_s: float = 90.0,
+    max_target_age_s: float = 0.15,
+    speed_scale: float = 1.0,
+    watchdog_hz: float = 10.0,
+    max_silence_s: float = 0.05,
+    max_tcp_error_m: float | None = 0.01,
+    program_at_once: bool = True,
+    realtime: bool = True,
+) -> UR:
+    """Connect to a UR controller and check everything; nothing moves. A context manager.
+
+    rate_hz: how often `move` will be called. T_flange_hand: (4, 4). The limits hold for the set-point
+    of the hand; speed_scale (0 to 1] scales speed, turn, acceleration and jerk. A target older than
+    max_target_age_s ends in a stop, as fast as `stop`'s. watchdog_hz: the controller stops its program if
+    it hears nothing for 1 / watchdog_hz. max_silence_s: the arm counts as frozen when its packets' time
+    stands still for longer. max_tcp_error_m: how far the controller's tool centre point may lie from the
+    hand's origin (None: anywhere; commands are computed for whichever is set). program_at_once: start
+    the control program now; else with the first `move`, and until then the arm can be guided by hand.
+
+    Raises UrError, by name, for an arm that is not ready; ValueError for limits that make no sense.
+    """
+    T = np.asarray(T_flange_hand, dtype=np.float64)
+    if T.shape != (4, 4) or not np.isfinite(T).all():
+        raise ValueError(f"T_flange_hand must be a transform (4, 4), not {T.tolist()}")
+    for name, value, low, high in (
+        ("rate_hz", rate_hz, 1.0, 500.0),
+        ("max_speed_m_s", max_speed_m_s, 1e-3, 3.0),
+        ("max_acceleration_m_s2", max_acceleration_m_s2, 1e-2, 20.0),
+        ("max_turn_deg_s", max_turn_deg_s, 0.1, 360.0),
+        ("max_target_age_s", max_target_age_s, 1e-3, 5.0),
+        ("speed_scale", speed_scale, 1e-3, 1.0),
+        ("watchdog_hz", watchdog_hz, 1.0, 100.0),
+        ("max_silence_s", max_silence_s, 0.01, 1.0),
+    ):
+        if not low <= value <= high:
+            raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
+    return UR(
+        Setup(
+            host=host,
+            rate_hz=rate_hz,
+            T_flange_hand=T.tolist(),
+            max_speed_m_s=max_speed_m_s,
+            max_acceleration_m_s2=max_acceleration_m_s2,
+            max_turn_deg_s=max_turn_deg_s,
+            max_target_age_s=max_target_age_s,
+            speed_scale=speed_scale,
+            watchdog_hz=watchdog_hz,
+            max_silence_s=max_silence_s,
+            max_tcp_error_m=max_tcp_error_m,
+            program_at_once=program_at_once,
+            realtime=realtime,
+        )
+    )
+
+
+def open_calibration(address: str = "", **_: Any) -> UR:
+    """The arm for calib.handeye: the hand is the flange, slow, and free to be guided until it moves.
+
+    The controller's tool centre point may be anything: poses are computed back to the flange.
+    """
+    if not address:
+        raise UrError("unreachable", "no address of the arm; give --address")
+    return open_robot(
+        address,
+        rate_hz=50.0,
+        T_flange_hand=np.eye(4),
+        max_speed_m_s=0.25,
+        max_acceleration_m_s2=0.5,
+        max_turn_deg_s=45.0,
+        max_target_age_s=0.3,
+        max_tcp_error_m=None,
+        program_at_once=False,
+    )

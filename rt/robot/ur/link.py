@@ -1,0 +1,267 @@
+"""The connection to a UR controller: what is checked before anything moves, its state, its faults by name.
+
+Facts about ur-rtde that shape this file: its constructors hold the interpreter lock; `isConnected`
+stays true for seconds on a frozen controller, so only packet times count; and when the connection
+breaks, its control interface reconnects by itself, again and again, uploads its program again if it
+was made to upload it, and may crash. So it is made without uploading, the program is started once and
+explicitly, and all of it runs in a process of its own (rt.robot.ur.stream) which ends at the first fault.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rt.robot import RobotError
+from rt.robot.kinematics import model_name
+
+Array = NDArray[np.float64]
+
+PORTS = {30004: "RTDE", 30003: "programs", 29999: "dashboard"}
+VARIABLES = [
+    "timestamp",
+    "actual_q",
+    "actual_qd",
+    "actual_TCP_pose",
+    "actual_TCP_speed",
+    "actual_TCP_force",
+    "robot_mode",
+    "runtime_state",
+    "safety_status_bits",
+]
+RUNNING_MODE, PLAYING = 7, 2
+_MODES = {
+    -1: "no controller",
+    0: "disconnected",
+    1: "confirm safety",
+    2: "booting",
+    3: "power off",
+    4: "power on",
+    5: "idle (brakes on)",
+    6: "backdrive",
+    8: "updating firmware",
+}
+
+
+class UrError(RobotError):
+    """A UR arm that is missing, refuses, or stopped by itself. `name` says which, in a word."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}")
+        self.name = name
+
+
+_REMEDY = "; see to the arm, clear it on the pendant, and start again (nothing resumes by itself)"
+SAFETY = (
+    # bits of safety_status_bits, name, message; the first that is set counts
+    (0b1110_0000, "emergency_stop", "an emergency stop is pressed" + _REMEDY),
+    (0b1_0000_0000, "safety_violation", "the safety system found a violation" + _REMEDY),
+    (0b10_0000_0000, "safety_fault", "the safety system found a fault" + _REMEDY),
+    (0b0100, "protective_stop", "the arm has made a protective stop" + _REMEDY),
+    (
+        0b1_0000,
+        "safeguard_stop",
+        "the safeguard (gate, light curtain) has stopped the arm" + _REMEDY,
+    ),
+    (0b1000, "recovery_mode", "the arm is outside its safety limits" + _REMEDY),
+)
+
+
+def safety_fault(bits: int) -> tuple[str, str] | None:
+    """Name and message of a safety status that forbids motion; None if there is none."""
+    for mask, name, message in SAFETY:
+        if bits & mask:
+            return name, message
+    return None
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One packet of the controller, of its own time [s]."""
+
+    timestamp_s: float
+    pose: Array
+    """(6,) of the tool centre point in base."""
+    twist: Array
+    wrench: Array
+    q: Array
+    qd: Array
+    robot_mode: int
+    runtime: int
+    safety_bits: int
+
+
+def read_packet(receive: Any) -> Packet:
+    """The newest packet, all of it from the same one: the getters lock one by one."""
+    while True:
+        timestamp = receive.getTimestamp()
+        packet = Packet(
+            timestamp,
+            np.array(receive.getActualTCPPose()),
+            np.array(receive.getActualTCPSpeed()),
+            np.array(receive.getActualTCPForce()),
+            np.array(receive.getActualQ()),
+            np.array(receive.getActualQd()),
+            receive.getRobotMode(),
+            receive.getRuntimeState(),
+            receive.getSafetyStatusBits(),
+        )
+        if receive.getTimestamp() == timestamp:
+            return packet
+
+
+class ClockMap:
+    """The controller's clock on time.monotonic_ns, by the smallest delay seen lately.
+
+    A packet is found some time after it was made, never before: the least (found - made) of the last
+    ten seconds is the offset between the clocks plus the shortest delay of the network and of looking
+    (under 1 ms on a wire). Stamps are late by that delay; the window follows the clocks' drift.
+    """
+
+    _WINDOW_NS = 1_000_000_000
+
+    def __init__(self) -> None:
+        self._least: list[tuple[int, int]] = []
+
+    def stamp_ns(self, timestamp_s: float, found_ns: int) -> int:
+        """When a packet was made; to be called once for each, when it is found."""
+        made_ns = round(timestamp_s * 1e9)
+        offset, window = found_ns - made_ns, found_ns // self._WINDOW_NS
+        if self._least and self._least[-1][0] == window:
+            self._least[-1] = (window, min(offset, self._least[-1][1]))
+        else:
+            self._least = [*self._least[-9:], (window, offset)]
+        return made_ns + min(o for _, o in self._least)
+
+
+@dataclass
+class Link:
+    """An open connection. `control` has no program running until `start_program`."""
+
+    host: str
+    receive: Any
+    control: Any
+    rate_hz: float
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def start_program(self) -> None:
+        """Upload ur-rtde's program and wait until it runs; raises UrError."""
+        self.control.reuploadScript()
+        deadline = time.monotonic() + 5
+        while not self.control.isProgramRunning():
+            if time.monotonic() > deadline:
+                raise UrError(
+                    "program_refused",
+                    f"{self.host} does not start the control program within 5 s; is the arm in remote "
+                    "control, its brakes released, and no message open on the pendant?",
+                )
+            time.sleep(0.005)
+
+
+def connect(host: str, timeout_s: float = 2.0) -> Link:
+    """Connect and check; nothing moves and no program starts. Raises UrError, by name."""
+    for port, what in PORTS.items():
+        try:
+            socket.create_connection((host, port), timeout_s).close()
+        except OSError as error:
+            raise UrError(
+                "unreachable",
+                f"{host}:{port} ({what}) does not answer within {timeout_s:g} s ({error}); check the "
+                "address, the cable, and Settings > Security > Services on the pendant",
+            ) from error
+    about = _ask_dashboard(host, timeout_s)
+    try:
+        from rtde_control import RTDEControlInterface
+        from rtde_receive import RTDEReceiveInterface
+    except ImportError as error:
+        raise UrError("no_library", f"{error}; pip install 'grasp-servo[ur]'") from error
+    rate_hz = 125.0 if about["version"][0] <= 3 else 500.0
+    try:
+        receive = RTDEReceiveInterface(host, rate_hz, VARIABLES, rt_priority=-1)
+        packet = _first_packet(receive, host)
+        _check_packet(packet, host)
+        flags = RTDEControlInterface.FLAG_NO_WAIT  # no program: it is started explicitly
+        control = RTDEControlInterface(host, rate_hz, flags, rt_priority=-1)
+    except UrError:
+        raise
+    except Exception as error:  # the library throws whatever its parts throw
+        text = str(error)
+        if "in use" in text:
+            raise UrError(
+                "in_use",
+                f"another client of {host} holds the RTDE input registers; end the other program, or "
+                "disable EtherNet/IP, PROFINET and MODBUS on the controller",
+            ) from error
+        if "remote control" in text:
+            raise UrError("not_remote", _not_remote(host)) from error
+        raise UrError("connection_failed", f"{host}: {text}") from error
+    return Link(host, receive, control, rate_hz, about)
+
+
+def _not_remote(host: str) -> str:
+    return f"{host} is in local control; switch it to Remote Control at the pendant's top right"
+
+
+def _ask_dashboard(host: str, timeout_s: float) -> dict[str, Any]:
+    """Version, model, and remote control where the controller knows it (PolyScope 5.6 and later)."""
+    try:
+        with (
+            socket.create_connection((host, 29999), timeout_s) as sock,
+            sock.makefile("rb") as file,
+        ):
+            sock.settimeout(timeout_s)
+            file.readline()  # the greeting
+
+            def ask(question: str) -> str:
+                sock.sendall(question.encode() + b"\n")
+                return file.readline().decode(errors="replace").strip()
+
+            text = ask("PolyscopeVersion")
+            found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
+            if found is None:
+                raise UrError("wrong_device", f"{host} does not tell its version, but {text!r}")
+            version = tuple(int(v) for v in found.groups())
+            remote = ask("is in remote control") if version >= (5, 6, 0) else "true"
+            model = model_name(ask("get robot model"), version[0])  # not known to all versions
+    except OSError as error:
+        raise UrError(
+            "unreachable", f"the dashboard of {host} does not answer ({error})"
+        ) from error
+    if version < (3, 3, 0):
+        raise UrError("too_old", f"{host} has PolyScope {text}; 3.3 or later is needed")
+    if remote.lower() != "true":
+        raise UrError("not_remote", _not_remote(host))
+    return {"version": version, "polyscope": text, "model": model}
+
+
+def _first_packet(receive: Any, host: str, timeout_s: float = 2.0) -> Packet:
+    """A packet with a time that goes on."""
+    first, deadline = receive.getTimestamp(), time.monotonic() + timeout_s
+    while receive.getTimestamp() == first or first == 0.0:
+        if time.monotonic() > deadline:
+            raise UrError("frozen", f"{host} takes connections but sends no new data; restart it")
+        first = first or receive.getTimestamp()
+        time.sleep(0.002)
+    return read_packet(receive)
+
+
+def _check_packet(packet: Packet, host: str) -> None:
+    if (fault := safety_fault(packet.safety_bits)) is not None:
+        raise UrError(*fault)
+    if packet.robot_mode != RUNNING_MODE:
+        raise UrError(
+            "not_running",
+            f"{host} is in mode {_MODES.get(packet.robot_mode, packet.robot_mode)!r}, not running; switch "
+            "it on and release the brakes on the pendant",
+        )
+    if packet.runtime == PLAYING:
+        raise UrError(
+            "program_running",
+            f"a program runs on {host}; stop it on the pendant, or end the other client that started it",
+        )

@@ -1,0 +1,1 @@
+"""General tools: clock, files, progress, worker processes, signals."""

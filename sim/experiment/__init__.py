@@ -1,0 +1,1 @@
+"""The paper's experiment: one trial, its disturbances, statistics, pictures and sweeps."""

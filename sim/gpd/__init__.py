@@ -1,0 +1,1 @@
+"""Grasp pose detection, the one-shot baseline: detector, descriptor, and training."""

@@ -1,0 +1,141 @@
+"""What the emulated camera sees, rendered in a process of its own: `python -m sim.hardware.renderer`.
+
+Started by sim.hardware.realsense.emulated. It asks the arm's emulator for the tool's true pose, renders the
+scene from there, and writes z16 frames to its output as sim.hardware.realsense.Piped reads them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from rt.camera import CameraError
+from rt.camera.models import parse_size
+from rt.cell.file import load_cell
+from rt.pose import inverse
+from rt.robot import RobotError
+from rt.tools.clock import Clock, ClockError
+from sim.hardware.realsense import HEADER, d405_modes, to_z16
+from sim.scene.objects import ObjectError, Split, object_set
+
+UNIT_M = 1e-4
+
+
+@dataclass(frozen=True)
+class Config:
+    """Render a scene from where an emulated arm is; frames go to the standard output, as bytes.
+
+    Example: python -m sim.hardware.renderer --host 127.0.0.2 --scene 3 > frames.bin
+    """
+
+    host: str = "127.0.0.2"
+    """Address of the arm's emulator."""
+    control_port: int = 30999
+    """Port of its control channel."""
+    seed: int = 0
+    """Of the scene."""
+    scene: int = 0
+    """Its number."""
+    objects: Split = "test"
+    """Objects of which split: test or train."""
+    size: str = "240x136"
+    """Width and height [px]; 87 degrees wide."""
+    rate_hz: float = 30.0
+    """Frames a second [Hz]."""
+    cell: str = ""
+    """Cell file that says where the hand is on the flange and the table under the arm. Default: the hand
+    is the tool centre point, the table the base's z = 0."""
+    camera: str = ""
+    """T_hand_camera, 16 numbers, row by row, with commas. Default: the camera sits in the hand's frame."""
+    origin: str = ""
+    """Where the scene's origin is on the table, x,y [m]. Default: such that the hand stands above an
+    object when it begins."""
+
+
+def main() -> int:
+    try:
+        config = tyro.cli(Config, prog="python -m sim.hardware.renderer")
+        render(config)
+    except (KeyboardInterrupt, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads: that is how it ends
+        return 0
+    except (CameraError, RobotError, ClockError, ObjectError, ValueError, OSError) as error:
+        print(f"sim.hardware.renderer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def render(config: Config) -> None:
+    """Frames until nobody reads them. Raises RobotError if the emulator is gone."""
+    from sim.scene.grasps import numbered_scene
+    from sim.scene.render import Renderer
+    from sim.scene.scene import camera_poses
+
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the terminal's goes to the loop; it ends this one
+    T_hand_camera = _matrix(config.camera)
+    world, _, rng = numbered_scene(object_set(config.objects), config.seed, "test", config.scene)
+    renderer, where = Renderer(world), hand_of(config)
+    _, T_table_hand = where()
+    above = camera_poses(world, 1, rng)[0]
+    origin = T_table_hand[:2, 3] - above[:2]
+    if config.origin:
+        origin = _numbers(config.origin, 2, "origin")
+    intrinsics = d405_modes([parse_size(config.size)], [round(config.rate_hz)])[0].intrinsics
+    rays, clock, number = intrinsics.rays(), Clock(config.rate_hz), 0
+    print(
+        f"sim.hardware.renderer: scene {config.scene} of {len(world.placed)} objects, its origin at "
+        f"{np.round(origin, 3).tolist()} m on the table",
+        file=sys.stderr,
+    )
+    out = sys.stdout.buffer
+    while True:
+        clock.wait()
+        stamp_ns, T_table_hand = where()
+        T_world_camera = T_table_hand @ T_hand_camera
+        T_world_camera[:2, 3] -= origin
+        pixels = to_z16(renderer.depth(T_world_camera, rays), UNIT_M)
+        out.write(HEADER.pack(stamp_ns, number, *pixels.shape) + pixels.tobytes())
+        out.flush()
+        number += 1
+
+
+def hand_of(config: Config) -> Callable[[], tuple[int, NDArray[np.float64]]]:
+    """A function that tells time.monotonic_ns and T_table_hand (4, 4) then, of the emulated arm."""
+    from rt.robot.ur.ur_pose import transform
+    from sim.hardware.ur.process import Emulator
+
+    arm = Emulator(config.host, config.control_port)
+    if not config.cell:
+        return arm.pose
+    cell = load_cell(config.cell)
+    T_table_robot, T_flange_hand = inverse(cell.T_robot_table), cell.robot.T_flange_hand
+
+    def hand() -> tuple[int, NDArray[np.float64]]:
+        answer = arm.tell("flange")
+        return answer["monotonic_ns"], T_table_robot @ transform(answer["pose"]) @ T_flange_hand
+
+    return hand
+
+
+def _numbers(text: str, count: int, name: str) -> NDArray[np.float64]:
+    values = np.array([float(v) for v in text.split(",")])
+    if len(values) != count or not np.isfinite(values).all():
+        raise ValueError(f"{name} = {text!r} must be {count} finite numbers with commas between")
+    return values
+
+
+def _matrix(text: str) -> NDArray[np.float64]:
+    return _numbers(text, 16, "camera").reshape(4, 4) if text else np.eye(4)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Convex parts of a mesh, for collisions: approximate decomposition by CoACD, cached on disk.
+
+Wei et al., "Approximate convex decomposition for 3D meshes with collision-aware concavity and tree
+search", 2022. A thin-walled mug keeps its cavity. It takes seconds a mesh, so its result is kept in the
+user's cache folder (`$XDG_CACHE_HOME/grasp-servo/convex`, by default below `~/.cache`), which any number
+of processes may share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.transform import Rotation
+
+from rt.tools.files import whole
+from sim import catalogue
+from sim.scene.objects import ObjectError, catalogue_set
+
+Array = NDArray[np.float64]
+
+SAME_M = 1e-5
+"""Two meshes with the same faces whose vertices agree to this are one: a scene's vertices are float32."""
+_SETTINGS: dict[str, Any] = {
+    # Concavity left, by CoACD's measure on a mesh scaled to a box of side 2: 2.5 mm on a mug.
+    "threshold": 0.05,
+    # A narrower search than CoACD's default, which takes minutes on a mug; parts came out as many.
+    "mcts_max_depth": 2,
+    "mcts_iterations": 20,
+    "mcts_nodes": 8,
+    "resolution": 500,
+    "seed": 0,
+}
+_TURNS = 4
+"""Ways to turn a mesh that CoACD aborts on, the first being not at all."""
+_LEAST_VOLUME_M3 = 1e-10
+"""Parts flatter than this (a cube of half a millimetre) are dropped: no contact depends on them."""
+
+
+class PhysicsError(RuntimeError):
+    """Lifts cannot be simulated here, or not as asked for."""
+
+
+def cache_folder() -> Path:
+    """Where decompositions are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "grasp-servo" / "convex"
+
+
+def convex_parts(
+    vertices: NDArray[np.floating], faces: NDArray[np.integer], name: str = ""
+) -> list[Array]:
+    """Vertices (V_k, 3) of the convex parts of a closed mesh, in the mesh's own frame [m].
+
+    vertices (V, 3) may be off by rounding (as taken back from a scene); with the name of a catalogue's
+    object its exact mesh is decomposed, so that a result does not depend on the scene that asked first.
+    Raises PhysicsError if CoACD is not installed and the mesh is not in the cache.
+    """
+    points = np.asarray(vertices, np.float64)
+    triangles = np.asarray(faces).astype(np.int32)
+    topology = hashlib.sha256(repr(sorted(_SETTINGS.items())).encode() + triangles.tobytes())
+    folder = cache_folder() / topology.hexdigest()[:24]
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as kept:
+            if kept["mesh"].shape == points.shape and np.allclose(
+                kept["mesh"], points, rtol=0, atol=SAME_M
+            ):
+                return np.split(kept["points"], kept["ends"][:-1])
+    points = _exact(points, triangles, name)
+    parts = _decompose(points, triangles)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{hashlib.sha256(points.tobytes()).hexdigest()[:24]}.npz"
+    with whole(path) as beside:
+        ends = np.cumsum([len(p) for p in parts])
+        np.savez(beside, mesh=points, points=np.concatenate(parts), ends=ends)
+    return parts
+
+
+def _exact(points: Array, faces: NDArray[np.int32], name: str) -> Array:
+    """The catalogue's own vertices where the mesh is its object of that name, else the points."""
+    if name.partition("/")[0] in catalogue.CATEGORIES:
+        try:
+            thing = catalogue_set("all").get(name)
+        except ObjectError:
+            return points
+        if np.array_equal(thing.faces, faces) and np.allclose(
+            thing.vertices, points, rtol=0, atol=SAME_M
+        ):
+            return thing.vertices.astype(np.float64)
+    return points
+
+
+def _decompose(points: Array, faces: NDArray[np.int32]) -> list[Array]:
+    """CoACD in a process of its own: on a few meshes an assertion of it aborts the process (triangles that
+    meet in a degenerate way), and does not once the mesh is turned."""
+    _import_coacd()  # says that it is missing before a process is started
+    for turn in range(_TURNS):
+        R = Rotation.from_rotvec(np.array([0.1, 0.2, 0.3]) * turn).as_matrix()
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            try:
+                parts = pool.submit(_run_coacd, points @ R.T, faces).result()
+            except BrokenProcessPool:
+                continue
+        if not parts:
+            raise PhysicsError(
+                f"no convex part found in a mesh of {len(faces)} faces; is it closed?"
+            )
+        return [part @ R for part in parts]
+    raise PhysicsError(
+        f"CoACD aborts on a mesh of {len(faces)} faces, turned in {_TURNS} ways; simplify it"
+    )
+
+
+def _run_coacd(points: Array, faces: NDArray[np.int32]) -> list[Array]:
+    coacd = _import_coacd()
+    coacd.set_log_level("error")
+    found = coacd.run_coacd(coacd.Mesh(points, faces), **_SETTINGS)
+    return [corners for vertices, _ in found if (corners := _corners(vertices)) is not None]
+
+
+def _import_coacd() -> Any:
+    """CoACD with one thread: the callers' processes share the cores, and idle ones would spin."""
+    kept = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when its own copy of OpenMP is loaded
+    try:
+        import coacd
+    except ImportError as error:
+        raise PhysicsError(
+            f"lifts need the extra `physics` (pip install 'grasp-servo[physics]'): {error}"
+        ) from error
+    finally:
+        if kept is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = kept
+    return coacd
+
+
+def _corners(points: Array) -> Array | None:
+    """The corners of the points' hull, None if it is flat."""
+    try:
+        hull = ConvexHull(points)
+    except QhullError:
+        return None
+    return np.asarray(points[hull.vertices]) if hull.volume > _LEAST_VOLUME_M3 else None

@@ -1,0 +1,137 @@
+"""Every target is found where it is drawn, whichever way round, and prints in true size."""
+
+import re
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from calib.collect.rig import make_rig
+from calib.errors import CalibrationError
+from calib.solve.model import project
+from calib.solve.se3 import inverse
+from calib.target.detect import detect, why_not
+from calib.target.printing import page, print_target
+from calib.target.targets import Target, parse
+
+SPECS = [
+    "charuco:7x5:30:22:DICT_5X5_100",
+    "charuco:6x8:22:16:DICT_4X4_50",
+    "aprilgrid:4x3:40:12",
+    "chessboard:9x6:22",
+    "circles:7x6:25",
+    "acircles:4x11:15",
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_points_are_found_in_a_rendered_view(spec):
+    target = parse(spec)
+    rig = make_rig(1, target)
+    T = rig._pose @ rig.truth.T_mount_camera
+    image = rig.picture(T)
+    found = detect(target, image)
+    assert found is not None and len(found.ids) > 0.7 * len(target.points())
+    C = inverse(T) @ rig.truth.T_fixed_target
+    p = target.points()[found.ids] @ C[:3, :3].T + C[:3, 3]
+    error = found.pixels - project(rig.truth.camera, p)[0]
+    if len(target.symmetries()) > 1 and np.abs(error).max() > 2:
+        S = target.symmetries()[1]
+        p = (target.points()[found.ids] @ S[:3, :3].T + S[:3, 3]) @ C[:3, :3].T + C[:3, 3]
+        error = found.pixels - project(rig.truth.camera, p)[0]
+    assert np.sqrt(np.mean(error**2)) < 0.12
+
+
+def raster(spec: str):
+    image, A = parse(spec).raster(2500, 0.02)
+    return image, A
+
+
+@pytest.mark.parametrize(
+    "spec", ["charuco:7x5:30:22:DICT_5X5_100", "chessboard:9x6:22", "acircles:4x11:15"]
+)
+@pytest.mark.parametrize("quarter", range(4))
+def test_turned_images_keep_the_numbering(spec, quarter):
+    target = parse(spec)
+    assert len(target.symmetries()) == 1
+    image, A = raster(spec)
+    found = detect(target, np.ascontiguousarray(np.rot90(image, quarter)))
+    assert found is not None
+    xy = target.points()[found.ids, :2]
+    uv = np.c_[xy, np.ones(len(xy))] @ A[:2].T
+    h, w = image.shape
+    for _ in range(quarter):  # np.rot90 turns anticlockwise: (u, v) goes to (v, w - 1 - u)
+        uv = np.stack([uv[:, 1], w - 1 - uv[:, 0]], axis=-1)
+        h, w = w, h
+    np.testing.assert_allclose(found.pixels, uv, atol=0.2)
+
+
+def test_mirrored_and_misnamed_targets_are_explained():
+    image, _ = raster("charuco:7x5:30:22:DICT_5X5_100")
+    target = parse("charuco:7x5:30:22:DICT_5X5_100")
+    flipped = cv2.flip(image, 1)
+    assert detect(target, flipped) is None
+    assert "mirrored" in why_not(target, [flipped])
+    assert "exchanged" in why_not(target, [255 - image])
+    assert "charuco:7x5" in why_not(parse("charuco:5x7:30:22:DICT_5X5_100"), [image])
+    assert "DICT_5X5" in why_not(parse("charuco:7x5:30:22:DICT_4X4_50"), [image])
+    chess, _ = raster("chessboard:9x6:22")
+    assert "chessboard:9x6" in why_not(parse("chessboard:10x7:22"), [chess])
+
+
+def test_nothing_is_found_in_noise():
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320), dtype=np.uint8)
+    for spec in ("charuco:7x5:30", "aprilgrid:4x3:40", "circles:7x6:25"):
+        assert detect(parse(spec), noise) is None
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_spec_round_trips(spec):
+    target = parse(spec)
+    assert parse(target.spec) == target
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("chess:9x6:22", "not one of"),
+        ("chessboard:9:22", "KIND:COLUMNSxROWS"),
+        ("chessboard:9x6", "KIND:COLUMNSxROWS"),
+        ("chessboard:9x6:0.025", "millimetres"),
+        ("charuco:7x5:20:30", "do not fit"),
+        ("charuco:7x5:30:22:DICT_NO", "no dictionary"),
+        ("circles:1x6:20", "not possible"),
+    ],
+)
+def test_wrong_specs_are_refused_with_the_remedy(spec, words):
+    with pytest.raises(CalibrationError, match=words):
+        parse(spec)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_printed_squares_have_true_size(spec, tmp_path):
+    target = parse(spec)
+    path = tmp_path / "target.pdf"
+    print_target(target, path)
+    data = path.read_bytes()
+    _, width, height = page(target)
+    box = [float(x) for x in re.search(rb"/MediaBox \[([^\]]*)\]", data)[1].split()]
+    np.testing.assert_allclose(np.array(box[2:]) * 25.4 / 72, [width, height], atol=0.1)
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", data, re.S)
+    text = b"".join(zlib.decompress(m) for m in streams if m[:1] == b"x")
+    xy = np.array(
+        [[float(a), float(b)] for a, b in re.findall(rb"([-\d.]+) ([-\d.]+) [ml]\b", text)]
+    )
+    x0, y0, x1, y1 = (v * 1e3 for v in target.extent())
+    drawn = np.ptp(xy[xy[:, 1] > 20 / 25.4 * 72], axis=0) * 25.4 / 72
+    # the page's own frame is among the paths of some targets; the target's extent must be too
+    ptp = np.array([x1 - x0, y1 - y0])
+    if np.all(drawn < [width - 1, height - 25]):
+        np.testing.assert_allclose(drawn, ptp, atol=0.05)
+    assert np.all(ptp < [width, height])
+
+
+def test_too_large_a_target_is_refused():
+    with pytest.raises(CalibrationError, match="A0"):
+        page(Target("chessboard", 40, 40, 0.05))

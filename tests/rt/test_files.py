@@ -1,0 +1,71 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rt.tools.files import output_folder, plain, whole, write_figure, write_json, write_text
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "result.txt"
+    write_text(path, "first")
+    with pytest.raises(RuntimeError), whole(path) as beside:
+        beside.write_text("half of the sec")
+        assert beside.suffix == path.suffix and path.read_text() == "first"
+        raise RuntimeError
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+    write_text(path, "second")
+    assert path.read_text() == "second" and list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_for_every_reader(tmp_path):
+    content = {
+        "path": Path("a/b"),
+        "numbers": np.array([1.5, np.nan]),
+        "one": np.float32(0.5),
+        "far": (float("inf"), 2),
+        "none": None,
+        "true": np.bool_(True),
+    }
+    write_json(tmp_path / "x.json", content)
+
+    def refused(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    found = json.loads((tmp_path / "x.json").read_text(), parse_constant=refused)
+    assert found == {
+        "path": "a/b",
+        "numbers": [1.5, None],
+        "one": 0.5,
+        "far": [None, 2],
+        "none": None,
+        "true": True,
+    }
+    assert plain(found) == found
+
+
+def test_a_figure_keeps_its_own_dpi_or_takes_another(tmp_path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from PIL import Image
+
+    for dpi, wide in ((None, 200), (50, 100)):
+        figure = plt.figure(figsize=(2, 1), dpi=100)
+        write_figure(figure, tmp_path / "x.png", dpi)
+        with Image.open(tmp_path / "x.png") as picture:
+            assert picture.width == wide
+        assert figure.number not in plt.get_fignums()
+
+
+def test_an_output_folder_is_named_by_command_and_time_and_can_be_written_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = output_folder("trials")
+    assert made.is_dir() and made.parent == Path("runs/trials")
+    assert output_folder("trials", tmp_path / "a" / "b").is_dir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError, match="--out"):
+        output_folder("trials", tmp_path / "a")

@@ -1,0 +1,150 @@
+"""train.export: the file equals the network, says what it was made for, and is not written otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synthetic import make_dataset, random_actions, random_views
+
+import train.export
+from rt.distance import open_model
+from rt.distance.contract import read_model
+from rt.hand import load_hand
+from rt.view import VIEW
+from sim.dataset.store import read_manifest
+from train.checkpoint import State, load_checkpoint, save_checkpoint
+from train.export import load_network, main
+from train.network import DistanceNetwork
+from train.presets import PRESETS, make_optimizer
+
+
+def export(*arguments: object) -> tuple[int, str, str]:
+    """Exit code and what the command prints."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+        pytest.raises(SystemExit) as exit_,
+    ):
+        patch.setattr(sys, "argv", ["train.export", "--check-images", "2", *map(str, arguments)])
+        main()
+    code = exit_.value.code or 0
+    assert isinstance(code, int)
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module", params=["double_angle", "raw"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run: a checkpoint of a random network, and the dataset beside it."""
+    folder = tmp_path_factory.mktemp("run")
+    manifest = make_dataset(folder / "set", train_scenes=2, test_scenes=2, views=2)
+    torch.manual_seed(0)
+    network = DistanceNetwork(request.param)
+    torch.nn.init.normal_(network.fc2.weight, std=0.1)
+    state = State(network, make_optimizer(network, PRESETS["modern"]), step=7, elapsed_s=3.0)
+    plan = {"data_id": manifest["id"], "seed": 0}
+    save_checkpoint(folder / "checkpoint.pt", state, plan, manifest, folder / "set")
+    return folder
+
+
+def test_the_file_is_the_network(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    code, text, errors = export(run / "checkpoint.pt", "--out", out)
+    assert code == 0, errors
+    assert "random views" in text and "real views" in text
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["model.json", "model.onnx"]
+    assert out.stat().st_size < 20e6
+    network = load_network(load_checkpoint(run / "checkpoint.pt"))
+    rng = np.random.default_rng(1)
+    depth, actions = random_views(1, rng), random_actions((1, 33), rng)
+    with torch.no_grad():
+        expected = network(depth, actions)[0].numpy()
+    found = open_model(out, backend="onnx")(depth[0].numpy(), actions[0].numpy())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_the_contract_is_that_of_the_training_set(run: Path, tmp_path: Path) -> None:
+    assert export(run, "--out", tmp_path / "model.onnx")[0] == 0
+    contract, _ = read_model(tmp_path / "model.onnx")
+    contract.require(
+        hand=load_hand(), view=VIEW, training_set=read_manifest(run / "set")["id"], leaky_slope=0.1
+    )
+    record = json.loads((tmp_path / "model.json").read_text())
+    assert record["steps"] == 7 and record["finished"] is False
+    assert contract.record["steps"] == 7
+
+
+def test_a_file_that_disagrees_is_not_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folded weights that are wrong in one bias are caught, and what was there stays."""
+    out = tmp_path / "model.onnx"
+    out.write_bytes(b"the model before")
+    right = train.export.folded_weights
+
+    def wrong(network: DistanceNetwork) -> dict[str, np.ndarray]:
+        weights = right(network)
+        weights["fc2.bias"] = weights["fc2.bias"] + np.float32(5e-5)
+        return weights
+
+    monkeypatch.setattr(train.export, "folded_weights", wrong)
+    code, _, errors = export(run, "--out", out)
+    assert code == 1 and "e-05 m on random views" in errors and "nothing was written" in errors
+    assert out.read_bytes() == b"the model before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_without_the_dataset_only_random_views_are_compared(run: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    saved = load_checkpoint(run / "checkpoint.pt")
+    saved["data"] = str(tmp_path / "gone")
+    torch.save(saved, moved / "checkpoint.pt")
+    code, text, errors = export(moved)
+    assert code == 0 and "real views" not in text and "no real views" in errors
+    code, _, errors = export(moved, "--data", tmp_path / "gone")
+    assert code == 1 and "not a dataset" in errors
+    make_dataset(tmp_path / "other", train_scenes=1, test_scenes=1, views=1)
+    code, _, errors = export(moved, "--data", tmp_path / "other")
+    assert code == 1 and "not the set" in errors
+
+
+def test_what_is_no_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
+    for path, message in ((tmp_path, "no checkpoint"), (run / "set/manifest.json", "not a check")):
+        code, _, errors = export(path)
+        assert code == 1 and message in errors and "Traceback" not in errors
+    code, _, errors = export(run, "--out", tmp_path / "model.pt")
+    assert code == 1 and ".onnx" in errors
+    saved = load_checkpoint(run / "checkpoint.pt")
+    del saved["manifest"]["params"]["hand"]
+    shutil.rmtree(tmp_path / "no-hand", ignore_errors=True)
+    (tmp_path / "no-hand").mkdir()
+    torch.save(saved, tmp_path / "no-hand/checkpoint.pt")
+    code, _, errors = export(tmp_path / "no-hand")
+    assert code == 1 and "sim.generate" in errors
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
+)
+def test_an_engine_is_built_beside_the_file(run: Path, tmp_path: Path) -> None:
+    where = ("--out", tmp_path / "model.onnx", "--engines", tmp_path / "engines")
+    code, text, errors = export(
+        run, *where, "--tensorrt", "--precision", "fp16", "--target", "SM89"
+    )
+    assert code == 0, errors
+    (engine,) = (tmp_path / "engines").glob("*.engine")
+    assert str(engine) in text
+    record = json.loads(engine.with_suffix(".json").read_text())["key"]
+    contract, _ = read_model(tmp_path / "model.onnx")
+    assert record["weights_sha256"] == contract.weights_sha256 and record["precision"] == "fp16"
+    code, _, errors = export(run, *where, "--tensorrt", "--target", "SM10")
+    assert code == 1 and "'SM10' is not one of" in errors and errors.count("\n") == 1
