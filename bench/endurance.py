@@ -38,7 +38,7 @@ _POLL_S = 2.0
 
 
 @dataclass(frozen=True)
-class Config:
+class EnduranceOptions:
     """Run the loop for minutes on the emulated arm, under load, beside a bare loop.
 
     Example: python -m bench.endurance --minutes 10 --rate 30 --load 2
@@ -103,7 +103,7 @@ class Jerk:
         self.speeds.append(float(np.linalg.norm(velocity, axis=1).max()))
 
 
-def measure(config: Config, folder: Path) -> dict[str, Any]:
+def measure(config: EnduranceOptions, folder: Path) -> dict[str, Any]:
     """The run. Raises EmulatorError or OSError if it cannot be made."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
@@ -142,7 +142,7 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
     return judged(config, folder, process.returncode, beside, jerk)
 
 
-def _watch(config: Config, cell: EmulatedCell, process: Any, jerk: Jerk) -> None:
+def _watch(config: EnduranceOptions, cell: EmulatedCell, process: Any, jerk: Jerk) -> None:
     began = told = time.monotonic()
     limit = began + config.minutes * 60 * 1.5 + 60
     while process.poll() is None and time.monotonic() < limit:
@@ -155,7 +155,11 @@ def _watch(config: Config, cell: EmulatedCell, process: Any, jerk: Jerk) -> None
 
 
 def judged(
-    config: Config, folder: Path, code: int | None, bare: dict[str, Any] | None, jerk: Jerk
+    config: EnduranceOptions,
+    folder: Path,
+    code: int | None,
+    bare: dict[str, Any] | None,
+    jerk: Jerk,
 ) -> dict[str, Any]:
     """What endurance.json holds."""
     said = [line for line in (folder / "said.txt").read_text().splitlines() if line.strip()]
@@ -247,7 +251,7 @@ def table(result: dict[str, Any]) -> Table:
 
 def main() -> int:
     try:
-        config = tyro.cli(Config, prog="python -m bench.endurance")
+        config = tyro.cli(EnduranceOptions, prog="python -m bench.endurance")
         folder = output_folder("endurance", config.out)
         result = measure(config, folder)
         write_json(folder / "endurance.json", result)

@@ -146,7 +146,7 @@ FAULTS: tuple[Fault, ...] = (
 
 
 @dataclass(frozen=True)
-class Result:
+class FaultResult:
     """What came of one fault. Times count from its beginning."""
 
     fault: str
@@ -168,7 +168,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Config:
+class FaultsOptions:
     """Make every fault in an emulated cell, and measure how it ends.
 
     Example: python -m bench.faults --only "protective stop" "SIGKILL of the loop"
@@ -207,7 +207,7 @@ def other_view(path: Path) -> Path:
     return path
 
 
-def tried(fault: Fault, config: Config, folder: Path) -> Result:
+def tried(fault: Fault, config: FaultsOptions, folder: Path) -> FaultResult:
     """One fault, again where the run ended before it began."""
     for number in range(config.tries):
         for old in ("trigger", "trigger.at", "flight.mcap"):
@@ -219,7 +219,7 @@ def tried(fault: Fault, config: Config, folder: Path) -> Result:
     return result
 
 
-def run(fault: Fault, config: Config, folder: Path) -> Result:
+def run(fault: Fault, config: FaultsOptions, folder: Path) -> FaultResult:
     """One fault, in a cell of its own."""
     if fault.by_silence:
         fault = replace(fault, known_s=min(config.silence, _LIMITS.max_state_age_s))
@@ -302,7 +302,7 @@ def _result(
     began_s: float | None,
     still_s: float | None,
     wrong: str,
-) -> Result:
+) -> FaultResult:
     said = (folder / "said.txt").read_text()
     lines = [line for line in said.splitlines() if line.startswith("rt.servo:")]
     detected = lines[-1].removeprefix("rt.servo: ") if lines else ""
@@ -334,7 +334,7 @@ def _result(
         problems.append("said nothing of the disk")
     if still_s is not None and not fault.moves_on and still_s > fault.known_s + LIMIT_S:
         problems.append(f"moved for {still_s * 1e3:.0f} ms")
-    return Result(
+    return FaultResult(
         fault.name,
         not problems,
         detected,
@@ -347,7 +347,7 @@ def _result(
     )
 
 
-def table(results: list[Result]) -> Table:
+def table(results: list[FaultResult]) -> Table:
     """On screen."""
     shown = Table(title="faults in the emulated cell", title_style="bold")
     for name in ("fault", "exit", "known", "told", "still", "ran on", "record", "", "said"):
@@ -378,10 +378,10 @@ def table(results: list[Result]) -> Table:
 
 def main() -> int:
     try:
-        config = tyro.cli(Config, prog="python -m bench.faults")
+        config = tyro.cli(FaultsOptions, prog="python -m bench.faults")
         folder = output_folder("faults", config.out)
         chosen = [f for f in FAULTS if not config.only or f.name in config.only]
-        results: list[Result] = []
+        results: list[FaultResult] = []
         for number, fault in enumerate(chosen, start=1):
             print(f"{number} of {len(chosen)}: {fault.name}", file=sys.stderr, flush=True)
             place = folder / fault.name.replace(" ", "_")
@@ -400,7 +400,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def save(config: Config, results: list[Result], folder: Path) -> None:
+def save(config: FaultsOptions, results: list[FaultResult], folder: Path) -> None:
     """faults.json: also what is done so far, should it be interrupted."""
     content: dict[str, Any] = {
         "command": "bench.faults",

@@ -121,7 +121,7 @@ FIGURES = {
 
 
 @dataclass(frozen=True)
-class Config:
+class FiguresOptions:
     """Make the pictures and tables of README and docs anew: run what is missing, or take finished runs.
 
     Example: python -m bench.figures --runs runs/figures
@@ -256,7 +256,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
 
 
-def make(config: Config, root: Path = ROOT) -> int:
+def make(config: FiguresOptions, root: Path = ROOT) -> int:
     """Do what the options say; returns the exit code."""
     if config.check:
         for line in (found := stale(root)):
@@ -290,7 +290,7 @@ def make(config: Config, root: Path = ROOT) -> int:
 
 def main() -> int:
     try:
-        return make(tyro.cli(Config, prog="python -m bench.figures"))
+        return make(tyro.cli(FiguresOptions, prog="python -m bench.figures"))
     except (FiguresError, DistanceError, OSError) as error:
         print(f"bench.figures: {error}", file=sys.stderr)
         return 1

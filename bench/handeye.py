@@ -36,7 +36,7 @@ from calib.collect.motions import (
 from calib.collect.rig import random_truth, simulated_views
 from calib.errors import CalibrationError, require_opencv
 from calib.solve.closed_form import METHODS, closed_form, target_poses, with_target
-from calib.solve.model import Free, State, Trajectory, Views
+from calib.solve.model import Free, Trajectory, Unknowns, Views
 from calib.solve.noise import Noise, information
 from calib.solve.outliers import Judged, consensus, corners, explain, judge
 from calib.solve.refine import refine
@@ -48,7 +48,7 @@ from rt.tools.progress import progress
 
 
 @dataclass(frozen=True)
-class Options:
+class StudyOptions:
     """What to simulate, and how often."""
 
     rigs: int = 200
@@ -74,7 +74,7 @@ class Options:
 TARGET = Target()
 
 
-def planned(rng: np.random.Generator, truth: State, count: int, noise: Noise) -> list[Viewpoint]:
+def planned(rng: np.random.Generator, truth: Unknowns, count: int, noise: Noise) -> list[Viewpoint]:
     """Viewpoints as `collect` chooses them: the most telling of many."""
     points = TARGET.points()
     middle = middle_of(points)
@@ -88,7 +88,7 @@ def planned(rng: np.random.Generator, truth: State, count: int, noise: Noise) ->
     return [options[k] for k in greedy(info, working_matrix(truth.T_mount_camera, 0.3), count)]
 
 
-def rig(seed: int, o: Options) -> tuple[np.random.Generator, State, Views, Noise]:
+def rig(seed: int, o: StudyOptions) -> tuple[np.random.Generator, Unknowns, Views, Noise]:
     rng = np.random.default_rng(seed)
     truth = random_truth(rng)
     noise = Noise(o.pixel_px, o.robot_mm * 1e-3, float(np.radians(o.robot_deg)))
@@ -107,7 +107,7 @@ def solved(views: Views, rng: np.random.Generator, free: Free | None = None) -> 
     return judge(views, start, free or Free())
 
 
-def accuracy(o: Options) -> dict[str, Any]:
+def accuracy(o: StudyOptions) -> dict[str, Any]:
     """Errors of the joint result and of every closed form; how often intervals hold the truth."""
     errors: dict[str, list[tuple[float, float]]] = {m: [] for m in (*METHODS, "joint")}
     inside, inside_point, blamed = [], [], 0
@@ -150,7 +150,7 @@ CORRUPTIONS: dict[str, tuple[float, float] | None] = {
 }
 
 
-def corruption(o: Options) -> dict[str, Any]:
+def corruption(o: StudyOptions) -> dict[str, Any]:
     """One pair of each rig is spoilt: is it found, is another blamed, is the reason right?"""
     result = {}
     for name, off in CORRUPTIONS.items():
@@ -182,7 +182,7 @@ def corruption(o: Options) -> dict[str, Any]:
     return result
 
 
-def next_pose(o: Options) -> dict[str, Any]:
+def next_pose(o: StudyOptions) -> dict[str, Any]:
     """After six random poses: the error at the working point with the advised pose, or a random one."""
     advised, rand, promised = [], [], []
     points = TARGET.points()
@@ -221,7 +221,7 @@ def _first(views: Views) -> Array:
     return X
 
 
-def time_offset(o: Options, dt_s: float = 0.03, images: int = 25) -> dict[str, Any]:
+def time_offset(o: StudyOptions, dt_s: float = 0.03, images: int = 25) -> dict[str, Any]:
     """Images on the move at up to 0.1 m/s, stamps dt_s early: how well dt_s is recovered."""
     errors, inside = [], []
     points = TARGET.points()
@@ -257,7 +257,7 @@ def time_offset(o: Options, dt_s: float = 0.03, images: int = 25) -> dict[str, A
 
 
 def simulated_at(
-    rng: np.random.Generator, truth: State, points: Array, T_base_hand: Array, pixel_px: float
+    rng: np.random.Generator, truth: Unknowns, points: Array, T_base_hand: Array, pixel_px: float
 ) -> Views:
     """Noisy corners seen from given true hand poses; points outside the image are not seen."""
     from calib.solve.model import project
@@ -311,7 +311,7 @@ def show(console: Console, s: dict[str, Any]) -> None:
 
 def main() -> int:
     """Run the command; returns the exit code."""
-    options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(StudyOptions, description=__doc__)
     try:
         require_opencv()
         if min(options.rigs, options.advised, options.timed) < 1 or options.poses < 5:

@@ -43,7 +43,7 @@ VIEW_M = 0.15
 
 
 @dataclass(frozen=True)
-class Config:
+class LabelsOptions:
     """Measure how labels converge as more grasps are sampled.
 
     Example: python -m sim.convergence --scenes 40
@@ -84,7 +84,7 @@ def nearest_m(poses: Array, grasps: Array) -> Array:
     return np.array([grasp_distance(pose, planar).min() for pose in poses])
 
 
-def measure(config: Config, number: int) -> dict[str, Any]:
+def measure(config: LabelsOptions, number: int) -> dict[str, Any]:
     """One scene: labels of its poses by number of grasps, and which objects have any by points tried."""
     hand, key = load_hand(config.hand), (config.seed, number)
     scene = make_scene(object_set(config.split), np.random.default_rng((*key, 0)))
@@ -203,7 +203,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     write_figure(figure, path, dpi=110)
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: LabelsOptions) -> dict[str, Any]:
     """Measure every scene; raises SceneError on a number out of range, and what scenes raise."""
     for name, value, least in (
         ("scenes", config.scenes, 1),
@@ -221,7 +221,7 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def main() -> int:
-    config = tyro.cli(Config, prog="python -m sim.convergence")
+    config = tyro.cli(LabelsOptions, prog="python -m sim.convergence")
     try:
         found = run(config)
         folder = output_folder("convergence", config.out)

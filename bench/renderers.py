@@ -36,7 +36,7 @@ RENDERERS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class RenderersOptions:
     """Render the same views of the same scenes twice and print the largest difference.
 
     Example: python -m sim.compare --other plain --scenes 2 --views 1
@@ -61,7 +61,7 @@ class Config:
     """Folder for compare.json. Default: runs/compare/<time>/."""
 
 
-def compare(config: Config) -> dict[str, Any]:
+def compare(config: RenderersOptions) -> dict[str, Any]:
     """Largest difference in metres of any pixel, and of those on one surface; seconds of each."""
     for name, value in (("scenes", config.scenes), ("views", config.views)):
         if value < 1:
@@ -98,7 +98,7 @@ def compare(config: Config) -> dict[str, Any]:
 
 
 def main() -> int:
-    config = tyro.cli(Config, prog="python -m sim.compare")
+    config = tyro.cli(RenderersOptions, prog="python -m sim.compare")
     try:
         found = compare(config)
         folder = output_folder("compare", config.out)

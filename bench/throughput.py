@@ -35,7 +35,7 @@ from sim.scene.sensor import SensorError
 
 
 @dataclass(frozen=True)
-class Config:
+class ThroughputOptions:
     """Measure generation, and training where torch is installed.
 
     Example: python -m bench.throughput --scenes 40
@@ -45,7 +45,7 @@ class Config:
     """Scenes of the measurement of stages, in one process."""
     views: int = 40
     """Images per scene."""
-    sensors: tuple[str, ...] = generate.Config().sensors
+    sensors: tuple[str, ...] = generate.GenerateOptions().sensors
     """Depth cameras, as for sim.generate."""
     whole: int = 80
     """Scenes of the measurement of the command itself, on --workers processes; 0: leave it out."""
@@ -59,7 +59,7 @@ class Config:
     """Folder for throughput.json and throughput.png. Default: runs/throughput/<time>/."""
 
 
-def bare_rays(config: Config, numbers: range) -> float:
+def bare_rays(config: ThroughputOptions, numbers: range) -> float:
     """Processor seconds that embree takes for the same scenes' 64x64 views, and nothing else."""
     objects, rays = object_set("train"), VIEW.rays().reshape(-1, 3)
     seconds = 0.0
@@ -77,10 +77,12 @@ def bare_rays(config: Config, numbers: range) -> float:
     return seconds
 
 
-def measure_stages(config: Config) -> dict[str, Any]:
+def measure_stages(config: ThroughputOptions) -> dict[str, Any]:
     """Stages of make_shard in this process, in turns with bare rays."""
     step, images = 4, config.scenes * config.views
-    settings = generate.Config(views=config.views, seed=config.seed, sensors=config.sensors)
+    settings = generate.GenerateOptions(
+        views=config.views, seed=config.seed, sensors=config.sensors
+    )
     objects = object_set("train")
     for name in objects.names:  # built once in a worker's life, so not a scene's share
         objects.get(name)
@@ -111,10 +113,10 @@ def measure_stages(config: Config) -> dict[str, Any]:
     }
 
 
-def measure_command(config: Config) -> dict[str, Any]:
+def measure_command(config: ThroughputOptions) -> dict[str, Any]:
     """The command as its user runs it, workers' start and all; wall time."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = generate.Config(
+        settings = generate.GenerateOptions(
             config.whole,
             0,
             config.views,
@@ -171,7 +173,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     write_figure(figure, path, dpi=110)
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(config: ThroughputOptions) -> dict[str, Any]:
     """Everything asked for, as in throughput.json. Raises DatasetError, SensorError."""
     for name, value, least in (("scenes", config.scenes, 1), ("views", config.views, 1)):
         if value < least:
@@ -225,7 +227,7 @@ def _print(result: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    config = tyro.cli(Config, prog="python -m bench.throughput")
+    config = tyro.cli(ThroughputOptions, prog="python -m bench.throughput")
     try:
         result = run(config)
         folder = output_folder("throughput", config.out)

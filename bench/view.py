@@ -29,7 +29,7 @@ from sim.twin import MOUNTS
 
 
 @dataclass(frozen=True)
-class Config:
+class ViewBenchOptions:
     """Time the reprojection of a wrist camera's depth image.
 
     Example: python -m bench.view --size 640x480
@@ -73,7 +73,7 @@ def time_in_turns(calls: dict[str, Callable[[], object]], n: int) -> dict[str, N
     return times
 
 
-def measure(config: Config) -> list[dict[str, object]]:
+def measure(config: ViewBenchOptions) -> list[dict[str, object]]:
     """One row for each path and height, as in view.json."""
     size, T = parse_size(config.size), MOUNTS["wrist"].T_hand_camera
     intrinsics = MODELS["D405"].intrinsics(size)
@@ -105,7 +105,7 @@ def measure(config: Config) -> list[dict[str, object]]:
 
 def main() -> int:
     try:
-        config = tyro.cli(Config, prog="python -m bench.view")
+        config = tyro.cli(ViewBenchOptions, prog="python -m bench.view")
         folder = output_folder("view", config.out)
         rows = measure(config)
         write_json(

@@ -224,7 +224,7 @@ def _collector(
 
 
 def collect(options: Collect, screen: Screen) -> int:
-    from calib.collect.collect import Limits, automatic, free_drive, moving
+    from calib.collect.collect import CollectLimits, automatic, free_drive, moving
     from calib.target.targets import parse
 
     _positive(
@@ -234,7 +234,7 @@ def collect(options: Collect, screen: Screen) -> int:
         raise CalibrationError(f"--poses {options.poses}: at least 3 are needed, 15 are good")
     target = parse(options.target)
     folder = options.out if options.out is not None else _out(None) / "data"
-    limits = Limits(
+    limits = CollectLimits(
         options.travel_mm * 1e-3,
         options.down_mm * 1e-3,
         speed_m_s=options.speed_mm_s * 1e-3,
@@ -243,9 +243,9 @@ def collect(options: Collect, screen: Screen) -> int:
     collector = _collector(options, target, folder, limits, screen)
     rng = np.random.default_rng(options.seed)
     if options.free_drive:
-        from calib.collect.rig import Rig, guided_route
+        from calib.collect.rig import SimulatedRig, guided_route
 
-        if isinstance(collector.cell.robot, Rig):
+        if isinstance(collector.cell.robot, SimulatedRig):
             guided_route(collector.cell.robot, options.poses)
         count = free_drive(collector, options.poses)
     elif options.moving:
@@ -258,7 +258,7 @@ def collect(options: Collect, screen: Screen) -> int:
 
 def verify(options: Verify, screen: Screen) -> int:
     from calib.collect.cell import read_handeye
-    from calib.collect.collect import Limits, automatic
+    from calib.collect.collect import CollectLimits, automatic
     from calib.collect.verify import check_depth, check_target
     from calib.data.poses import parse_format
     from calib.data.readers import read
@@ -278,7 +278,7 @@ def verify(options: Verify, screen: Screen) -> int:
                 "a fixed camera is verified from a folder of new images; give it"
             )
         folder = out / "data"
-        collector = _collector(options, target, folder, Limits(), screen)
+        collector = _collector(options, target, folder, CollectLimits(), screen)
         automatic(collector, options.poses, np.random.default_rng([options.seed, 3]))
     recording = read(folder)
     if options.pose_format:

@@ -103,7 +103,7 @@ class DistanceFunction(Protocol):
 
 
 @dataclass(frozen=True)
-class Told:
+class Decision:
     """What a controller decided in one period."""
 
     actions: NDArray[np.float32]
@@ -135,14 +135,14 @@ class Paper:
         view: NDArray[np.float32],
         seen_from: NDArray[np.float64],
         commanded: NDArray[np.float64],
-    ) -> Told:
+    ) -> Decision:
         """view (64, 64) as seen from the hand `seen_from` (4,); the hand is now told to be at
         `commanded` (4,). The goal is a place in base, so an old frame is only old news."""
         actions = candidates(self.rng, self.n)
         distances = distance(view, actions)
         best = select(actions, distances)
         goal = place(seen_from, actions[best])
-        return Told(actions, distances, best, goal, step(commanded, goal, self.ratio))
+        return Decision(actions, distances, best, goal, step(commanded, goal, self.ratio))
 
 
 class Ensemble(Paper):
@@ -177,7 +177,7 @@ class Ensemble(Paper):
         view: NDArray[np.float32],
         seen_from: NDArray[np.float64],
         commanded: NDArray[np.float64],
-    ) -> Told:
+    ) -> Decision:
         kept = to_view(self.goals, seen_from).astype(np.float32)
         fresh = self.fresh(self.n - len(kept), kept)
         actions = np.concatenate([fresh, kept])
@@ -196,7 +196,7 @@ class Ensemble(Paper):
         goal = self.goals[0].copy()
         goal[2] = seen_from[2]
         move = step(commanded, goal, self.ratio)
-        return Told(actions, distances, best, goal, move, self.symmetry)
+        return Decision(actions, distances, best, goal, move, self.symmetry)
 
     def fresh(self, n: int, kept: NDArray[np.float32]) -> NDArray[np.float32]:
         """New candidates (n, 3): the paper's, wider where nothing is good; a quarter around the best kept."""

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from rt import controller
 from rt.camera import CameraError, Frame, StaleFrameError
 from rt.cell.cell import Cell
-from rt.cell.options import Config
+from rt.cell.options import ServoOptions
 from rt.controller import CONTROLLERS
 from rt.distance import Contract
-from rt.guard.force import felt, wrench_at_rest
-from rt.guard.rows import ROWS, Guard, Hold, Limits, Situation
+from rt.guard.force import contact_force, wrench_at_rest
+from rt.guard.rows import ROWS, CycleState, Guard, Hold, Limits
 from rt.pose import from_top_down, top_down
-from rt.record.report import Look
+from rt.record.report import ScoredView
 from rt.record.schema import best_candidates
 from rt.robot import PoseHistory, RobotError
 from rt.robot.kinematics import ArmModel
@@ -49,14 +49,14 @@ _MOVED_M = 0.002
 _ROW_NUMBER = {row.name: i for i, row in enumerate(ROWS)}
 
 
-class DistanceFunction(controller.DistanceFunction, Protocol):
+class ContractedDistance(controller.DistanceFunction, Protocol):
     """d(I, a), with what it was made for."""
 
     @property
     def contract(self) -> Contract: ...
 
 
-class Record(Protocol):
+class RecordSink(Protocol):
     """What a flight recorder offers the loop (rt.record.Recorder)."""
 
     ring: Any
@@ -66,7 +66,7 @@ class Record(Protocol):
 
 
 @dataclass(frozen=True)
-class Pace:
+class SpeedBound:
     """The fastest that the loop itself asks for, so that the guard has nothing to clamp."""
 
     speed_m_s: float = math.inf
@@ -81,7 +81,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PosedFrame:
     """A depth image that the guard let pass, and where it was taken from."""
 
     depth: NDArray[np.float32]
@@ -95,21 +95,21 @@ class Loop:
 
     def __init__(
         self,
-        config: Config,
+        config: ServoOptions,
         cell: Cell,
-        distance: DistanceFunction,
+        distance: ContractedDistance,
         n: int,
         *,
         limits: Limits | None = None,
-        pace: Pace | None = None,
+        pace: SpeedBound | None = None,
         signals: list[int] | None = None,
-        record: Record | None = None,
+        record: RecordSink | None = None,
     ) -> None:
         self.config, self.cell, self.distance, self.n = config, cell, distance, n
         self.robot, self.camera = cell.robot, cell.camera
         # Frames `hand` and `view` coincide (rt.pose).
         self.reproject = Reprojector(cell.camera.intrinsics, cell.camera.T_hand_camera)
-        self.limits, self.pace = limits or config.limits, pace or Pace()
+        self.limits, self.pace = limits or config.limits, pace or SpeedBound()
         self.guard, self.history = Guard(self.limits), PoseHistory()
         self.signals = [] if signals is None else signals
         self.record = record
@@ -120,7 +120,7 @@ class Loop:
         self.controller = CONTROLLERS[config.controller](ratio, n, self.rng)
         self.phase = "start"
         state = self.robot.state()
-        self.commanded = measured(state.T_base_hand)
+        self.commanded = xyz_yaw(state.T_base_hand)
         self.before: NDArray[np.float64] | None = None
         self.sent_ns: int | None = None
         self.wrench_zero = wrench_at_rest(cell.robot)
@@ -129,10 +129,10 @@ class Loop:
         self.descent_m = 0.0
         self.done = self.held = self.held_in_a_row = self.number = 0
         self.trace: deque[dict[str, Any]] = deque(maxlen=_TRACE_LENGTH)
-        self.first: Look | None = None
-        self.last: Look | None = None
-        self.late: deque[Seen] = deque(maxlen=_LATE_VIEWS)
-        self.early: deque[Seen] = deque(maxlen=_EARLY_VIEWS)
+        self.first: ScoredView | None = None
+        self.last: ScoredView | None = None
+        self.late: deque[PosedFrame] = deque(maxlen=_LATE_VIEWS)
+        self.early: deque[PosedFrame] = deque(maxlen=_EARLY_VIEWS)
         self.trusted_ns: int | None = None
         """Exposure of the last view whose distances the guard let pass."""
         self._frame, self._view = -1, np.zeros(0, np.float32)
@@ -177,14 +177,14 @@ class Loop:
     def keep(self, frame: Frame, T_base_hand: NDArray[np.float64]) -> None:
         """Keep a trustworthy frame for the grasp's depth: the last ones, and a few on the way down."""
         T = T_base_hand @ self.camera.T_hand_camera
-        seen = Seen(frame.depth, T, float(T_base_hand[2, 3]))
+        seen = PosedFrame(frame.depth, T, float(T_base_hand[2, 3]))
         if not self.early or self.early[-1].hand_m - seen.hand_m > _EARLY_EVERY_M:
             self.early.append(seen)
         if not self.late or self.late[-1].depth is not frame.depth:
             self.late.append(seen)
 
 
-def measured(T_base_hand: NDArray[np.float64]) -> NDArray[np.float64]:
+def xyz_yaw(T_base_hand: NDArray[np.float64]) -> NDArray[np.float64]:
     """(4,) of x, y, z [m], yaw [rad] of a hand that looks straight down."""
     return np.array(from_top_down(T_base_hand))
 
@@ -198,12 +198,12 @@ def tick(loop: Loop) -> None:
     loop.watch.start()
 
 
-def sense(loop: Loop, phase: str, floor_m: float | None = None) -> Situation:
+def sense(loop: Loop, phase: str, floor_m: float | None = None) -> CycleState:
     """The newest state of the arm, judged by the guard. Raises Hold, Stop or RobotError."""
     loop.phase, loop.number = phase, loop.number + 1
     state = loop.robot.state()
     loop.history.append(state)
-    s = Situation(loop.limits, loop.period_s, measured(state.T_base_hand), loop.commanded)
+    s = CycleState(loop.limits, loop.period_s, xyz_yaw(state.T_base_hand), loop.commanded)
     s.state, s.before, s.floor_m, s.arm = state, loop.before, floor_m, loop.arm
     s.missed_in_a_row, s.held_s = loop.clock.missed_in_a_row, loop.held_in_a_row * s.period_s
     now_ns = loop.robot.now_ns()
@@ -211,18 +211,18 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> Situation:
     if loop.sent_ns is not None:
         s.target_late_s = (now_ns - loop.sent_ns) * 1e-9 - s.period_s
     s.tilt_deg = math.degrees(math.acos(min(max(-float(state.T_base_hand[2, 2]), -1.0), 1.0)))
-    s.force_N, s.torque_Nm = felt(state, loop.wrench_zero)
-    s.operator_stop = len(loop.signals) + asked(loop, "stop")
+    s.force_N, s.torque_Nm = contact_force(state, loop.wrench_zero)
+    s.operator_stop = len(loop.signals) + operator_request(loop, "stop")
     loop.guard.check("input", loop.number, s)
     return s
 
 
-def asked(loop: Loop, word: str) -> int:
+def operator_request(loop: Loop, word: str) -> int:
     """What the live page asks for: stop, pause or slow (rt.record.ring.CONTROL)."""
     return 0 if loop.record is None else int(loop.record.ring.asked(word))
 
 
-def newest_frame(loop: Loop, s: Situation) -> Frame | None:
+def newest_frame(loop: Loop, s: CycleState) -> Frame | None:
     """The newest frame, and its age and exposure gap for the guard; None if it is too old."""
     try:
         frame = loop.camera.read_latest(loop.limits.max_frame_age_s)
@@ -238,7 +238,7 @@ def newest_frame(loop: Loop, s: Situation) -> Frame | None:
     return frame
 
 
-def send(loop: Loop, s: Situation, command: NDArray[np.float64]) -> None:
+def send(loop: Loop, s: CycleState, command: NDArray[np.float64]) -> None:
     """A target for the hand (4,), as the guard lets it through. Raises Stop or RobotError."""
     s.command = command
     if s.state is not None:
@@ -265,12 +265,12 @@ def brake(loop: Loop) -> None:
     loop.sent_ns = loop.before = None
 
 
-def remember(
+def record_cycle(
     loop: Loop,
-    s: Situation | None,
+    s: CycleState | None,
     frame: Frame | None = None,
     view: NDArray[np.float32] | None = None,
-    told: controller.Told | None = None,
+    decision: controller.Decision | None = None,
 ) -> None:
     """This cycle for the flight record, as far as it came. Costs some tens of microseconds."""
     if loop.record is None:
@@ -286,12 +286,14 @@ def remember(
         known.update(frame_stamp_ns=frame.stamp_ns, frame_age_s=s.frame_age_s)
         if view is not None:
             known.update(frame=frame.number, view=view)
-    if told is not None:
-        actions, distances = best_candidates(told.actions, told.distances)
-        known.update(candidates=actions, distances=distances, weighed=len(told.actions))
-        known.update(symmetry=told.symmetry)
-        known.update(action=told.actions[told.best], goal=told.goal)
-        known.update(predicted_m=told.distances[0], predicted_best_m=told.distances[told.best])
+    if decision is not None:
+        actions, distances = best_candidates(decision.actions, decision.distances)
+        known.update(candidates=actions, distances=distances, weighed=len(decision.actions))
+        known.update(symmetry=decision.symmetry)
+        known.update(action=decision.actions[decision.best], goal=decision.goal)
+        known.update(
+            predicted_m=decision.distances[0], predicted_best_m=decision.distances[decision.best]
+        )
     true = loop.cell.true_distance_m
     if true is not None:
         known["true_m"] = true()
@@ -342,7 +344,7 @@ def wait_for_first_frame(loop: Loop) -> None:
     raise CameraError(f"no fresh frame within {loop.config.patience:g} s; check the camera's cable")
 
 
-def stand_still(loop: Loop, where: NDArray[np.float64] | None) -> bool:
+def dwell(loop: Loop, where: NDArray[np.float64] | None) -> bool:
     """Let the arm come to rest, for a while at most; whether it did. At (4,) `where`, its target, under
     the guard; or anywhere (None), after a stop."""
     for _ in range(max(int(PATIENCE_S * loop.config.rate), 10)):
@@ -380,13 +382,13 @@ def look_once_more(loop: Loop) -> bool:
             s.view_filled = float(np.count_nonzero(view)) / view.size
             loop.guard.check("view", loop.number, s)
             view, actions = close_gaps(view), controller.candidates(loop.rng, loop.n)
-            loop.last = Look(view, actions, loop.distance(view, actions))
+            loop.last = ScoredView(view, actions, loop.distance(view, actions))
             loop.keep(frame, loop.history.at(frame.stamp_ns))
             return True
     return False
 
 
-def halt(loop: Loop) -> None:
+def stop_arm(loop: Loop) -> None:
     """Stop the arm; one that is lost cannot be told to (its own watchdog stops it)."""
     with suppress(RobotError):
         loop.robot.stop()

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rt.camera import CameraError
-from rt.camera.coverage import CLEARANCE_M, MIN_SHARE, SURFACES_M, Coverage, Seen
+from rt.camera.coverage import CLEARANCE_M, MIN_SHARE, SURFACES_M, Coverage, SurfaceView
 from rt.camera.models import MODELS, CameraModel, parse_size
 from rt.cell.file import load_cell
 from rt.cell.transform import CellError
@@ -31,7 +31,7 @@ _ACROSS = 4
 
 
 @dataclass(frozen=True)
-class Config:
+class MountOptions:
     """Which part of the view a camera covers over the travel, and whether it suffices (exit code 1: no).
 
     Example: python -m rt.mount --cell cell.toml --camera D435 --mode 480x270
@@ -72,10 +72,10 @@ class Checked:
 
     size: tuple[int, int]
     nearest_m: float
-    seen: list[Seen]
+    seen: list[SurfaceView]
 
     @property
-    def worst(self) -> Seen:
+    def worst(self) -> SurfaceView:
         return min(self.seen, key=lambda s: s.share)
 
     def share(self, height_m: float, surface_m: float) -> float | None:
@@ -85,8 +85,8 @@ class Checked:
 
 
 def settle(
-    config: Config,
-) -> tuple[Config, CameraModel, NDArray[np.float64], list[tuple[int, int]]]:
+    config: MountOptions,
+) -> tuple[MountOptions, CameraModel, NDArray[np.float64], list[tuple[int, int]]]:
     """What the cell file adds, the model, T_hand_camera and the modes to check. Raises CellError, ..."""
     if config.camera not in MODELS:
         raise CameraError(f"no camera {config.camera!r}; known are {', '.join(MODELS)}")
@@ -220,7 +220,7 @@ def verdict(model: CameraModel, one: Checked, least: float) -> tuple[bool, str]:
     return False, f"not enough: {line}"
 
 
-def run(config: Config) -> int:
+def run(config: MountOptions) -> int:
     config, model, T, sizes = settle(config)
     least = config.min_view_filled
     heights = np.linspace(config.start_height, config.end_height, _ACROSS).round(4).tolist()
@@ -242,7 +242,7 @@ def run(config: Config) -> int:
 
 
 def summary(
-    config: Config,
+    config: MountOptions,
     model: CameraModel,
     T_hand_camera: NDArray[np.float64],
     checked: list[Checked],
@@ -274,7 +274,7 @@ def summary(
 
 def main() -> int:
     try:
-        return run(tyro.cli(Config, prog="python -m rt.mount"))
+        return run(tyro.cli(MountOptions, prog="python -m rt.mount"))
     except (CellError, CameraError, ViewError, ValueError, OSError) as error:
         print(f"rt.mount: {error}", file=sys.stderr)
         return 2

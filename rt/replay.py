@@ -34,7 +34,7 @@ _MARKS = {"stop": "#ff3b30", "hold": "#f0a020", "clamp": "#9aa1a9"}
 
 
 @dataclass(frozen=True)
-class Config:
+class ReplayOptions:
     """Sum up a flight record, and score its views again with any model and backend.
 
     Example: python -m rt.replay runs/servo/<time>/flight.mcap --backend reference
@@ -204,7 +204,7 @@ def recorded_model(record: FlightRecord) -> Path:
     )
 
 
-def replay(config: Config, record: FlightRecord) -> tuple[dict[str, Any], Difference | None]:
+def replay(config: ReplayOptions, record: FlightRecord) -> tuple[dict[str, Any], Difference | None]:
     """Everything that replay.json holds, and the difference that was asked for."""
     result: dict[str, Any] = {
         "command": "rt.replay",
@@ -332,7 +332,7 @@ def draw(record: FlightRecord, difference: Difference | None, path: Path) -> Non
 
 def main() -> int:
     try:
-        config = tyro.cli(Config, prog="python -m rt.replay")
+        config = tyro.cli(ReplayOptions, prog="python -m rt.replay")
         record = read_record(config.file)
         if not len(record.cycles):
             raise RecordError(f"{config.file} holds no cycle: the run ended before its first")

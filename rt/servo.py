@@ -19,40 +19,40 @@ from rt.camera import CameraError
 from rt.cell.cell import Cell
 from rt.cell.file import Grasping
 from rt.cell.open import Devices, open_devices, settle
-from rt.cell.options import Config, parse
+from rt.cell.options import ServoOptions, parse
 from rt.cell.transform import CellError
 from rt.distance import Distance, DistanceError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
 from rt.grasp import approach
 from rt.gripper import GripperError
 from rt.guard.preflight import check_model, check_reach
-from rt.guard.rows import Hold, Limits, Situation, Stop
+from rt.guard.rows import CycleState, Hold, Limits, Stop
 from rt.hand import HandError
 from rt.loop import (
     GRASPING,
     PATIENCE_S,
     STAGES,
-    DistanceFunction,
+    ContractedDistance,
     Loop,
-    Pace,
-    asked,
+    SpeedBound,
     brake,
-    halt,
+    dwell,
     hold,
     look_once_more,
-    measured,
     newest_frame,
-    remember,
+    operator_request,
+    record_cycle,
     send,
     sense,
-    stand_still,
+    stop_arm,
     tick,
     wait_for_first_frame,
+    xyz_yaw,
 )
-from rt.page.flight import View, start_record
+from rt.page.flight import LivePage, start_record
 from rt.page.server import PageError
 from rt.record.recorder import Recorder, RecordError
-from rt.record.report import Look, Report, Status, write
+from rt.record.report import Report, ScoredView, Status, write
 from rt.record.ring import RingError
 from rt.robot import RobotError
 from rt.tools.clock import Clock, ClockError, real_time
@@ -60,7 +60,7 @@ from rt.tools.files import output_folder
 from rt.tools.signals import signals_caught
 from rt.view import START_HEIGHT_M, VIEW, ViewError, close_gaps
 
-__all__ = ["STAGES", "Config", "Loop", "Setup", "cycle", "main", "run"]
+__all__ = ["STAGES", "Loop", "RunSetup", "ServoOptions", "cycle", "main", "run"]
 
 MOST_CANDIDATES = 1024
 """More than these gain little: they lie closer than the network can tell apart."""
@@ -74,12 +74,12 @@ FAULTS = (RobotError, CameraError, GripperError, DistanceError, ViewError, Clock
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What a run is held to beside its Config."""
+class RunSetup:
+    """What a run is held to beside its ServoOptions."""
 
     limits: Limits | None = None
     """Default: the config's."""
-    pace: Pace = field(default_factory=Pace)
+    pace: SpeedBound = field(default_factory=SpeedBound)
     grasping: Grasping = field(default_factory=Grasping)
     to_start: bool = False
     """Whether the hand is first brought straight to the start height."""
@@ -92,7 +92,7 @@ def cycle(loop: Loop) -> None:
     Raises Hold (nothing is sent: the arm holds its target) or Stop, as the guard decides.
     """
     config, guard, watch = loop.config, loop.guard, loop.watch
-    frame = view = told = s = None
+    frame = view = decision = s = None
     try:
         # Where is the hand, and what did the camera see from where?
         s = sense(loop, "approach")
@@ -105,7 +105,7 @@ def cycle(loop: Loop) -> None:
         # I: the depth image, in the view that the network knows.
         view = loop.reproject(frame.depth)
         s.view_filled = float(np.count_nonzero(view)) / view.size
-        s.same_views = loop.same_views(frame, view, measured(T_base_hand))
+        s.same_views = loop.same_views(frame, view, xyz_yaw(T_base_hand))
         guard.check("view", loop.number, s)
         loop.keep(frame, T_base_hand)
         view = close_gaps(view)
@@ -115,29 +115,29 @@ def cycle(loop: Loop) -> None:
         # where the arm is told to be. The goal is a place in base, so it does not matter that the arm
         # has moved on since the exposure.
         loop.refresh(frame.stamp_ns)
-        told = loop.controller(loop.distance, view, measured(T_base_hand), loop.commanded)
-        s.distances = told.distances
-        loop.last = Look(view, told.actions, told.distances)
+        decision = loop.controller(loop.distance, view, xyz_yaw(T_base_hand), loop.commanded)
+        s.distances = decision.distances
+        loop.last = ScoredView(view, decision.actions, decision.distances)
         loop.first = loop.first or loop.last
         guard.check("answer", loop.number, s)
         loop.trusted_ns = frame.stamp_ns
         watch.lap("distance")
 
         # What the arm makes of the move, and one step down.
-        slow = _SLOW if asked(loop, "slow") else 1.0
-        move = loop.pace.bound(told.move * slow, s.period_s)
+        slow = _SLOW if operator_request(loop, "slow") else 1.0
+        move = loop.pace.bound(decision.move * slow, s.period_s)
         if config.noise:
             move = controller.disturb(loop.noise_rng, move, config.noise)
         command = loop.commanded + np.array([move[0], move[1], 0, move[2]])
         command[2] = controller.descend(loop.commanded[2], loop.descent_m * slow, loop.end_m)
         send(loop, s, command)
         watch.whole("whole")
-        trace(loop, s, frame.number, told)
+        trace(loop, s, frame.number, decision)
     finally:
-        remember(loop, s, frame, view, told)
+        record_cycle(loop, s, frame, view, decision)
 
 
-def trace(loop: Loop, s: Situation, frame: int, told: controller.Told) -> None:
+def trace(loop: Loop, s: CycleState, frame: int, decision: controller.Decision) -> None:
     """One entry of servo.json. Nothing in it comes from the wall clock, so a seed repeats it."""
     true = loop.cell.true_distance_m
     loop.trace.append(
@@ -147,11 +147,11 @@ def trace(loop: Loop, s: Situation, frame: int, told: controller.Told) -> None:
             "frame": frame,
             "frame_age_s": s.frame_age_s,
             "hand": s.hand.tolist(),
-            "goal": told.goal.tolist(),
+            "goal": decision.goal.tolist(),
             "command": s.command.tolist(),
-            "action": told.actions[told.best].tolist(),
+            "action": decision.actions[decision.best].tolist(),
             "predicted_m": float(s.distances[0]),
-            "predicted_best_m": float(s.distances[told.best]),
+            "predicted_best_m": float(s.distances[decision.best]),
             "true_m": true() if true else None,
         }
     )
@@ -174,7 +174,7 @@ def pause(loop: Loop) -> None:
     """A cycle in which the arm holds its target because the page asks for it."""
     s = sense(loop, "paused")
     hold(loop)
-    remember(loop, s)
+    record_cycle(loop, s)
 
 
 def servo(loop: Loop, status: Status) -> None:
@@ -183,7 +183,7 @@ def servo(loop: Loop, status: Status) -> None:
     while not loop.arrived:
         try:
             tick(loop)
-            if asked(loop, "pause"):
+            if operator_request(loop, "pause"):
                 pause(loop)
                 continue
             held = cycle_or_hold(loop)
@@ -195,7 +195,7 @@ def servo(loop: Loop, status: Status) -> None:
             status.show(loop.done, loop.config.iterations, loop.trace[-1], loop.clock)
 
 
-def arrive(loop: Loop, setup: Setup, status: Status) -> None:
+def arrive(loop: Loop, setup: RunSetup, status: Status) -> None:
     """From wherever the hand is to standing still at the end height, having looked once more."""
     if setup.to_start:
         status.note = "to the start height"
@@ -206,14 +206,14 @@ def arrive(loop: Loop, setup: Setup, status: Status) -> None:
 
 
 def run(
-    config: Config,
+    config: ServoOptions,
     cell: Cell,
-    distance: DistanceFunction,
+    distance: ContractedDistance,
     candidates: int,
-    setup: Setup | None = None,
+    setup: RunSetup | None = None,
 ) -> Report:
     """One approach, in an open cell. Raises Stop and the devices' errors only before anything moves."""
-    setup = setup or Setup()
+    setup = setup or RunSetup()
     with ExitStack() as stack:
         signals = stack.enter_context(signals_caught())
         stack.enter_context(cell.robot)
@@ -235,7 +235,7 @@ def run(
         outcome, grasp, standing = "arrived", None, False
         # Whatever else is raised: the arm first, then camera and gripper, which take their time to close.
         emergency = stack.enter_context(ExitStack())
-        emergency.callback(halt, loop)
+        emergency.callback(stop_arm, loop)
         with real_time("off" if config.fast else config.realtime, config.cpu) as refused:
             try:
                 arrive(loop, setup, status)
@@ -244,7 +244,7 @@ def run(
             clock, watch = loop.clock, loop.watch
             loop.fresh_clock()
             try:
-                standing = stand_still(loop, loop.commanded if outcome == "arrived" else None)
+                standing = dwell(loop, loop.commanded if outcome == "arrived" else None)
                 if outcome == "arrived":
                     look_at_rest(loop, standing, grasps)
                 end_m = true() if true else None
@@ -258,7 +258,7 @@ def run(
         emergency.pop_all()
         if loop.record is not None:
             loop.phase = "end"
-            remember(loop, None)
+            record_cycle(loop, None)
         return Report(
             config=config,
             outcome=outcome,
@@ -294,7 +294,7 @@ def look_at_rest(loop: Loop, standing: bool, grasps: bool) -> None:
         )
 
 
-def wants_grasp(config: Config, cell: Cell) -> bool:
+def wants_grasp(config: ServoOptions, cell: Cell) -> bool:
     """Whether the last centimetres follow. Raises GripperError if they are asked for without a gripper."""
     if config.grasp == "yes" and cell.gripper is None:
         raise GripperError("--grasp yes needs a gripper; name one in the cell file")
@@ -305,11 +305,11 @@ def wants_grasp(config: Config, cell: Cell) -> bool:
 
 def stopped(loop: Loop, error: Exception) -> str:
     """Stop the arm, note a device's own fault as the guard notes its rows, and say why it ended."""
-    halt(loop)
+    stop_arm(loop)
     if not isinstance(error, Stop):
         name = getattr(error, "name", None) or type(error).__name__.removesuffix("Error").lower()
         loop.guard.record(name, "stop", loop.number)
-    remember(loop, None)
+    record_cycle(loop, None)
     if loop.signals:
         return f"interrupted by {signal.Signals(loop.signals[0]).name}"
     during = f" (during: {loop.phase})" if loop.phase in GRASPING else ""
@@ -319,7 +319,7 @@ def stopped(loop: Loop, error: Exception) -> str:
 def settled(loop: Loop) -> bool:
     """Whether the arm is seen to stand still after a stop."""
     with suppress(*FAULTS):
-        return stand_still(loop, None)
+        return dwell(loop, None)
     return False
 
 
@@ -332,7 +332,7 @@ def exit_code(outcome: str, signals: list[int]) -> int:
     return 128 + signals[0] if signals and outcome.startswith("interrupted") else 1
 
 
-def how_many(config: Config, distance: Distance) -> int:
+def candidate_count(config: ServoOptions, distance: Distance) -> int:
     """Candidates for each cycle. Where even the fewest do not fit, they are tried all the same: the
     guard ends a run that misses too many deadlines in a row."""
     if config.candidates != "auto":
@@ -353,17 +353,17 @@ def main() -> int:
         devices = settle(config)
         distance = open_model(devices.model_path, config.backend)
         check_model(distance, devices)
-        n = how_many(config, distance)
+        n = candidate_count(config, distance)
         # The first call of a network is the slowest; it shall not be a cycle's.
         blank = np.full((VIEW.size_px, VIEW.size_px), START_HEIGHT_M, np.float32)
         distance(blank, controller.candidates(np.random.default_rng(0), n))
         with ExitStack() as pages:
-            view = View(config, pages) if config.view else None
-            report = fly(config, devices, distance, n, view)
+            view = LivePage(config, pages) if config.view else None
+            report = run_with_devices(config, devices, distance, n, view)
             while view is not None and view.again(report):
                 # Another scene, and whatever chance plays with it.
                 config = replace(config, scene=config.scene + 1)
-                report = fly(config, devices, distance, n, view)
+                report = run_with_devices(config, devices, distance, n, view)
     except KeyboardInterrupt:
         return 128 + int(signal.SIGINT)
     except (
@@ -382,8 +382,8 @@ def main() -> int:
     return int(report.exit_code)
 
 
-def fly(
-    config: Config, devices: Devices, distance: Distance, n: int, view: View | None = None
+def run_with_devices(
+    config: ServoOptions, devices: Devices, distance: Distance, n: int, view: LivePage | None = None
 ) -> Report:
     """One run with its devices, its record and its report."""
     cell = open_devices(config, devices)
@@ -397,7 +397,7 @@ def fly(
             stack.enter_context(recorder)
             if view is not None:
                 view.show(recorder)
-        setup = Setup(devices.limits, devices.pace, devices.grasping, devices.to_start, recorder)
+        setup = RunSetup(devices.limits, devices.pace, devices.grasping, devices.to_start, recorder)
         report = run(config, cell, distance, n, setup)
     if recorder is not None:
         report = replace(

@@ -47,7 +47,7 @@ _objects = cache(object_set)
 
 
 @dataclass(frozen=True)
-class Config:
+class GenerateOptions:
     """Make a training set: scenes, their true grasps, and depth views of them.
 
     Example: python -m sim.generate --scenes 200 --views 40 --out data/small
@@ -106,7 +106,7 @@ class Config:
         )
 
 
-def parameters(config: Config) -> dict[str, Any]:
+def parameters(config: GenerateOptions) -> dict[str, Any]:
     """Everything that decides the bytes of the set; raises DatasetError on a value out of range."""
     test = config.test_scenes
     if test is None:
@@ -151,7 +151,9 @@ def parameters(config: Config) -> dict[str, Any]:
     }
 
 
-def make_shard(config: Config, folder: Path, split: Split, shard: int, numbers: range) -> int:
+def make_shard(
+    config: GenerateOptions, folder: Path, split: Split, shard: int, numbers: range
+) -> int:
     """Make and write one shard; returns the number of grasps in it."""
     hand, rays = load_hand(config.hand), VIEW.rays()
     depth = np.zeros((len(numbers) * config.views, VIEW.size_px, VIEW.size_px), np.uint16)
@@ -192,7 +194,7 @@ def encode_depth(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     return np.where(seen, np.rint(depth / store.DEPTH_UNIT_M), 0).astype(np.uint16)
 
 
-def generate(config: Config) -> dict[str, float]:
+def generate(config: GenerateOptions) -> dict[str, float]:
     """Make the set, or what is missing of it (of this --shard). Returns what was done in this run."""
     part, parts = parse_share(config.shard)
     if config.ray_address and config.engine != "ray":
@@ -245,7 +247,9 @@ def _most_resident_mb(who: int) -> float:
     return resource.getrusage(who).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def _run(config: Config, folder: Path, todo: Sequence[Job], every: int, missing: int) -> None:
+def _run(
+    config: GenerateOptions, folder: Path, todo: Sequence[Job], every: int, missing: int
+) -> None:
     """Make the shards on the engine, with a progress bar in scenes."""
     bar = progress(total=every, initial=every - missing, unit="scene", title=str(folder))
     with bar, closing(ENGINES[config.engine](config, folder, todo, make_shard)) as done:
@@ -267,7 +271,7 @@ REFUSALS = (
 
 
 def main() -> int:
-    config = tyro.cli(Config, prog="python -m sim.generate")
+    config = tyro.cli(GenerateOptions, prog="python -m sim.generate")
     try:
         done = generate(config)
         _, parts = parse_share(config.shard)

@@ -33,7 +33,7 @@ from sim.scene.scene import Scene, SceneError
 
 
 @dataclass(frozen=True)
-class Config:
+class LiftsOptions:
     """Lift a sample of the true grasps of numbered scenes, and count those that hold.
 
     Example: python -m sim.lifts --scenes 20 --split test
@@ -70,7 +70,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Record:
+class LiftRecord:
     """One grasp that was lifted."""
 
     scene: int
@@ -94,7 +94,7 @@ def lift_grasps(
     number: int = 0,
     at_approach_height: bool = False,
     **options: float,
-) -> list[Record]:
+) -> list[LiftRecord]:
     """Lift k grasps of each object of a scene, drawn without repetition; all if there are fewer.
 
     options go to sim.physics.lift. A grasp holds only if the object lifted is its own.
@@ -113,7 +113,7 @@ def lift_grasps(
             done = lift(scene, (x, y, z, yaw), hand, **options)
             other = done.success and done.object != thing
             records.append(
-                Record(
+                LiftRecord(
                     scene=number,
                     object=placed.name,
                     category=placed.category,
@@ -127,7 +127,7 @@ def lift_grasps(
     return records
 
 
-def rates(records: list[Record]) -> dict[str, dict[str, Any]]:
+def rates(records: list[LiftRecord]) -> dict[str, dict[str, Any]]:
     """Success per category and over "all": n, held, rate, ci95, and how many failed for which reason."""
     result = {}
     for name in [*sorted({r.category for r in records}), "all"]:
@@ -143,7 +143,7 @@ def rates(records: list[Record]) -> dict[str, dict[str, Any]]:
     return result
 
 
-def _scene_lifts(config: Config, objects: ObjectSet, number: int) -> list[Record]:
+def _scene_lifts(config: LiftsOptions, objects: ObjectSet, number: int) -> list[LiftRecord]:
     """The records of one numbered scene; depends on the arguments alone."""
     hand = load_hand(config.hand)
     scene, grasps, _ = numbered_scene(objects, config.seed, config.split, number, hand)
@@ -162,7 +162,7 @@ def _scene_lifts(config: Config, objects: ObjectSet, number: int) -> list[Record
     )
 
 
-def run(config: Config) -> list[Record]:
+def run(config: LiftsOptions) -> list[LiftRecord]:
     """All records, in the order of the scenes. Raises PhysicsError and what scenes raise."""
     try:
         import sim.physics.lift  # noqa: F401
@@ -222,7 +222,7 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
     write_figure(figure, path, dpi=110)
 
 
-def _write(config: Config, found: dict[str, Any], records: list[Record]) -> Path:
+def _write(config: LiftsOptions, found: dict[str, Any], records: list[LiftRecord]) -> Path:
     folder = output_folder("lifts", config.out)
     content = {
         "command": "sim.lifts",
@@ -236,7 +236,7 @@ def _write(config: Config, found: dict[str, Any], records: list[Record]) -> Path
 
 
 def main() -> int:
-    config = tyro.cli(Config, prog="python -m sim.lifts")
+    config = tyro.cli(LiftsOptions, prog="python -m sim.lifts")
     begun = time.monotonic()
     try:
         records = run(config)

@@ -24,7 +24,7 @@ from sim.verify import check_shard
 
 
 @dataclass(frozen=True)
-class Config:
+class MergeOptions:
     """Put the shards of several folders, all of the same set, into one.
 
     Example: python -m sim.merge data/part-0 data/part-1 --out data/grasps
@@ -111,7 +111,7 @@ def _place(shard: Path, to: Path, link: bool) -> None:
 
 
 def main() -> int:
-    config = tyro.cli(Config, prog="python -m sim.merge")
+    config = tyro.cli(MergeOptions, prog="python -m sim.merge")
     try:
         done = merge(config.parts, config.out, config.link)
     except (DatasetError, OSError) as error:

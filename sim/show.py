@@ -29,7 +29,7 @@ from sim.scene.scene import Scene, camera_poses
 
 
 @dataclass(frozen=True)
-class Config:
+class ShowOptions:
     """Draw one scene from above, with its true grasps, and three of its depth views.
 
     Example: python -m sim.show --scene 3 --split test --out scene.png
@@ -113,7 +113,7 @@ def _draw_above(
 
 
 def main() -> int:
-    config = tyro.cli(Config, prog="python -m sim.show")
+    config = tyro.cli(ShowOptions, prog="python -m sim.show")
     try:
         hand = load_hand(config.hand)
         objects = object_set(config.split, config.meshes, config.only_meshes)

@@ -33,7 +33,7 @@ from rt.tools.pool import PoolError, spread
 from rt.view import VIEW
 from sim.experiment.disturbance import Disturbance
 from sim.experiment.statistics import by_category, by_clutter, compare, summary
-from sim.experiment.trial import Setup, objects_of, run_trial, scenario_names
+from sim.experiment.trial import TrialSetup, objects_of, run_trial, scenario_names
 from sim.gpd.detector import Detector, GpdError
 from sim.scene.objects import ObjectError, ObjectSet
 from sim.scene.scene import SceneError
@@ -53,7 +53,7 @@ ERRORS = (
 
 
 @dataclass(frozen=True)
-class Config:
+class TrialsOptions:
     """Run the paper's experiment on test objects: a table, trials.json, trials.png and worst.png.
 
     Example: python -m sim.trials --noise 0.4
@@ -115,9 +115,9 @@ class Config:
                 known = ", ".join(CONTROLLERS)
                 raise ValueError(f"no controller {controller!r}; known are {known}")
 
-    def setup(self) -> Setup:
+    def setup(self) -> TrialSetup:
         others = [name for name in dict.fromkeys(self.against) if name != self.controller]
-        return Setup(
+        return TrialSetup(
             seed=self.seed,
             category=self.category,
             clutter=self.clutter,
@@ -134,10 +134,10 @@ class Config:
         )
 
 
-_worker: tuple[ObjectSet, Setup, Distance, Detector]
+_worker: tuple[ObjectSet, TrialSetup, Distance, Detector]
 
 
-def _begin(setup: Setup, model: Path | None, backend: str) -> None:
+def _begin(setup: TrialSetup, model: Path | None, backend: str) -> None:
     """Of a worker: open once what every trial needs. One thread each, the processes share the cores."""
     global _worker
     distance = open_model(model, "native" if backend == "auto" else backend, threads=1)
@@ -149,7 +149,12 @@ def _one(number: int) -> dict[str, Any]:
 
 
 def run(
-    setup: Setup, trials: int, model: Path | None, backend: str, workers: int, title: str = "trials"
+    setup: TrialSetup,
+    trials: int,
+    model: Path | None,
+    backend: str,
+    workers: int,
+    title: str = "trials",
 ) -> list[dict[str, Any]]:
     """All trials, in order, with a progress bar. Raises PoolError if a worker dies."""
     return list(
@@ -166,7 +171,7 @@ def run(
     )
 
 
-def check(config: Config) -> dict[str, Any]:
+def check(config: TrialsOptions) -> dict[str, Any]:
     """Refuse what cannot run before any process starts; returns the model's record for the JSON."""
     objects = objects_of(config.setup())
     for name, reason in objects.skipped:
@@ -195,7 +200,9 @@ def _require_physics() -> None:
         ) from error
 
 
-def results(config: Config, model: dict[str, Any], trials: list[dict[str, Any]]) -> dict[str, Any]:
+def results(
+    config: TrialsOptions, model: dict[str, Any], trials: list[dict[str, Any]]
+) -> dict[str, Any]:
     """trials.json but for the time taken: the same for the same seed."""
     names = scenario_names(config.setup())
     pairs = [("CTR_noise", "CTR"), ("GPD", "CTR"), ("GPD_noise", "CTR_noise"), ("GPD_noise", "GPD")]
@@ -275,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         return sweep(arguments[1:])
     try:
-        config = tyro.cli(Config, args=arguments, prog="python -m sim.trials")
+        config = tyro.cli(TrialsOptions, args=arguments, prog="python -m sim.trials")
         model = check(config)
         folder = output_folder("trials", config.out)
         begun = time.monotonic()

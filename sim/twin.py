@@ -43,7 +43,7 @@ Image = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Arm:
+class ArmDynamics:
     """How the simulated arm follows its target. It holds the hand straight down."""
 
     lag_s: float = 0.034
@@ -75,9 +75,9 @@ class TwinArm:
     """The hand tracks the streamed target with a first-order lag and bounded speed, acceleration,
     turn rate and turn acceleration."""
 
-    def __init__(self, start: NDArray[np.float64], arm: Arm | None = None) -> None:
+    def __init__(self, start: NDArray[np.float64], arm: ArmDynamics | None = None) -> None:
         """start: (4,) of x, y, z [m], yaw [rad] in the world, which is the twin's base."""
-        self.arm = arm or Arm()
+        self.arm = arm or ArmDynamics()
         self._p = [float(v) for v in start]
         self._v = [0.0, 0.0, 0.0, 0.0]
         self._target: list[float] | None = None
@@ -260,7 +260,7 @@ def build(
     *,
     mount: str | Mount = "ideal",
     image: Image | None = None,
-    arm: Arm | None = None,
+    arm: ArmDynamics | None = None,
     hand: Hand | None = None,
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,

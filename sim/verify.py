@@ -32,7 +32,7 @@ from sim.scene.scene import MAX_HEIGHT_M, MAX_OBJECTS
 
 
 @dataclass(frozen=True)
-class Config:
+class VerifyOptions:
     """Check every shard of a training set.
 
     Example: python -m sim.verify data/grasps --repair
@@ -248,7 +248,7 @@ def _table(folder: Path, shards: list[Shard]) -> Table:
 
 
 def main() -> int:
-    config = tyro.cli(Config, prog="python -m sim.verify")
+    config = tyro.cli(VerifyOptions, prog="python -m sim.verify")
     begun = time.monotonic()
     try:
         shards, others = verify(config.folder)

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from sim.dataset import store
 from sim.dataset.claim import claim
-from sim.generate import Config, make_shard, parameters
+from sim.generate import GenerateOptions, make_shard, parameters
 
 SMALL = ["--scenes", "4", "--test-scenes", "1", "--views", "3", "--scenes-per-shard", "1"]
 SMALL += ["--grasp-samples", "200", "--seed", "7"]
 
 
-def small_set(folder: Path, share: tuple[int, int] = (0, 1)) -> Config:
+def small_set(folder: Path, share: tuple[int, int] = (0, 1)) -> GenerateOptions:
     """The set of SMALL, or its shards k with k % share[1] == share[0], at `folder`."""
-    config = Config(4, 1, 3, folder, seed=7, grasp_samples=200, scenes_per_shard=1)
+    config = GenerateOptions(4, 1, 3, folder, seed=7, grasp_samples=200, scenes_per_shard=1)
     params = parameters(config)
     manifest = {"format": store.FORMAT, "id": store.dataset_id(params), "params": params}
     claim(folder, manifest)

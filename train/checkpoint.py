@@ -23,7 +23,7 @@ class FitError(ValueError):
 
 
 @dataclass
-class State:
+class TrainingState:
     """A run in progress; all of it is in a checkpoint."""
 
     network: DistanceNetwork
@@ -40,7 +40,7 @@ class State:
 
 
 def save_checkpoint(
-    path: Path, state: State, run: dict[str, Any], manifest: dict[str, Any], data: Path
+    path: Path, state: TrainingState, run: dict[str, Any], manifest: dict[str, Any], data: Path
 ) -> None:
     """Write a checkpoint beside and rename it, so that the one before stands until this is whole.
 
@@ -103,7 +103,7 @@ def begin_from(path: Path, network: DistanceNetwork) -> dict[str, Any]:
     return {"data_id": saved["run"]["data_id"], "steps": saved["step"], "images_seen": images}
 
 
-def resume(path: Path, state: State, run: dict[str, Any], device: torch.device) -> None:
+def resume(path: Path, state: TrainingState, run: dict[str, Any], device: torch.device) -> None:
     """Fill the state from a checkpoint of the same run; raises FitError naming what differs."""
     saved = load_checkpoint(path, device)
     was: dict[str, Any] = {**_BEFORE, **saved["run"]}

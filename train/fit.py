@@ -46,7 +46,7 @@ from train.batches import Batch, Batches
 from train.checkpoint import (
     CHECKPOINT,
     FitError,
-    State,
+    TrainingState,
     begin_from,
     resume,
     save_checkpoint,
@@ -194,7 +194,7 @@ def identity(
 
 
 def train(
-    state: State,
+    state: TrainingState,
     batches: Batches | DeviceBatches,
     validate: Callable[[], dict[str, float]],
     options: FitOptions,
@@ -335,7 +335,7 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
     network = DistanceNetwork(options.action_encoding)
     init = begin_from(options.init, network) if options.init else None
     network = network.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
-    state = State(network, make_optimizer(network, preset))
+    state = TrainingState(network, make_optimizer(network, preset))
     plan = identity(options, manifest["id"], dtype, sampler, init)
     if options.resume:
         resume(checkpoint, state, plan, device)

@@ -232,17 +232,17 @@ def fresh_set(
 ) -> Path:
     """Make a small set in the folder, which is returned; the generator wants a scene to train on."""
     from sim.generate import (  # a second of imports, which training need not wait for
-        Config,
+        GenerateOptions,
         generate,
     )
 
-    config = Config(
+    config = GenerateOptions(
         scenes=train_scenes,
         test_scenes=test_scenes,
         views=views,
         out=folder,
         seed=seed,
-        sensors=sensors or Config.sensors,
+        sensors=sensors or GenerateOptions.sensors,
         scenes_per_shard=5,
     )
     generate(config)

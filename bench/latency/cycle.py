@@ -96,7 +96,7 @@ def time_cycle(
         approach = 0
         while done + held < cycles:
             left = cycles - done - held
-            config = servo.Config(
+            config = servo.ServoOptions(
                 rate=rate_hz,
                 model=model,
                 candidates=candidates,

@@ -30,7 +30,7 @@ Call = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass
-class Entry:
+class TimedBackend:
     """One backend with one number of threads at one number of candidates, and its calls so far."""
 
     backend: str
@@ -192,7 +192,7 @@ def time_backends(
                 )
                 continue
             progress(f"{count} candidates: {name}, {thread_count} threads")
-            entry = Entry(name, thread_count, count, call, compute=compute)
+            entry = TimedBackend(name, thread_count, count, call, compute=compute)
             found = call(depth, actions)  # also warms up
             entry.max_abs_error_m = float(np.abs(found[checked] - wanted).max())
             entries.append(entry)

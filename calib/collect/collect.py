@@ -23,7 +23,7 @@ from calib.collect.motions import (
 from calib.data.recording import Writer
 from calib.errors import CalibrationError
 from calib.solve.closed_form import closed_form, rotation_spread, target_pose, with_target
-from calib.solve.model import State
+from calib.solve.model import Unknowns
 from calib.solve.noise import Noise
 from calib.solve.se3 import angle_deg, from_vector, inverse, to_vector
 from calib.target.detect import Detection, detect
@@ -40,7 +40,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Limits:
+class CollectLimits:
     """Where the hand may go while it collects."""
 
     travel_m: float = 0.35
@@ -61,7 +61,7 @@ class Collector:
         cell: CalibrationCell,
         target: Target,
         folder: Path,
-        limits: Limits,
+        limits: CollectLimits,
         say: Say,
         confirm: Callable[[str], bool] = lambda question: True,
     ) -> None:
@@ -153,7 +153,7 @@ class Collector:
         )
         return True
 
-    def estimate(self) -> State:
+    def estimate(self) -> Unknowns:
         """A first transform from the samples so far."""
         A, C = np.array(self.poses), np.array(self.seen)
         X = closed_form(A, C, "Park")

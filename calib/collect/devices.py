@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.errors import CalibrationError
-from calib.solve.model import Camera
+from calib.solve.model import LensModel
 from rt.pose import Array
 
 
-class RobotState(Protocol):
+class PoseState(Protocol):
     """What the robot packet says; `rt.robot.RobotState` is one."""
 
     @property
@@ -25,13 +25,13 @@ class RobotState(Protocol):
     def T_base_hand(self) -> Array: ...
 
 
-class Robot(Protocol):
+class PoseSource(Protocol):
     """The part of `rt.robot.Robot` that calibration uses."""
 
     def now_ns(self) -> int:
         """The clock that stamps states and frames."""
 
-    def state(self) -> RobotState: ...
+    def state(self) -> PoseState: ...
 
     def move(self, T_base_hand: Array) -> None:
         """Streams a target for the hand; the arm goes there smoothly and holds the last."""
@@ -56,7 +56,7 @@ class ImageCamera(Protocol):
     """A camera that shows pictures. For a depth camera, the stream in whose frame depth is given."""
 
     @property
-    def intrinsics(self) -> Camera: ...
+    def intrinsics(self) -> LensModel: ...
 
     def read_latest(self, max_age_s: float) -> ImageFrame: ...
 
@@ -65,7 +65,7 @@ class ImageCamera(Protocol):
 class CalibrationCell:
     """An arm and a camera that share a clock."""
 
-    robot: Robot
+    robot: PoseSource
     camera: ImageCamera
     name: str
     stream: str = ""
@@ -124,7 +124,7 @@ class _Camera:
             )
         dist = (*ours.distortion, 0.0, 0.0, 0.0, 0.0, 0.0)[:5]
         numbers = (ours.width_px, ours.height_px, ours.fx_px, ours.fy_px, ours.cx_px, ours.cy_px)
-        self.intrinsics = Camera(*numbers, dist)
+        self.intrinsics = LensModel(*numbers, dist)
 
     def read_latest(self, max_age_s: float) -> ImageFrame:
         return self._camera.read_latest(max_age_s)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calib.solve.model import Camera, Free, Problem, State, Views, project
+from calib.solve.model import Free, LensModel, Problem, Unknowns, Views, project
 from calib.solve.noise import Noise, information, reduce
 from calib.solve.refine import Fit
 from calib.solve.se3 import inverse, skew, transform
@@ -75,7 +75,7 @@ def middle_of(points: Array) -> Array:
     return np.asarray((points.min(axis=0) + points.max(axis=0)) / 2)
 
 
-def seen_fraction(camera: Camera, points: Array, T_camera_target: Array) -> float:
+def seen_fraction(camera: LensModel, points: Array, T_camera_target: Array) -> float:
     """Part of the target's points that lie in the image, 3 % of its size from the edge."""
     p = points @ T_camera_target[:3, :3].T + T_camera_target[:3, 3]
     if np.any(p[:, 2] <= 0.02):
@@ -89,14 +89,14 @@ def seen_fraction(camera: Camera, points: Array, T_camera_target: Array) -> floa
     return float(np.mean(inside))
 
 
-def hand_pose(state: State, T_target_camera: Array, eye_in_hand: bool) -> Array:
+def hand_pose(state: Unknowns, T_target_camera: Array, eye_in_hand: bool) -> Array:
     """T_base_hand (4, 4) that brings the camera to that place relative to the target."""
     A = state.T_fixed_target @ T_target_camera @ inverse(state.T_mount_camera)
     return A if eye_in_hand else inverse(A)
 
 
 def pose_information(
-    state: State, noise: Noise, T_base_hand: Array, points: Array, eye_in_hand: bool
+    state: Unknowns, noise: Noise, T_base_hand: Array, points: Array, eye_in_hand: bool
 ) -> Array:
     """(n, 12, 12): what a view of `points` (m, 3) from each hand pose (n, 4, 4) would tell."""
     n = len(T_base_hand)
@@ -198,7 +198,7 @@ def advise(
     )
 
 
-def _distances(views: Views, state: State) -> tuple[float, float]:
+def _distances(views: Views, state: Unknowns) -> tuple[float, float]:
     from calib.solve.model import target_in_camera
 
     z = np.linalg.norm(target_in_camera(views, state)[:, :3, 3], axis=1)

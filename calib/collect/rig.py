@@ -11,13 +11,13 @@ from scipy.spatial.transform import Rotation
 
 from calib.collect.devices import CalibrationCell, ImageFrame
 from calib.collect.motions import Viewpoint, hand_pose, middle_of, random_viewpoints, seen_fraction
-from calib.solve.model import Camera, State, Views, project
+from calib.solve.model import LensModel, Unknowns, Views, project
 from calib.solve.noise import Noise
 from calib.solve.se3 import from_vector, inverse, to_vector, transform
 from calib.target.targets import Target
 from rt.pose import Array
 
-LENS = Camera(640, 480, 610.0, 608.0, 324.0, 237.0, (-0.11, 0.09, 0.0006, -0.0004, 0.0))
+LENS = LensModel(640, 480, 610.0, 608.0, 324.0, 237.0, (-0.11, 0.09, 0.0006, -0.0004, 0.0))
 """A wrist camera in VGA: 55 by 43 degrees, some barrel distortion."""
 
 SPEED_M_S, TURN_RAD_S = 0.25, 1.0
@@ -32,13 +32,13 @@ class Box:
 
 
 @dataclass
-class Rig:
+class SimulatedRig:
     """Arm and camera in one simulated world; implements devices.Robot and devices.ImageCamera.
 
     The arm reports its pose with an error that stays while it stands and differs from pose to pose.
     """
 
-    truth: State
+    truth: Unknowns
     """T_mount_camera is T_hand_camera."""
     target: Target
     noise: Noise
@@ -115,7 +115,7 @@ class Rig:
     # the camera
 
     @property
-    def intrinsics(self) -> Camera:
+    def intrinsics(self) -> LensModel:
         return self.truth.camera
 
     def read_latest(self, max_age_s: float) -> ImageFrame:
@@ -201,7 +201,7 @@ class SimulatedState:
     T_base_hand: Array
 
 
-def _rays(camera: Camera) -> NDArray[np.float32]:
+def _rays(camera: LensModel) -> NDArray[np.float32]:
     """(H, W, 3): directions through the pixels, z = 1."""
     u, v = np.arange(camera.width, dtype=np.float64), np.arange(camera.height, dtype=np.float64)
     grid = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 1, 2)
@@ -214,8 +214,8 @@ def _rays(camera: Camera) -> NDArray[np.float32]:
 
 
 def random_truth(
-    rng: np.random.Generator, camera: Camera = LENS, target: Target | None = None
-) -> State:
+    rng: np.random.Generator, camera: LensModel = LENS, target: Target | None = None
+) -> Unknowns:
     """A camera on a bracket beside the hand, looking along it; a target flat on the table."""
     turn = Rotation.from_euler("zyx", rng.normal([90, 0, 0], [8, 5, 5]), degrees=True)
     X = transform(turn.as_matrix(), rng.normal([0.0, 0.065, -0.09], 0.01))
@@ -223,7 +223,7 @@ def random_truth(
     down = np.diag([1.0, -1.0, -1.0])
     middle = middle_of((target or Target()).points())
     Z = transform(yaw @ down, np.array([0.45, -0.05, 0.0]) + rng.normal(0, [0.03, 0.03, 0]))
-    return State(X, Z @ transform(np.eye(3), -middle), camera)
+    return Unknowns(X, Z @ transform(np.eye(3), -middle), camera)
 
 
 def make_rig(
@@ -232,18 +232,18 @@ def make_rig(
     noise: Noise | None = None,
     scale: float = 1.0,
     dt_s: float = 0.0,
-) -> Rig:
+) -> SimulatedRig:
     """A rig with a random hand-eye transform. scale: true size of the target over the stated one."""
     rng = np.random.default_rng(seed)
     target = target or Target()
     truth = random_truth(rng, target=target)
-    truth = State(truth.T_mount_camera, truth.T_fixed_target, truth.camera, scale)
+    truth = Unknowns(truth.T_mount_camera, truth.T_fixed_target, truth.camera, scale)
     middle = truth.T_fixed_target @ np.append(middle_of(target.points()), 1)
     spot = transform(
         Rotation.from_euler("z", rng.uniform(-80, 80), degrees=True).as_matrix(),
         np.array([middle[0] + 0.02, middle[1] + 0.15, 0.02]),
     )
-    return Rig(
+    return SimulatedRig(
         truth,
         target,
         noise or Noise(0.1, 2e-4, float(np.radians(0.02))),
@@ -260,7 +260,7 @@ def open_calibration(seed: int = 0, target: Target | None = None, **_: object) -
 
 def simulated_views(
     rng: np.random.Generator,
-    truth: State,
+    truth: Unknowns,
     points: Array,
     count: int,
     noise: Noise,
@@ -292,7 +292,7 @@ def simulated_views(
     )
 
 
-def guided_route(rig: Rig, count: int) -> None:
+def guided_route(rig: SimulatedRig, count: int) -> None:
     """Give the rig a person who guides the arm through `count` poses and some more."""
     points = rig.target.points()
     middle = middle_of(points)

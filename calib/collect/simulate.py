@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from calib.collect.collect import Collector, Limits, Say, automatic, moving
+from calib.collect.collect import CollectLimits, Collector, Say, automatic, moving
 from calib.collect.devices import CalibrationCell
-from calib.collect.rig import Rig, make_rig
+from calib.collect.rig import SimulatedRig, make_rig
 from calib.data.readers import read
 from calib.data.recording import Recording
-from calib.solve.model import State
+from calib.solve.model import Unknowns
 from calib.solve.noise import Noise
 from calib.solve.se3 import angle_deg
-from calib.solve.solver import Result
+from calib.solve.solver import HandEyeResult
 from calib.target.targets import Target
 from rt.pose import Array
 
-QUICK = Limits(speed_m_s=0.25, turn_deg_s=60.0)
+QUICK = CollectLimits(speed_m_s=0.25, turn_deg_s=60.0)
 """Simulated time is cheap but not free."""
 
 
@@ -30,7 +30,7 @@ class Simulated:
     """A recording of a rig and the rig itself."""
 
     recording: Recording
-    rig: Rig
+    rig: SimulatedRig
     cell: CalibrationCell
 
 
@@ -54,7 +54,7 @@ def record(
     return Simulated(read(folder), rig, cell)
 
 
-def compare(result: Result, truth: State) -> dict[str, Any]:
+def compare(result: HandEyeResult, truth: Unknowns) -> dict[str, Any]:
     """The true errors: of the joint result along the mount's axes, of a point, of every method."""
     X, T = result.fit.state.T_mount_camera, truth.T_mount_camera
     turn = Rotation.from_matrix(X[:3, :3] @ T[:3, :3].T).as_rotvec(degrees=True)

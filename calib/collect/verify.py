@@ -13,7 +13,7 @@ from calib.collect.motions import middle_of
 from calib.data.recording import Recording, read_depth
 from calib.errors import CalibrationError
 from calib.solve.closed_form import target_pose
-from calib.solve.model import Camera
+from calib.solve.model import LensModel
 from calib.solve.observe import Sight
 from calib.solve.se3 import angle_deg, inverse, mean_transform
 from calib.target.targets import Target
@@ -21,7 +21,7 @@ from rt.pose import Array
 
 
 @dataclass(frozen=True)
-class Row:
+class VerifyRow:
     """One view's disagreement with all of them."""
 
     name: str
@@ -30,11 +30,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Check:
+class VerifyCheck:
     """What was looked at, and how far the views are apart in the robot's frame."""
 
     what: str
-    rows: list[Row]
+    rows: list[VerifyRow]
     moved_mm: float | None = None
     """How far the target lies from where the calibration left it, where that is known."""
 
@@ -72,11 +72,11 @@ def check_target(
     recording: Recording,
     sights: list[Sight],
     target: Target,
-    camera: Camera,
+    camera: LensModel,
     T_mount_camera: Array,
     eye_in_hand: bool,
     T_fixed_target: Array | None = None,
-) -> Check:
+) -> VerifyCheck:
     """Where each view puts the target in the robot's frame, against the mean of all."""
     if len(sights) < 2:
         raise CalibrationError(
@@ -104,13 +104,13 @@ def check_target(
     centre = at.mean(axis=0)
     turn = angle_deg(np.swapaxes(found[:, :3, :3], 1, 2) @ mean[:3, :3])
     rows = [
-        Row(s.name, float(np.linalg.norm(p - centre) * 1e3), float(a))
+        VerifyRow(s.name, float(np.linalg.norm(p - centre) * 1e3), float(a))
         for s, p, a in zip(sights, at, turn, strict=True)
     ]
     moved = None
     if T_fixed_target is not None:
         moved = float(np.linalg.norm(centre - (T_fixed_target @ middle)[:3]) * 1e3)
-    return Check(f"{target.spec}, {len(rows)} views", rows, moved)
+    return VerifyCheck(f"{target.spec}, {len(rows)} views", rows, moved)
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ class _Table:
 
 
 def check_depth(
-    recording: Recording, camera: Camera, T_mount_camera: Array, box_height_m: float = 0.012
-) -> list[Check]:
+    recording: Recording, camera: LensModel, T_mount_camera: Array, box_height_m: float = 0.012
+) -> list[VerifyCheck]:
     """The table's plane and the largest thing on it, from depth images alone, in the base frame.
 
     The box is compared by the middle and the direction of its top face. Raises CalibrationError if
@@ -166,10 +166,10 @@ def check_depth(
     }
     middle = float(np.mean(list(heights.values())))
     checks = [
-        Check(
+        VerifyCheck(
             f"table plane by depth, {len(tables)} views",
             [
-                Row(
+                VerifyRow(
                     n,
                     abs(heights[n] - middle) * 1e3,
                     float(np.degrees(np.arccos(np.clip(t.normal @ up, -1, 1)))),
@@ -196,12 +196,14 @@ def check_depth(
         for n in names:
             place, angle = tops[n]
             off = abs(np.angle(np.exp(4j * angle) / phase)) / 4
-            rows.append(Row(n, float(np.linalg.norm(place - centre) * 1e3), float(np.degrees(off))))
-        checks.append(Check(f"top face of a box by depth, {len(rows)} views", rows))
+            rows.append(
+                VerifyRow(n, float(np.linalg.norm(place - centre) * 1e3), float(np.degrees(off)))
+            )
+        checks.append(VerifyCheck(f"top face of a box by depth, {len(rows)} views", rows))
     return checks
 
 
-def _rays(camera: Camera, stride: int) -> Array:
+def _rays(camera: LensModel, stride: int) -> Array:
     v, u = np.mgrid[0 : camera.height : stride, 0 : camera.width : stride]
     grid = np.stack([u, v], axis=-1).reshape(-1, 1, 2).astype(np.float64)
     xy = cv2.undistortPoints(grid, camera.K, np.array(camera.dist)).reshape(*u.shape, 2)

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from calib.errors import CalibrationError
-from calib.solve.model import Camera
+from calib.solve.model import LensModel
 
 _SUFFIXES = (".json", ".yaml", ".yml", ".xml", ".txt", ".csv")
 
@@ -48,7 +48,7 @@ def load_yaml(text: str) -> Any:
     return documents[0] if len(documents) == 1 else documents
 
 
-def find_camera(folder: Path) -> Camera | None:
+def find_camera(folder: Path) -> LensModel | None:
     """The intrinsics in a folder, by any file that holds some."""
     names = ("intrin", "camera", "calib", "cam", "k")
     files = [p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES]
@@ -63,7 +63,7 @@ def find_camera(folder: Path) -> Camera | None:
     return None
 
 
-def read_camera(path: Path, size: tuple[int, int] | None = None) -> Camera:
+def read_camera(path: Path, size: tuple[int, int] | None = None) -> LensModel:
     """Intrinsics from a file; raises CalibrationError if there are none in it."""
     if not path.is_file():
         raise CalibrationError(f"{path} does not exist")
@@ -88,7 +88,7 @@ def read_camera(path: Path, size: tuple[int, int] | None = None) -> Camera:
     return camera
 
 
-def _from_mapping(data: Any) -> Camera | None:
+def _from_mapping(data: Any) -> LensModel | None:
     if not isinstance(data, dict):
         return None
     low = {re.sub(r"[^a-z0-9]", "", str(k).lower()): v for k, v in data.items()}
@@ -127,10 +127,10 @@ def _from_mapping(data: Any) -> Camera | None:
     dist = (dist or []) + [0.0] * max(0, 5 - len(dist or []))
     if len(dist) not in (5, 8, 12, 14):
         dist = dist[:5]
-    return Camera(width, height, fx, fy, cx, cy, tuple(dist))
+    return LensModel(width, height, fx, fy, cx, cy, tuple(dist))
 
 
-def _visp(path: Path, text: str) -> Camera:
+def _visp(path: Path, text: str) -> LensModel:
     """ViSP's camera XML; of its models, the one without distortion."""
 
     def value(tag: str, block: str) -> float | None:
@@ -143,5 +143,5 @@ def _visp(path: Path, text: str) -> Camera:
         px, py, u0, v0 = (value(t, block) for t in ("px", "py", "u0", "v0"))
         if px and py and u0 is not None and v0 is not None:
             width, height = (value(t, text) or 0 for t in ("image_width", "image_height"))
-            return Camera(int(width), int(height), px, py, u0, v0)
+            return LensModel(int(width), int(height), px, py, u0, v0)
     raise CalibrationError(f"{path} holds no ViSP camera model without distortion")

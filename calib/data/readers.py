@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from calib.data.recording import Entry, Recording, is_dataset, read_dataset
+from calib.data.recording import RecordedPair, Recording, is_dataset, read_dataset
 from calib.errors import CalibrationError
 from calib.data.intrinsic_files import find_camera
 from calib.data.pose_files import Row, load_any, one_pose, pose_rows
@@ -101,7 +101,7 @@ def _recording(folder: Path, images: list[Path], rows: list[Row], pose_files: st
         )
     formats = {r[2] for r in rows}
     entries = [
-        Entry(str(p.relative_to(folder).with_suffix("")), p, _depth_of(p, folder)) for p in images
+        RecordedPair(str(p.relative_to(folder).with_suffix("")), p, _depth_of(p, folder)) for p in images
     ]
     return Recording(
         folder,
@@ -218,7 +218,7 @@ def pose_pairs(path: Path, data: Any) -> Recording | None:
         # easy_handeye stores T_hand_base for a fixed camera
         format_ = PoseFormat(format_.rotation, format_.degrees, format_.unit, True)
     entries = [
-        Entry(
+        RecordedPair(
             f"sample {k}",
             T_camera_target=(b[1] or PoseFormat("quat_xyzw")).read(np.array([b[0]]))[0],
         )

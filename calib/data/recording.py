@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from calib.errors import CalibrationError, Finding
-from calib.solve.model import Camera, Trajectory
+from calib.solve.model import LensModel, Trajectory
 from calib.data.poses import PoseError, PoseFormat
 from calib.solve.se3 import transform
 from calib.target.targets import Target, parse
@@ -38,7 +38,7 @@ DEPTH_UNIT_M = 1e-4
 
 
 @dataclass
-class Entry:
+class RecordedPair:
     """One image-pose pair, as found on disk."""
 
     name: str
@@ -57,14 +57,14 @@ class Recording:
     source: Path
     kind: str
     """Which reader understood it."""
-    entries: list[Entry]
+    entries: list[RecordedPair]
     rows: Array
     """(N, k) robot poses as they are written."""
     format: PoseFormat | None
     """How to read them; None if the file does not say."""
     pose_files: str
     target: Target | None = None
-    camera: Camera | None = None
+    camera: LensModel | None = None
     eye_in_hand: bool | None = None
     trajectory: Trajectory | None = None
     findings: list[Finding] = field(default_factory=list)
@@ -101,7 +101,7 @@ class Writer:
     """Appends samples to a new dataset folder; refuses a folder that holds something else."""
 
     def __init__(
-        self, folder: Path, target: Target, camera: Camera, eye_in_hand: bool, stream: str
+        self, folder: Path, target: Target, camera: LensModel, eye_in_hand: bool, stream: str
     ) -> None:
         self.folder = folder
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -193,7 +193,7 @@ def read_dataset(folder: Path) -> Recording:
             PoseFormat("quat_xyzw"),
             "poses.csv",
             parse(about["target"]),
-            Camera(**camera),
+            LensModel(**camera),
             bool(about["eye_in_hand"]),
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
@@ -204,7 +204,7 @@ def read_dataset(folder: Path) -> Recording:
         if not image.is_file():
             raise CalibrationError(f"{image} is missing, though poses.csv names it")
         recording.entries.append(
-            Entry(
+            RecordedPair(
                 line["name"],
                 image,
                 depth if depth.is_file() else None,

@@ -13,9 +13,9 @@ from scipy.spatial.transform import Rotation
 
 from calib.collect.collect import draw_detection
 from calib.collect.motions import PARAMETERS, middle_of
-from calib.solve.model import State, target_in_camera
+from calib.solve.model import Unknowns, target_in_camera
 from calib.solve.se3 import inverse
-from calib.solve.solver import Result
+from calib.solve.solver import HandEyeResult
 from calib.solve.verdict import claim
 from calib.target.detect import Detection, read_image
 from rt.pose import Array
@@ -30,7 +30,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def detections(result: Result, path: Path, most: int = 24) -> bool:
+def detections(result: HandEyeResult, path: Path, most: int = 24) -> bool:
     """Contact sheet of the images with their points; what was left out has a red frame."""
     by_name = {e.name: e.image for e in result.recording.entries}
     order = sorted(range(len(result.views)), key=lambda i: bool(result.keep[i]))[:most]
@@ -65,7 +65,7 @@ def detections(result: Result, path: Path, most: int = 24) -> bool:
     return True
 
 
-def residuals(result: Result, path: Path) -> None:
+def residuals(result: HandEyeResult, path: Path) -> None:
     """Corners of all kept views, and every view against what the others predict."""
     figure = _figure(11, 4.6)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.7))
@@ -110,7 +110,7 @@ def residuals(result: Result, path: Path) -> None:
     write_figure(figure, path, dpi=110)
 
 
-def scene(result: Result, path: Path) -> None:
+def scene(result: HandEyeResult, path: Path) -> None:
     """Cameras, hands and target in 3D, in the frame where the target rests."""
     figure = _figure(8.5, 6.5)
     axes: Any = figure.add_subplot(projection="3d")
@@ -165,7 +165,7 @@ def _frustum(axes: Any, T: Array, camera: Any, reach: float, colour: str) -> Arr
     return np.asarray(np.vstack([corners, T[:3, 3]]))
 
 
-def coverage(result: Result, path: Path) -> None:
+def coverage(result: HandEyeResult, path: Path) -> None:
     """Where in the image points were seen, from which directions, and what the motions determine."""
     figure = _figure(12, 4.2)
     image, score = figure.add_subplot(1, 3, 1), figure.add_subplot(1, 3, 3)
@@ -203,7 +203,7 @@ def coverage(result: Result, path: Path) -> None:
     write_figure(figure, path, dpi=110)
 
 
-def parameters(result: Result, path: Path, truth: State | None = None) -> None:
+def parameters(result: HandEyeResult, path: Path, truth: Unknowns | None = None) -> None:
     """The six parameters with their 95 % intervals, beside the closed forms (and the truth)."""
     figure = _figure(11, 4.6)
     half = claim(result).half_width
@@ -247,7 +247,9 @@ def _difference(X: Array, T: Array) -> Array:
     return np.concatenate([turn, (T[:3, 3] - X[:3, 3]) * 1e3])
 
 
-def all_pictures(result: Result, out: Path, truth: State | None = None) -> dict[str, Path]:
+def all_pictures(
+    result: HandEyeResult, out: Path, truth: Unknowns | None = None
+) -> dict[str, Path]:
     """Draw everything into a folder; returns titles and files."""
     out.mkdir(parents=True, exist_ok=True)
     files: dict[str, Path] = {}

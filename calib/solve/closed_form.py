@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from calib.errors import CalibrationError
-from calib.solve.model import Camera, State, Views, project
+from calib.solve.model import LensModel, Unknowns, Views, project
 from calib.solve.se3 import angle_deg, inverse, mean_transform, transform
 from rt.pose import Array
 
@@ -31,7 +31,7 @@ class TargetPose:
     """Residual of the second planar solution over the first; near 1 the tilt is a guess."""
 
 
-def target_pose(camera: Camera, points_m: Array, pixels: Array) -> TargetPose:
+def target_pose(camera: LensModel, points_m: Array, pixels: Array) -> TargetPose:
     """Pose of a target from its points (m, 3) and pixels (m, 2), m >= 4; raises CalibrationError."""
     planar = np.ptp(points_m[:, 2]) < 1e-9
     ok, rvecs, tvecs, _ = cv2.solvePnPGeneric(
@@ -88,12 +88,14 @@ def closed_form(T_fixed_mount: Array, T_camera_target: Array, method: str = "Par
     return T
 
 
-def with_target(X: Array, T_fixed_mount: Array, T_camera_target: Array, camera: Camera) -> State:
+def with_target(
+    X: Array, T_fixed_mount: Array, T_camera_target: Array, camera: LensModel
+) -> Unknowns:
     """A state whose target is the mean of where the views put it."""
-    return State(X, mean_transform(T_fixed_mount @ X @ T_camera_target), camera)
+    return Unknowns(X, mean_transform(T_fixed_mount @ X @ T_camera_target), camera)
 
 
-def target_errors(views: Views, state: State, seen: Array) -> tuple[Array, Array]:
+def target_errors(views: Views, state: Unknowns, seen: Array) -> tuple[Array, Array]:
     """Where each view alone puts the target against the state: distance [m] and angle [deg], (N,) each.
 
     seen: T_camera_target (N, 4, 4) of each view at the state's scale. The distance is that of the

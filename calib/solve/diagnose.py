@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.data.poses import PoseFormat, possible_formats
-from calib.solve.model import Camera
+from calib.solve.model import LensModel
 from calib.solve.outliers import Consensus, consensus
 from calib.solve.se3 import angle_deg, inverse
 from rt.pose import Array
@@ -40,7 +40,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TargetViews:
     """What the camera alone knows."""
 
     index: NDArray[np.intp]
@@ -50,7 +50,7 @@ class Seen:
     symmetries: list[Array]
     corners: Array
     """(4, 3) of the target."""
-    camera: Camera
+    camera: LensModel
 
     def mismatch_deg(self, T_fixed_mount: Array) -> float:
         """Median over pairs of | robot's rotation angle - camera's |, symmetric targets at their best."""
@@ -73,7 +73,7 @@ class Seen:
 
 
 def rank(
-    readings: list[Reading], seen: Seen, rng: np.random.Generator, most: int = 8
+    readings: list[Reading], seen: TargetViews, rng: np.random.Generator, most: int = 8
 ) -> list[Reading]:
     """Readings with a consensus each, best first; hopeless ones by angle are left out."""
     least = min(r.mismatch_deg for r in readings)
@@ -87,7 +87,7 @@ def rank(
     return sorted(ranked, key=lambda r: r.scale_m)
 
 
-def format_readings(rows: Array, seen: Seen, eye_in_hand: bool | None) -> list[Reading]:
+def format_readings(rows: Array, seen: TargetViews, eye_in_hand: bool | None) -> list[Reading]:
     """Every format that rows (N, k) may be in, for the camera in the hand, fixed, or either."""
     readings: list[Reading] = []
     done: list[Array] = []
@@ -118,7 +118,7 @@ def misreadings(
     T_base_hand: Array,
     rows: Array,
     form: PoseFormat | None,
-    seen: Seen,
+    seen: TargetViews,
     eye_in_hand: bool,
 ) -> list[Reading]:
     """What may have gone wrong with all poses at once. T_base_hand (N, 4, 4) of all images."""
@@ -200,7 +200,7 @@ def _transposed(T: Array) -> Array:
 def _radians_for_degrees(
     rows: Array,
     form: PoseFormat,
-    seen: Seen,
+    seen: TargetViews,
     eye_in_hand: bool,
 ) -> list[Reading]:
     if form.width != 6:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from calib.errors import CalibrationError
-from calib.solve.model import Camera
+from calib.solve.model import LensModel
 from rt.pose import Array
 
 
@@ -17,14 +17,17 @@ from rt.pose import Array
 class Lens:
     """Intrinsics that images alone give."""
 
-    camera: Camera
+    camera: LensModel
     free: tuple[int, ...]
     """Indices into Camera.vector that were estimated."""
     rms_px: float
 
 
 def estimate(
-    points_m: list[Array], pixels: list[Array], size: tuple[int, int], guess: Camera | None = None
+    points_m: list[Array],
+    pixels: list[Array],
+    size: tuple[int, int],
+    guess: LensModel | None = None,
 ) -> Lens:
     """Calibrate from at least three views; estimates only what the views can tell.
 
@@ -72,7 +75,7 @@ def estimate(
             f"all images show the target at the same tilt (within {np.max(axis_angle):.1f} deg), from "
             "which no focal length follows; tilt the camera, or give the intrinsics"
         )
-    camera = Camera(
+    camera = LensModel(
         *size, K[0, 0], K[1, 1], K[0, 2], K[1, 2], tuple(float(x) for x in dist.ravel()[:5])
     )
     return Lens(camera, tuple(sorted(free)), float(rms))
@@ -87,10 +90,10 @@ def _reach(pixels: list[Array], size: tuple[int, int]) -> float:
     )
 
 
-def camera_from_dict(values: dict[str, Any]) -> Camera:
+def camera_from_dict(values: dict[str, Any]) -> LensModel:
     """A camera from the table of a cell file."""
     try:
-        return Camera(
+        return LensModel(
             int(values["width"]),
             int(values["height"]),
             float(values["fx"]),

@@ -24,7 +24,7 @@ from rt.pose import Array
 
 
 @dataclass(frozen=True)
-class Camera:
+class LensModel:
     """A pinhole with Brown-Conrady distortion, as OpenCV has it."""
 
     width: int
@@ -44,7 +44,7 @@ class Camera:
     def vector(self) -> Array:
         return np.array([self.fx, self.fy, self.cx, self.cy, *self.dist])
 
-    def with_vector(self, v: Array) -> Camera:
+    def with_vector(self, v: Array) -> LensModel:
         fx, fy, cx, cy, *dist = (float(x) for x in v)
         return replace(self, fx=fx, fy=fy, cx=cx, cy=cy, dist=tuple(dist))
 
@@ -86,7 +86,7 @@ class Views:
     """Target points (m_i, 3) seen in each image, in the target's frame."""
     pixels: tuple[Array, ...]
     """Where they were seen (m_i, 2)."""
-    camera: Camera
+    camera: LensModel
     eye_in_hand: bool = True
     pixels_are_real: bool = True
     """False where target poses were given instead of images; pixels then stand for them."""
@@ -125,12 +125,12 @@ class Views:
 
 
 @dataclass(frozen=True)
-class State:
+class Unknowns:
     """Values of every unknown."""
 
     T_mount_camera: Array
     T_fixed_target: Array
-    camera: Camera
+    camera: LensModel
     scale: float = 1.0
     """True size of the target over its stated size."""
     dt_s: float = 0.0
@@ -170,7 +170,7 @@ class Linearised:
     """(N + 1,): rows of view i are start[i]:start[i + 1]."""
 
 
-def moved(state: State, theta: Array, free: Free) -> State:
+def moved(state: Unknowns, theta: Array, free: Free) -> Unknowns:
     """The state after an increment theta (Free.size,).
 
     Order: T_mount_camera's rotation and translation, both along the camera's axes; T_fixed_target's
@@ -193,13 +193,13 @@ def moved(state: State, theta: Array, free: Free) -> State:
     return new
 
 
-def target_in_camera(views: Views, state: State) -> Array:
+def target_in_camera(views: Views, state: Unknowns) -> Array:
     """T_camera_target (N, 4, 4) that the state predicts."""
     mount = views.fixed_mount(state.dt_s) @ state.T_mount_camera
     return inverse(mount) @ state.T_fixed_target
 
 
-def project(camera: Camera, points_camera: Array) -> tuple[Array, Array]:
+def project(camera: LensModel, points_camera: Array) -> tuple[Array, Array]:
     """Pixels (M, 2) of points (M, 3) in the camera, and derivatives (M, 2, 6 + 4 + d).
 
     Derivatives are by a motion (rotation, translation) of the points in the camera's frame, then by
@@ -236,12 +236,12 @@ class Problem:
         set_(self, "index", np.repeat(np.arange(len(count)), count))
         set_(self, "start", 2 * np.concatenate([[0], np.cumsum(count)]).astype(np.intp))
 
-    def residual(self, state: State) -> Array:
+    def residual(self, state: Unknowns) -> Array:
         """(2M,) predicted minus seen pixels."""
         points, _ = self._in_camera(state)
         return np.asarray((project(state.camera, points)[0] - self.pixels).ravel())
 
-    def linearise(self, state: State, theta: Array | None = None) -> Linearised:
+    def linearise(self, state: Unknowns, theta: Array | None = None) -> Linearised:
         """Residuals and derivatives at `state`, which lies `theta` away from where theta counts from."""
         free, points_and_poses = self.free, self._in_camera(state)
         points, T_camera_target = points_and_poses
@@ -272,7 +272,7 @@ class Problem:
         J = np.concatenate(blocks, axis=-1).reshape(-1, free.size)
         return Linearised((pixels - self.pixels).ravel(), J, D.reshape(-1, 6), self.start)
 
-    def _in_camera(self, state: State) -> tuple[Array, Array]:
+    def _in_camera(self, state: Unknowns) -> tuple[Array, Array]:
         T = target_in_camera(self.views, state)
         points = np.einsum("nij,nj->ni", T[self.index, :3, :3], state.scale * self.points)
         return points + T[self.index, :3, 3], T

@@ -13,7 +13,7 @@ from calib.data.recording import Recording, read_depth
 from calib.errors import CalibrationError, Finding
 from calib.solve.closed_form import target_pose
 from calib.solve.intrinsics import Lens, estimate
-from calib.solve.model import Camera, Views, project
+from calib.solve.model import LensModel, Views, project
 from calib.target.detect import LEAST_POINTS, Detection, detect, read_image, why_not
 from calib.target.targets import Target
 from rt.pose import Array
@@ -100,7 +100,7 @@ def look(recording: Recording, target: Target, progress: Progress = silent) -> l
     return [s for s in sights if s.index not in twins]
 
 
-def of_size(camera: Camera, size: tuple[int, int]) -> Camera:
+def of_size(camera: LensModel, size: tuple[int, int]) -> LensModel:
     if camera.width == 0:
         return replace(camera, width=size[0], height=size[1])
     if (camera.width, camera.height) != size:
@@ -119,9 +119,9 @@ def listed(names: list[str], most: int = 6) -> str:
 
 def virtual(
     recording: Recording, target: Target
-) -> tuple[list[Sight], list[Array], list[Array], Camera]:
+) -> tuple[list[Sight], list[Array], list[Array], LensModel]:
     """Target poses without images, as if a perfect camera had seen a board there."""
-    camera = Camera(1000, 1000, 1000.0, 1000.0, 499.5, 499.5)
+    camera = LensModel(1000, 1000, 1000.0, 1000.0, 499.5, 499.5)
     points = target.points()
     sights, pixels = [], []
     for k, entry in enumerate(recording.entries):
@@ -146,7 +146,7 @@ def virtual(
 
 def choose_lens(
     recording: Recording, intrinsics: str, points: list[Array], pixels: list[Array]
-) -> tuple[Camera, Lens | None, tuple[int, ...]]:
+) -> tuple[LensModel, Lens | None, tuple[int, ...]]:
     """The intrinsics to use, those estimated from the images, and which to refine jointly."""
     given = recording.camera
     image = recording.entries[0].image
@@ -201,7 +201,7 @@ def choose_lens(
     return lens.camera, lens, lens.free
 
 
-def _reprojection(camera: Camera, points: Array, pixels: Array) -> Array:
+def _reprojection(camera: LensModel, points: Array, pixels: Array) -> Array:
     T = target_pose(camera, points, pixels).T_camera_target
     return np.asarray(project(camera, points @ T[:3, :3].T + T[:3, 3])[0] - pixels)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 
 from calib.solve.closed_form import closed_form, with_target
-from calib.solve.model import Camera, Free, Problem, State, Views, target_in_camera
+from calib.solve.model import Free, LensModel, Problem, Unknowns, Views, target_in_camera
 from calib.solve.noise import covariance, information, reduce
 from calib.solve.refine import Fit, left_out, refine
 from calib.solve.se3 import angle_deg
@@ -24,7 +24,7 @@ FALSE_ALARM = 0.03
 class Consensus:
     """The hand-eye transform that most views agree on."""
 
-    state: State
+    state: Unknowns
     spread_m: Array
     """(N,) how far each view puts the target from where the middle view puts it (rms of corners)."""
     scale_m: float
@@ -47,7 +47,7 @@ def consensus(
     T_fixed_mount: Array,
     T_camera_target: Array,
     target_corners: Array,
-    camera: Camera,
+    camera: LensModel,
     rng: np.random.Generator,
     draws: int = 120,
 ) -> Consensus | None:
@@ -103,7 +103,7 @@ class Judged:
     """(N,): probability of a residual as large, were the pair right, given the other views."""
     studentised: Array
     """(N,): residual over its standard deviation as the other views predict it (1 is ordinary)."""
-    left_out: list[State]
+    left_out: list[Unknowns]
     """(N,) states fitted without each view."""
 
 
@@ -150,7 +150,9 @@ def judge(
     return Judged(fit, keep, p, z, states)
 
 
-def _surprise(views: Views, fit: Fit, keep: NDArray[np.bool_]) -> tuple[Array, Array, list[State]]:
+def _surprise(
+    views: Views, fit: Fit, keep: NDArray[np.bool_]
+) -> tuple[Array, Array, list[Unknowns]]:
     """(p values (N,), studentised residuals (N,), states without each view)."""
     n = len(views)
     states_in, errors_in, covs_in = left_out(fit)

@@ -13,7 +13,7 @@ from calib.solve.closed_form import rotation_spread
 from calib.solve.diagnose import (
     SEEN_ENOUGH_M,
     Reading,
-    Seen,
+    TargetViews,
     format_readings,
     misreadings,
     rank,
@@ -29,7 +29,7 @@ def choose_reading(
     recording: Recording,
     stated: PoseFormat | None,
     eye_in_hand: bool | None,
-    seen: Seen,
+    seen: TargetViews,
     rng: np.random.Generator,
 ) -> tuple[Array, PoseFormat, bool]:
     """(T_base_hand (N, 4, 4), its format, camera in the hand): as stated, else whichever fits."""
@@ -84,7 +84,7 @@ def choose_reading(
 
 
 def turn_points(
-    points: list[Array], seen: Seen, T_base_hand: Array, eye_in_hand: bool
+    points: list[Array], seen: TargetViews, T_base_hand: Array, eye_in_hand: bool
 ) -> list[Array]:
     """Points of a symmetric target renumbered such that it lies the same way round in all views."""
     A = T_base_hand if eye_in_hand else inverse(T_base_hand)
@@ -119,7 +119,7 @@ def check_motion(views: Views) -> None:
 
 def check_pairing(
     recording: Recording,
-    seen: Seen,
+    seen: TargetViews,
     T_base_hand: Array,
     form: PoseFormat,
     eye_in_hand: bool,
@@ -173,7 +173,7 @@ def check_pairing(
     return False
 
 
-def _mirrored(seen: Seen, T_fixed_mount: Array, rng: np.random.Generator) -> float:
+def _mirrored(seen: TargetViews, T_fixed_mount: Array, rng: np.random.Generator) -> float:
     """Spread [m] of the target if every image was mirrored left to right, for a symmetric board."""
     F = np.diag([-1.0, 1, 1, 1])
     # mirroring the image mirrors the world in x; mirroring the board's own x makes it rigid again

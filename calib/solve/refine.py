@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import least_squares
 
-from calib.solve.model import Free, Linearised, Problem, State, Views, moved
+from calib.solve.model import Free, Linearised, Problem, Unknowns, Views, moved
 from calib.solve.noise import Noise, PoseLevel, estimate_noise, information, reduce
 from calib.solve.se3 import skew
 from rt.pose import Array
@@ -20,7 +20,7 @@ HUBER = 3.0
 class Fit:
     """A refined state with what is known about its error."""
 
-    state: State
+    state: Unknowns
     noise: Noise
     free: Free
     views: Views
@@ -79,7 +79,7 @@ class _Whitener:
         return np.concatenate([*along, across / self.pixel])
 
 
-def minimise(problem: Problem, state: State, noise: Noise) -> tuple[State, Linearised, Array]:
+def minimise(problem: Problem, state: Unknowns, noise: Noise) -> tuple[Unknowns, Linearised, Array]:
     """The best state at fixed noise: (state, its linearisation, covariance)."""
     whiten = _Whitener(problem.linearise(state), noise)
     free = problem.free
@@ -102,7 +102,9 @@ def minimise(problem: Problem, state: State, noise: Noise) -> tuple[State, Linea
     return best, lin, np.linalg.pinv((J / d).T @ (J / d), hermitian=True) / np.outer(d, d)
 
 
-def refine(views: Views, state: State, free: Free | None = None, noise: Noise | None = None) -> Fit:
+def refine(
+    views: Views, state: Unknowns, free: Free | None = None, noise: Noise | None = None
+) -> Fit:
     """Estimate the state and the noise in turns until neither changes."""
     free, noise = free or Free(), noise or Noise()
     problem = Problem(views, free)
@@ -124,7 +126,7 @@ def refine(views: Views, state: State, free: Free | None = None, noise: Noise | 
     return Fit(state, noise, free, views, cov, reduce(lin, body), max(6 * len(views) - body, 1))
 
 
-def left_out(fit: Fit) -> tuple[list[State], Array, Array]:
+def left_out(fit: Fit) -> tuple[list[Unknowns], Array, Array]:
     """What each view is predicted to be by the others.
 
     Returns the states without view i, the hand error (N, 6) of view i under that state, and the

@@ -12,9 +12,9 @@ from calib.data.poses import PoseFormat
 from calib.data.recording import Recording
 from calib.errors import CalibrationError, Finding
 from calib.solve.closed_form import METHODS, closed_form, target_errors, target_pose, target_poses
-from calib.solve.diagnose import Seen
+from calib.solve.diagnose import TargetViews
 from calib.solve.intrinsics import Lens
-from calib.solve.model import Camera, Free, State, Views, project, target_in_camera
+from calib.solve.model import Free, LensModel, Unknowns, Views, project, target_in_camera
 from calib.solve.observe import Progress, choose_lens, depth_ratio, listed, look, silent, virtual
 from calib.solve.outliers import Judged, consensus, corners, explain, judge
 from calib.solve.pairing import check_motion, check_pairing, choose_reading, turn_points
@@ -33,7 +33,7 @@ class Settings:
     eye_in_hand: bool | None = None
     """None: as the recording says, else whichever fits."""
     format: PoseFormat | None = None
-    camera: Camera | None = None
+    camera: LensModel | None = None
     intrinsics: str = "auto"
     """auto, given, estimate."""
     free_scale: bool = False
@@ -43,7 +43,7 @@ class Settings:
 
 
 @dataclass
-class Result:
+class HandEyeResult:
     """Everything that a report needs."""
 
     recording: Recording
@@ -95,7 +95,9 @@ class Result:
         return self.judged.keep
 
 
-def calibrate(recording: Recording, settings: Settings, progress: Progress = silent) -> Result:
+def calibrate(
+    recording: Recording, settings: Settings, progress: Progress = silent
+) -> HandEyeResult:
     """The whole way from files to a judged solution; raises CalibrationError where there is none."""
     rng = np.random.default_rng(settings.seed)
     target = settings.target or recording.target
@@ -130,7 +132,7 @@ def calibrate(recording: Recording, settings: Settings, progress: Progress = sil
     box = np.array([[x, y, 0.0] for x in (lo[0], hi[0]) for y in (lo[1], hi[1])])
     real = lens is not None or recording.entries[0].image is not None
     symmetries = target.symmetries() if real else target.symmetries()[:1]
-    seen = Seen(index, seen_poses, symmetries, box, camera)
+    seen = TargetViews(index, seen_poses, symmetries, box, camera)
     T_base_hand, form, eye_in_hand = choose_reading(
         recording, settings.format, settings.eye_in_hand, seen, rng
     )
@@ -192,7 +194,7 @@ def _examine(
     lens: Lens | None,
     lens_refined: bool,
     rng: np.random.Generator,
-) -> Result:
+) -> HandEyeResult:
     fit = judged.fit
     own = replace(views, camera=fit.state.camera)
     scaled = replace(own, points_m=tuple(p * fit.state.scale for p in own.points_m))
@@ -216,7 +218,7 @@ def _examine(
         scale, scale_sd = freed.state.scale, freed.scale_sd
         shift = float(np.linalg.norm(at[0] - at[1]))
     all_points = target.points()
-    return Result(
+    return HandEyeResult(
         recording,
         settings,
         target,
@@ -246,7 +248,7 @@ def _or_zero(T: Array | None) -> Array:
     return np.zeros((4, 4)) if T is None else T
 
 
-def _rms_px(views: Views, state: State) -> Array:
+def _rms_px(views: Views, state: Unknowns) -> Array:
     T = target_in_camera(views, state)
     result = np.empty(len(views))
     for i, (p, q) in enumerate(zip(views.points_m, views.pixels, strict=True)):

@@ -13,7 +13,7 @@ from calib.collect.motions import PARAMETERS
 from calib.errors import Finding
 from calib.solve.observe import listed
 from calib.solve.se3 import angle_deg
-from calib.solve.solver import Result
+from calib.solve.solver import HandEyeResult
 from rt.pose import Array
 
 GOOD, USABLE, NO = "good", "usable", "do not use"
@@ -31,7 +31,7 @@ class Claim:
     """A ball around that point which holds the truth with 95 %."""
 
 
-def claim(result: Result) -> Claim:
+def claim(result: HandEyeResult) -> Claim:
     """95 % intervals, with Student's factor for the views that the noise was estimated from."""
     fit = result.fit
     factor = float(student.ppf(0.975, fit.dof))
@@ -50,7 +50,7 @@ def _root(cov: Array) -> Array:
     return np.asarray(V * np.sqrt(np.maximum(w, 0)))
 
 
-def disagreement(result: Result) -> dict[str, tuple[float, float]]:
+def disagreement(result: HandEyeResult) -> dict[str, tuple[float, float]]:
     """Of every closed form: distance [mm] at the working point and angle [deg] from the joint result."""
     p = np.array([0, 0, result.settings.working_m, 1])
     X = result.fit.state.T_mount_camera
@@ -63,7 +63,7 @@ def disagreement(result: Result) -> dict[str, tuple[float, float]]:
     }
 
 
-def judge_result(result: Result) -> tuple[str, str, list[Finding]]:
+def judge_result(result: HandEyeResult) -> tuple[str, str, list[Finding]]:
     """(verdict, its reason, all findings)."""
     findings = list(result.findings)
     if not result.belongs:
@@ -158,7 +158,7 @@ def _by_weight(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda f: ("note", "warning", "error").index(f.level))
 
 
-def _scale_findings(result: Result, tolerance_mm: float) -> list[Finding]:
+def _scale_findings(result: HandEyeResult, tolerance_mm: float) -> list[Finding]:
     """A wrong board size hides from residuals; a freed size and the depth image show it."""
     found: list[Finding] = []
     size, off = result.target.size_m * 1e3, result.scale - 1
@@ -202,7 +202,7 @@ def _scale_findings(result: Result, tolerance_mm: float) -> list[Finding]:
     return found
 
 
-def summary(result: Result) -> dict[str, Any]:
+def summary(result: HandEyeResult) -> dict[str, Any]:
     """Everything as plain numbers, for the JSON and the tables."""
     verdict, reason, findings = judge_result(result)
     fit, c = result.fit, claim(result)

@@ -21,7 +21,7 @@ from rt.cell.cell import Cell
 from rt.distance import open_model
 from rt.pose import inverse
 from rt.record.report import write
-from rt.servo import Config, run
+from rt.servo import ServoOptions, run
 from rt.tools.files import output_folder
 from sim.twin import open_cell as open_twin
 
@@ -70,7 +70,7 @@ def own_cell(twin: Cell) -> Cell:
 
 
 if __name__ == "__main__":
-    config = Config(
+    config = ServoOptions(
         fast=True, candidates=256
     )  # fast: the twin need not wait; with hardware leave it out
     report = run(config, own_cell(open_twin()), open_model(backend="provider"), candidates=256)

@@ -27,7 +27,7 @@ CLEARANCE_M = 0.015
 
 
 @dataclass(frozen=True)
-class Seen:
+class SurfaceView:
     """The view of one surface from one height."""
 
     height_m: float
@@ -62,7 +62,7 @@ class Coverage:
         self._along = intrinsics.rays().astype(np.float64) @ self._T[2, :3]
         self._view_rays = view.rays().astype(np.float64)
 
-    def see(self, height_m: float, surface_m: float) -> Seen:
+    def see(self, height_m: float, surface_m: float) -> SurfaceView:
         """A surface `surface_m` above the table, from a hand that looks straight down at it."""
         below_m = height_m - surface_m
         with np.errstate(divide="ignore"):
@@ -72,13 +72,13 @@ class Coverage:
         seen &= np.arange(self.intrinsics.width_px) >= band_px
         mask = self._reproject(np.where(seen, depth, 0).astype(np.float32)) > 0
         points = below_m * self._view_rays - self._T[:3, 3]
-        return Seen(height_m, surface_m, mask, float((points @ self._T[:3, 2]).min()))
+        return SurfaceView(height_m, surface_m, mask, float((points @ self._T[:3, 2]).min()))
 
     def over_travel(
         self,
         heights_m: tuple[float, ...] = (START_HEIGHT_M, 0.25, 0.20, END_HEIGHT_M),
         surfaces_m: tuple[float, ...] = SURFACES_M,
-    ) -> list[Seen]:
+    ) -> list[SurfaceView]:
         """Every surface from every height, but for those that the hand would touch."""
         return [
             self.see(h, s) for h in heights_m for s in surfaces_m if h - s >= CLEARANCE_M - 1e-9

@@ -20,7 +20,7 @@ from rt.camera.realsense import (
     library,
     read_intrinsics,
 )
-from rt.camera.stream import Stream, depth_sensor, depth_unit_m, frame_stamp
+from rt.camera.stream import FrameStream, depth_sensor, depth_unit_m, frame_stamp
 
 STREAMS = ("infrared", "colour")
 _MOST_RATE_HZ = 30
@@ -51,7 +51,7 @@ class PictureCamera:
             raise CameraError(f"no stream {stream!r}; known are {', '.join(STREAMS)}")
         self._rs, self._clock = rs, HostClock()
         self._colour = stream == "colour"
-        self.stream: Stream[Picture] = Stream(
+        self.stream: FrameStream[Picture] = FrameStream(
             rs, context, device, software=software, take=self._take
         )
         self._device = device

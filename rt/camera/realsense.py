@@ -24,7 +24,7 @@ from rt.camera.host_clock import HostClock
 from rt.camera.mode import Mode, choose_mode, judge_mode
 from rt.camera.models import nearest_depth_m
 from rt.camera.stream import (
-    Stream,
+    FrameStream,
     T,
     depth_of,
     depth_sensor,
@@ -122,7 +122,9 @@ class RealSense:
         self._T = T_hand_camera
         self._T.setflags(write=False)
         self._clock = HostClock()
-        self.stream: Stream[Frame] = Stream(rs, context, device, software=software, take=self._take)
+        self.stream: FrameStream[Frame] = FrameStream(
+            rs, context, device, software=software, take=self._take
+        )
         self.depth_unit_m = depth_unit_m(rs, depth_sensor(rs, device))
         self.warnings: list[str] = []
         """What the user should know about camera and mode."""
@@ -192,7 +194,7 @@ class RealSense:
         return Frame(at, depth.get_frame_number(), metres, self._mode.intrinsics)
 
 
-def fresh(stream: Stream[T], max_age_s: float) -> T:
+def fresh(stream: FrameStream[T], max_age_s: float) -> T:
     """The newest of a stream. Raises CameraError if it is lost, StaleFrameError if it is too old."""
     if stream.gone is not None:
         raise CameraError(stream.gone)

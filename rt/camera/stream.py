@@ -23,7 +23,7 @@ class Item(Protocol):
 T = TypeVar("T", bound=Item)
 
 
-class Stream(Generic[T]):
+class FrameStream(Generic[T]):
     """Frames of one device, as `take` makes them of the library's."""
 
     def __init__(

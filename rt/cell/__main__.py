@@ -14,7 +14,7 @@ from rt.cell.transform import CellError
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckOptions:
     """Read a cell file and print what it says.
 
     Example: python -m rt.cell check cell.toml
@@ -25,7 +25,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleOptions:
     """Print an example to begin with.
 
     Example: python -m rt.cell example > cell.toml
@@ -37,11 +37,11 @@ def main() -> int:
     from rich.table import Table
 
     command = tyro.cli(
-        Annotated[Check, tyro.conf.subcommand("check")]
-        | Annotated[Example, tyro.conf.subcommand("example")],
+        Annotated[CheckOptions, tyro.conf.subcommand("check")]
+        | Annotated[ExampleOptions, tyro.conf.subcommand("example")],
         prog="python -m rt.cell",
     )
-    if isinstance(command, Example):
+    if isinstance(command, ExampleOptions):
         print(EXAMPLE.read_text(), end="")
         return 0
     try:

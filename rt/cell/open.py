@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from rt.camera import CameraError
 from rt.cell.cell import Cell, open_cell
 from rt.cell.file import CellFile, Grasping, load_cell
-from rt.cell.options import Config
+from rt.cell.options import ServoOptions
 from rt.cell.transform import CellError
 from rt.gripper import GRIPPERS, GripperError, open_gripper
 from rt.guard.rows import Limits
 from rt.hand import load_hand
-from rt.loop import Pace, slower
+from rt.loop import SpeedBound, slower
 from rt.pose import inverse
 from rt.robot import Robot, RobotError, RobotState
 from rt.robot.kinematics import ArmModel
@@ -42,12 +42,12 @@ class Devices:
     model: dict[str, str] = field(default_factory=dict)
     """What the cell demands of the model's contract."""
     limits: Limits = field(default_factory=Limits)
-    pace: Pace = field(default_factory=Pace)
+    pace: SpeedBound = field(default_factory=SpeedBound)
     grasping: Grasping = field(default_factory=Grasping)
     to_start: bool = False
 
 
-def settle(config: Config) -> Devices:
+def settle(config: ServoOptions) -> Devices:
     """Resolve defaults, and refuse what does not go together. Raises CellError, RobotError, ..."""
     cell = None if config.cell is None else load_cell(config.cell)
     robot = config.robot or ("twin" if cell is None else cell.robot.kind)
@@ -80,10 +80,10 @@ def settle(config: Config) -> Devices:
     return _real(config, cell)
 
 
-def _real(config: Config, cell: CellFile) -> Devices:
+def _real(config: ServoOptions, cell: CellFile) -> Devices:
     limits = _override(cell.limits, config.limits, config.limits_given)
     limits = slower(limits, config.speed_scale, cell.robot.max_speed_m_s, cell.robot.max_turn_deg_s)
-    pace = Pace(
+    pace = SpeedBound(
         _BELOW_LIMIT * limits.max_speed_m_s, float(np.radians(_BELOW_LIMIT * limits.max_turn_deg_s))
     )
     grasping = replace(
@@ -120,7 +120,7 @@ def _override(limits: Limits, given: Limits, names: Sequence[str] = ()) -> Limit
     return replace(limits, **changed)
 
 
-def open_devices(config: Config, devices: Devices) -> Cell:
+def open_devices(config: ServoOptions, devices: Devices) -> Cell:
     """Open robot and camera; the gripper is prepared. Nothing moves. Raises the devices' errors."""
     if devices.cell is None:
         mount = config.mount if config.sensor == "ideal" else "wrist"

@@ -17,7 +17,7 @@ PAPER_RATE_HZ = 30.0
 
 
 @dataclass(frozen=True)
-class Config:
+class ServoOptions:
     """Servo the hand to the nearest grasp. Without further arguments: the simulated twin and the
     shipped network; then a table, servo.json and servo.png in --out.
 
@@ -114,14 +114,14 @@ class Config:
                 raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
 
 
-def parse(prog: str, arguments: Sequence[str] | None = None) -> Config:
+def parse(prog: str, arguments: Sequence[str] | None = None) -> ServoOptions:
     """The command line. A limit counts as given if it comes out the same from two sets of defaults."""
-    config = tyro.cli(Config, prog=prog, args=arguments)
+    config = tyro.cli(ServoOptions, prog=prog, args=arguments)
     if config.cell is None:
         return config  # nothing else has a say in them
     names = [f.name for f in fields(Limits)]
     others = Limits(**{name: _slightly_more(getattr(Limits(), name)) for name in names})
-    again = tyro.cli(Config, prog=prog, args=arguments, default=Config(limits=others))
+    again = tyro.cli(ServoOptions, prog=prog, args=arguments, default=ServoOptions(limits=others))
     given = [n for n in names if getattr(config.limits, n) == getattr(again.limits, n)]
     return replace(config, limits_given=tuple(given))
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from rt.cell.file import Grasping
 from rt.grasp.height import GraspHeight, Grid, HeightError, grasp_height, height_map
 from rt.gripper import GripperError
-from rt.guard.force import ZERO_SAMPLES, felt
-from rt.guard.rows import Situation, Stop
-from rt.loop import Loop, asked, halt, hold, measured, remember, send, sense, tick
+from rt.guard.force import ZERO_SAMPLES, contact_force
+from rt.guard.rows import CycleState, Stop
+from rt.loop import Loop, hold, operator_request, record_cycle, send, sense, stop_arm, tick, xyz_yaw
 from rt.record.report import Status
 
 _ARRIVED_M = 0.001
@@ -31,7 +31,7 @@ _LATE_FRAMES_M = 0.03
 
 
 @dataclass(frozen=True)
-class Grasp:
+class GraspResult:
     """How the last centimetres ended."""
 
     outcome: str
@@ -60,7 +60,7 @@ class _Abort(Exception):
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def grasp(loop: Loop, options: Grasping, status: Status) -> Grasp:
+def grasp(loop: Loop, options: Grasping, status: Status) -> GraspResult:
     """From standing at the end height to an object held up, or the reason why not.
 
     Raises Stop and the devices' errors like the cycles before; the arm is where it was then.
@@ -82,12 +82,12 @@ def grasp(loop: Loop, options: Grasping, status: Status) -> Grasp:
         status.note = f"lifting, {notes['width_m'] * 1e3:.0f} mm between the pads"
         _lift(loop, options, notes)
     except HeightError as error:
-        return Grasp(f"no grasp: {error}", phase, **notes)
+        return GraspResult(f"no grasp: {error}", phase, **notes)
     except _Abort as abort:
         if phase == "close":  # nothing is held: let go, and back the way it came
             _retreat(loop, options, float(above[2]))
-        return Grasp(f"no grasp: {abort.why}", phase, **notes)
-    return Grasp("grasped", "done", **notes)
+        return GraspResult(f"no grasp: {abort.why}", phase, **notes)
+    return GraspResult("grasped", "done", **notes)
 
 
 def open_first(loop: Loop) -> None:
@@ -107,7 +107,7 @@ def _depth(loop: Loop, options: Grasping, wrenches: list[NDArray[np.float64]]) -
     """Height maps of the frames that were kept, one a cycle, while the arm stands; then the height. What
     the hand feels meanwhile is appended to `wrenches`, at least ZERO_SAMPLES times if it feels."""
 
-    def feel(s: Situation) -> None:
+    def feel(s: CycleState) -> None:
         if s.state is not None and s.state.wrench is not None:
             wrenches.append(s.state.wrench)
 
@@ -123,7 +123,7 @@ def _depth(loop: Loop, options: Grasping, wrenches: list[NDArray[np.float64]]) -
         hold(loop)
         feel(s)
         maps.append(height_map(seen.depth, rays, seen.T_base_camera, where, grid))
-        remember(loop, s)
+        record_cycle(loop, s)
     if 0 < (missing := ZERO_SAMPLES - len(wrenches)) < ZERO_SAMPLES:
         for s in still(loop, "look", missing * loop.period_s):
             feel(s)
@@ -154,14 +154,14 @@ def _descend(
     for s in straight(loop, "descend", goal_m, options.speed_m_s):
         if zero is None or s.state is None:
             continue
-        force_N, _ = felt(s.state, zero)
+        force_N, _ = contact_force(s.state, zero)
         notes["contact_N"] = max(notes["contact_N"], force_N)
         if force_N > options.contact_N:
             notes["touched"] = True
             freeze(loop, s)
             above_m = float(s.hand[2]) - goal_m
             if above_m > options.contact_tolerance_m:
-                halt(loop)
+                stop_arm(loop)
                 raise _Abort(
                     f"collided: {force_N:.0f} N {above_m * 1e3:.0f} mm above the grasp; the arm stays "
                     "where it is, move it by the pendant"
@@ -192,7 +192,7 @@ def _lift(loop: Loop, options: Grasping, notes: dict[str, Any]) -> None:
     begin_m = float(loop.commanded[2])
     goal_m = min(begin_m + options.lift_m, loop.limits.max_height_m)
 
-    def check(s: Situation) -> None:
+    def check(s: CycleState) -> None:
         notes["lifted_m"] = float(s.hand[2]) - begin_m
         state = gripper.state()
         notes["width_m"] = state.width_m
@@ -222,7 +222,7 @@ def to_height(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> None
         pass
 
 
-def straight(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> Iterator[Situation]:
+def straight(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> Iterator[CycleState]:
     """Stream targets straight up or down to a height, at a constant speed, one a cycle; the driver smooths
     both ends. Holds while the page asks for a pause. Ends when the arm is there; yields each cycle's
     situation. Raises Stop if it never gets there.
@@ -231,15 +231,15 @@ def straight(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> Itera
     while True:
         tick(loop)
         s = sense(loop, phase, loop.limits.min_grasp_height_m)
-        if asked(loop, "pause"):
+        if operator_request(loop, "pause"):
             hold(loop)
-            remember(loop, s)
+            record_cycle(loop, s)
             yield s
             continue
         way = height_m - float(loop.commanded[2])
         step = float(np.clip(way, -speed_m_s * s.period_s, speed_m_s * s.period_s))
         send(loop, s, loop.commanded + np.array([0.0, 0.0, step, 0.0]))
-        remember(loop, s)
+        record_cycle(loop, s)
         yield s
         if abs(way) < 1e-9:
             if abs(float(s.hand[2]) - float(loop.commanded[2])) < _ARRIVED_M:
@@ -252,20 +252,20 @@ def straight(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> Itera
                 )
 
 
-def still(loop: Loop, phase: str, seconds: float) -> Iterator[Situation]:
+def still(loop: Loop, phase: str, seconds: float) -> Iterator[CycleState]:
     """Hold the target for some time; yields each cycle's situation."""
     for _ in range(max(int(seconds * loop.config.rate), 1)):
         tick(loop)
         s = sense(loop, phase, loop.limits.min_grasp_height_m)
         hold(loop)
-        remember(loop, s)
+        record_cycle(loop, s)
         yield s
 
 
-def freeze(loop: Loop, s: Situation) -> None:
+def freeze(loop: Loop, s: CycleState) -> None:
     """Stay where the arm was measured to be: no further toward the old target."""
     assert s.state is not None
     loop.before = None
-    loop.commanded = measured(s.state.T_base_hand)
+    loop.commanded = xyz_yaw(s.state.T_base_hand)
     loop.commanded[2] = max(loop.commanded[2], loop.limits.min_grasp_height_m)
     hold(loop)

@@ -31,7 +31,7 @@ def wrench_at_rest(robot: Robot) -> NDArray[np.float64] | None:
     return np.asarray(np.mean(wrenches, axis=0))
 
 
-def felt(state: RobotState, zero: NDArray[np.float64] | None) -> tuple[float, float]:
+def contact_force(state: RobotState, zero: NDArray[np.float64] | None) -> tuple[float, float]:
     """Force [N] and torque [N m] on the hand beyond `zero`; 0 for an arm that feels nothing."""
     if state.wrench is None or zero is None:
         return 0.0, 0.0

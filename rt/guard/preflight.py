@@ -8,8 +8,8 @@ import numpy as np
 
 from rt.cell.open import Devices
 from rt.distance import Distance, ModelError
-from rt.guard.reach import Way, survey
-from rt.guard.rows import Guard, Situation
+from rt.guard.reach import ReachQuery, survey
+from rt.guard.rows import CycleState, Guard
 from rt.hand import load_hand
 from rt.loop import Loop
 from rt.pose import METRES_PER_DEGREE
@@ -20,7 +20,7 @@ def check_model(distance: Distance, devices: Devices) -> None:
     """Refuse a model that was made for something else, before anything is opened. Raises Stop."""
     wanted = {k: v for k, v in devices.model.items() if v}
     nowhere = np.zeros(4)
-    s = Situation(devices.limits, 1.0, nowhere, nowhere)
+    s = CycleState(devices.limits, 1.0, nowhere, nowhere)
     try:
         distance.contract.require(
             hand=load_hand(devices.hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE, **wanted
@@ -37,7 +37,7 @@ def check_reach(loop: Loop, to_start: bool, grasps: bool) -> None:
     if loop.arm is None or state.q is None:
         return
     here_m = float(loop.commanded[2])
-    way = Way(
+    way = ReachQuery(
         arm=loop.arm,
         q=state.q,
         T_base_hand=state.T_base_hand,
@@ -49,7 +49,7 @@ def check_reach(loop: Loop, to_start: bool, grasps: bool) -> None:
     if aside:
         loop.cell.info["reach"] = aside
         print(f"rt.servo: if the hand is led there, it will be stopped: {aside}", file=sys.stderr)
-    s = Situation(loop.limits, loop.period_s, loop.commanded, loop.commanded, state=state)
+    s = CycleState(loop.limits, loop.period_s, loop.commanded, loop.commanded, state=state)
     if below:
         s.out_of_reach, s.details["reach"] = 1, below
     loop.guard.check("start", 0, s)

@@ -26,7 +26,7 @@ _TRIES = 40
 
 
 @dataclass(frozen=True)
-class Way:
+class ReachQuery:
     """What to look at. Frames: `base` is the loop's (on the table), `robot` the arm's own."""
 
     arm: ArmModel
@@ -40,7 +40,7 @@ class Way:
     lowest_m: float
 
 
-def survey(way: Way, limits: Limits) -> tuple[str, str]:
+def survey(way: ReachQuery, limits: Limits) -> tuple[str, str]:
     """What is wrong straight below the hand, and what within AROUND_M of there; empty where nothing is."""
     here = np.array(from_top_down(way.T_base_hand))
     T_robot_hand = way.T_robot_base @ way.T_base_hand
@@ -79,7 +79,7 @@ def survey(way: Way, limits: Limits) -> tuple[str, str]:
     return "", ""
 
 
-def _heights(now_m: float, way: Way) -> list[float]:
+def _heights(now_m: float, way: ReachQuery) -> list[float]:
     """From here to the start height, and from there down, in small steps."""
     heights = [now_m]
     for begin, end in ((now_m, way.start_m), (way.start_m, way.lowest_m)):

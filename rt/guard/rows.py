@@ -1,6 +1,6 @@
 """Everything that may limit, hold or stop the arm, as one table: ROWS. Its limits: rt.guard.limits.
 
-The loop tells the guard what it knows (`Situation`) as it comes to know it: `start` (before anything
+The loop tells the guard what it knows (`CycleState`) as it comes to know it: `start` (before anything
 moves), `input` (the clock, the robot's state), `frame` (its age), `view`, `answer` (the network's
 distances) and `command` (a hand pose about to be sent). A row whose quantity is beyond its limit is
 recorded under its name and then clamps the command, holds the arm for this cycle (raises Hold), or
@@ -23,7 +23,7 @@ from rt.guard.limits import Limits, joint_rooms_deg
 from rt.robot import RobotState
 from rt.robot.kinematics import JOINTS, ArmModel, singularity
 
-__all__ = ["ROWS", "Action", "Guard", "Hold", "Limits", "Row", "Situation", "Stop"]
+__all__ = ["ROWS", "Action", "CycleState", "Guard", "GuardRow", "Hold", "Limits", "Stop"]
 
 Hand = NDArray[np.float64]
 """(4,) of x, y, z [m], yaw [rad] in base."""
@@ -44,7 +44,7 @@ class Stop(Exception):
 
 
 @dataclass
-class Situation:
+class CycleState:
     """What the cycle knows so far, and what follows from it."""
 
     limits: Limits
@@ -221,37 +221,37 @@ def _outside_m(hand: Hand, limits: Limits) -> float:
     return float(np.linalg.norm(hand[:2] - inside))
 
 
-def _shorten(s: Situation) -> Hand:
+def _shorten(s: CycleState) -> Hand:
     part = s.limits.max_speed_m_s / s.command_speed_m_s
     return np.append(s.commanded[:3] + part * (s.command[:3] - s.commanded[:3]), s.command[3])
 
 
-def _soften(s: Situation) -> Hand:
+def _soften(s: CycleState) -> Hand:
     part = s.limits.max_acceleration_m_s2 / s.command_acceleration_m_s2
     change = s.command[:3] - s.commanded[:3] - s.last_step
     return np.append(s.commanded[:3] + s.last_step + part * change, s.command[3])
 
 
-def _slow_turn(s: Situation) -> Hand:
+def _slow_turn(s: CycleState) -> Hand:
     part = s.limits.max_turn_deg_s / s.command_turn_deg_s
     return np.append(s.command[:3], s.commanded[3] + part * (s.command[3] - s.commanded[3]))
 
 
-def _into_workspace(s: Situation) -> Hand:
+def _into_workspace(s: CycleState) -> Hand:
     inside = np.clip(s.command[:2], s.limits.workspace_min_m, s.limits.workspace_max_m)
     return np.append(inside, s.command[2:])
 
 
-def _up_to_floor(s: Situation) -> Hand:
+def _up_to_floor(s: CycleState) -> Hand:
     return np.array([*s.command[:2], s.floor, s.command[3]])
 
 
-def _down_to_ceiling(s: Situation) -> Hand:
+def _down_to_ceiling(s: CycleState) -> Hand:
     return np.array([*s.command[:2], s.limits.max_height_m, s.command[3]])
 
 
 @dataclass(frozen=True)
-class Row:
+class GuardRow:
     """One reason to interfere. The quantity must be at most, or at least, its limit."""
 
     when: str
@@ -259,13 +259,13 @@ class Row:
     """In the record."""
     action: Action
     quantity: str
-    """A field or property of Situation."""
+    """A field or property of CycleState."""
     at: str
     """`most` or `least`."""
     limit: str | int
     """A field of Limits, or a constant."""
     unit: str
-    remedy: str | Callable[[Situation], Hand]
+    remedy: str | Callable[[CycleState], Hand]
     """What the user can do, or what the clamp makes of the command."""
 
 
@@ -273,43 +273,43 @@ _CLAMP, _HOLD, _STOP = Action.CLAMP, Action.HOLD, Action.STOP
 
 # fmt: off
 # ruff: noqa: E501  (a table has the width of its columns)
-ROWS: tuple[Row, ...] = (
+ROWS: tuple[GuardRow, ...] = (
     # when       name                action  quantity                 at most/least its limit            unit         remedy
-    Row("start", "wrong_model", _STOP, "wrong_model", "most", 0, "refusal", "nothing was opened"),
-    Row("start", "reach", _STOP, "out_of_reach", "most", 0, "trouble ahead", "nothing moved: begin elsewhere, or move table, workspace or limits"),
-    Row("input", "operator_stop", _STOP, "operator_stop", "most", 0, "requests", "start again when it is safe"),
-    Row("input", "missed_deadlines", _STOP, "missed_in_a_row", "most", "max_missed_in_a_row", "in a row", "lower --rate or --candidates"),
-    Row("input", "held_too_long", _STOP, "held_s", "most", "max_held_s", "s", "see what held it"),
-    Row("input", "state_age", _STOP, "state_age_s", "most", "max_state_age_s", "s", "check the connection to the robot"),
-    Row("input", "target_age", _STOP, "target_late_s", "most", "max_target_age_s", "s", "the loop stalled: lower --candidates, or see what else runs here"),
-    Row("input", "force", _STOP, "force_N", "most", "max_force_N", "N", "the hand met something: look, then move it by the pendant"),
-    Row("input", "torque", _STOP, "torque_Nm", "most", "max_torque_Nm", "N m", "the hand met something: look, then move it by the pendant"),
-    Row("input", "tilt", _STOP, "tilt_deg", "most", "max_tilt_deg", "deg", "turn the hand to look straight down; check T_flange_hand"),
-    Row("input", "outside_workspace", _STOP, "outside_m", "most", "margin_m", "m", "bring the arm into the workspace, or widen it"),
-    Row("input", "below_floor", _STOP, "below_floor_m", "most", 0, "m", "raise the arm, or lower min_height_m; check the table's height"),
-    Row("input", "above_ceiling", _STOP, "above_ceiling_m", "most", "margin_m", "m", "lower the arm, or raise max_height_m"),
-    Row("input", "following_error", _STOP, "following_error_m", "most", "max_following_error_m", "m", "the arm does not follow: check its state"),
-    Row("input", "joint_limit", _STOP, "joint_room_deg", "least", "joint_margin_deg", "deg", "turn the arm back by the pendant; begin in another posture"),
-    Row("input", "joint_speed", _STOP, "joint_speed", "most", "max_joint_speed", "of its most", "lower max_speed_m_s or max_turn_deg_s, or stay farther from the base"),
-    Row("input", "singularity", _STOP, "singular_deg", "least", "min_singular_deg", "deg", "narrow the workspace, or begin in another posture"),
-    Row("frame", "intrinsics", _STOP, "other_intrinsics", "most", 0, "differences", "the camera changed its mode: start again"),
-    Row("frame", "frame_age", _HOLD, "frame_age_s", "most", "max_frame_age_s", "s", "check the camera's cable and frame rate"),
-    Row("frame", "exposure_gap", _HOLD, "exposure_gap_s", "most", "max_exposure_gap_s", "s", "the hand's pose at the exposure is not known: check both clocks"),
-    Row("view", "view_filled", _HOLD, "view_filled", "least", "min_view_filled", "of the view", "check the mount and the camera's nearest depth"),
-    Row("view", "same_view", _HOLD, "same_views", "most", "max_same_views", "frames", "the camera repeats one picture: restart it"),
-    Row("answer", "not_finite", _STOP, "not_finite", "most", 0, "distances", "the model or its input is broken"),
-    Row("answer", "implausible", _STOP, "farthest_m", "most", "max_distance_m", "m", "no distance is like that: the model or its input is broken"),
-    Row("answer", "flat_distances", _HOLD, "spread_m", "least", "min_spread_m", "m", "the network sees no grasp: look at the view"),
-    Row("command", "late_command", _STOP, "thought_s", "most", "max_target_age_s", "s", "the cycle stalled: lower --candidates, or see what else runs here"),
-    Row("command", "bad_command", _STOP, "command_not_finite", "most", 0, "numbers", "report this: the controller is broken"),
-    Row("command", "step", _STOP, "command_step_m", "most", "max_step_m", "m", "report this: no controller asks for that"),
-    Row("command", "rotation", _STOP, "command_step_deg", "most", "max_step_deg", "deg", "report this: no controller asks for that"),
-    Row("command", "acceleration", _CLAMP, "command_acceleration_m_s2", "most", "max_acceleration_m_s2", "m/s^2", _soften),
-    Row("command", "speed", _CLAMP, "command_speed_m_s", "most", "max_speed_m_s", "m/s", _shorten),
-    Row("command", "turn", _CLAMP, "command_turn_deg_s", "most", "max_turn_deg_s", "deg/s", _slow_turn),
-    Row("command", "workspace", _CLAMP, "command_outside_m", "most", 0, "m", _into_workspace),
-    Row("command", "floor", _CLAMP, "command_below_floor_m", "most", 0, "m", _up_to_floor),
-    Row("command", "ceiling", _CLAMP, "command_above_ceiling_m", "most", 0, "m", _down_to_ceiling),
+    GuardRow("start", "wrong_model", _STOP, "wrong_model", "most", 0, "refusal", "nothing was opened"),
+    GuardRow("start", "reach", _STOP, "out_of_reach", "most", 0, "trouble ahead", "nothing moved: begin elsewhere, or move table, workspace or limits"),
+    GuardRow("input", "operator_stop", _STOP, "operator_stop", "most", 0, "requests", "start again when it is safe"),
+    GuardRow("input", "missed_deadlines", _STOP, "missed_in_a_row", "most", "max_missed_in_a_row", "in a row", "lower --rate or --candidates"),
+    GuardRow("input", "held_too_long", _STOP, "held_s", "most", "max_held_s", "s", "see what held it"),
+    GuardRow("input", "state_age", _STOP, "state_age_s", "most", "max_state_age_s", "s", "check the connection to the robot"),
+    GuardRow("input", "target_age", _STOP, "target_late_s", "most", "max_target_age_s", "s", "the loop stalled: lower --candidates, or see what else runs here"),
+    GuardRow("input", "force", _STOP, "force_N", "most", "max_force_N", "N", "the hand met something: look, then move it by the pendant"),
+    GuardRow("input", "torque", _STOP, "torque_Nm", "most", "max_torque_Nm", "N m", "the hand met something: look, then move it by the pendant"),
+    GuardRow("input", "tilt", _STOP, "tilt_deg", "most", "max_tilt_deg", "deg", "turn the hand to look straight down; check T_flange_hand"),
+    GuardRow("input", "outside_workspace", _STOP, "outside_m", "most", "margin_m", "m", "bring the arm into the workspace, or widen it"),
+    GuardRow("input", "below_floor", _STOP, "below_floor_m", "most", 0, "m", "raise the arm, or lower min_height_m; check the table's height"),
+    GuardRow("input", "above_ceiling", _STOP, "above_ceiling_m", "most", "margin_m", "m", "lower the arm, or raise max_height_m"),
+    GuardRow("input", "following_error", _STOP, "following_error_m", "most", "max_following_error_m", "m", "the arm does not follow: check its state"),
+    GuardRow("input", "joint_limit", _STOP, "joint_room_deg", "least", "joint_margin_deg", "deg", "turn the arm back by the pendant; begin in another posture"),
+    GuardRow("input", "joint_speed", _STOP, "joint_speed", "most", "max_joint_speed", "of its most", "lower max_speed_m_s or max_turn_deg_s, or stay farther from the base"),
+    GuardRow("input", "singularity", _STOP, "singular_deg", "least", "min_singular_deg", "deg", "narrow the workspace, or begin in another posture"),
+    GuardRow("frame", "intrinsics", _STOP, "other_intrinsics", "most", 0, "differences", "the camera changed its mode: start again"),
+    GuardRow("frame", "frame_age", _HOLD, "frame_age_s", "most", "max_frame_age_s", "s", "check the camera's cable and frame rate"),
+    GuardRow("frame", "exposure_gap", _HOLD, "exposure_gap_s", "most", "max_exposure_gap_s", "s", "the hand's pose at the exposure is not known: check both clocks"),
+    GuardRow("view", "view_filled", _HOLD, "view_filled", "least", "min_view_filled", "of the view", "check the mount and the camera's nearest depth"),
+    GuardRow("view", "same_view", _HOLD, "same_views", "most", "max_same_views", "frames", "the camera repeats one picture: restart it"),
+    GuardRow("answer", "not_finite", _STOP, "not_finite", "most", 0, "distances", "the model or its input is broken"),
+    GuardRow("answer", "implausible", _STOP, "farthest_m", "most", "max_distance_m", "m", "no distance is like that: the model or its input is broken"),
+    GuardRow("answer", "flat_distances", _HOLD, "spread_m", "least", "min_spread_m", "m", "the network sees no grasp: look at the view"),
+    GuardRow("command", "late_command", _STOP, "thought_s", "most", "max_target_age_s", "s", "the cycle stalled: lower --candidates, or see what else runs here"),
+    GuardRow("command", "bad_command", _STOP, "command_not_finite", "most", 0, "numbers", "report this: the controller is broken"),
+    GuardRow("command", "step", _STOP, "command_step_m", "most", "max_step_m", "m", "report this: no controller asks for that"),
+    GuardRow("command", "rotation", _STOP, "command_step_deg", "most", "max_step_deg", "deg", "report this: no controller asks for that"),
+    GuardRow("command", "acceleration", _CLAMP, "command_acceleration_m_s2", "most", "max_acceleration_m_s2", "m/s^2", _soften),
+    GuardRow("command", "speed", _CLAMP, "command_speed_m_s", "most", "max_speed_m_s", "m/s", _shorten),
+    GuardRow("command", "turn", _CLAMP, "command_turn_deg_s", "most", "max_turn_deg_s", "deg/s", _slow_turn),
+    GuardRow("command", "workspace", _CLAMP, "command_outside_m", "most", 0, "m", _into_workspace),
+    GuardRow("command", "floor", _CLAMP, "command_below_floor_m", "most", 0, "m", _up_to_floor),
+    GuardRow("command", "ceiling", _CLAMP, "command_above_ceiling_m", "most", 0, "m", _down_to_ceiling),
 )
 # fmt: on
 
@@ -325,7 +325,7 @@ class Guard:
         self.counts: Counter[str] = Counter()
         self.events: deque[dict[str, Any]] = deque(maxlen=remembered)
 
-    def check(self, when: str, cycle: int, situation: Situation) -> None:
+    def check(self, when: str, cycle: int, situation: CycleState) -> None:
         """Apply the rows of one moment, in order. Changes situation.command; raises Hold or Stop."""
         for row in ROWS:
             if row.when != when:

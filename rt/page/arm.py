@@ -51,7 +51,7 @@ def mounting(header: Mapping[str, Any], q: Array, T_base_hand: Array) -> Mountin
     return None if model is None else Mounting(model, inverse(T_robot_base), T_flange_hand)
 
 
-class Arm:
+class ArmLinks:
     """The links, each a node of its own that is moved; `show` takes the joints."""
 
     def __init__(self, scene: viser.SceneApi, mounting: Mounting) -> None:

@@ -16,7 +16,7 @@ from rt.distance import Distance, DistanceError, open_model
 from rt.hand import Hand, HandError, load_hand
 from rt.page import panel
 from rt.page import picture as pictures
-from rt.page.scene import Scene
+from rt.page.scene import PageScene
 
 FIELD_SHARE = 0.05
 """Most of a processor that the distance field may take: a slow backend draws it less often."""
@@ -73,7 +73,7 @@ class Display:
         """The last record with a view."""
         self._veil: tuple[Image.Image, str] | None = None
         """The last field as a picture, and what is said of it."""
-        self.scene = Scene(server, self._hand, float(config.get("ratio", RATIO)), header)
+        self.scene = PageScene(server, self._hand, float(config.get("ratio", RATIO)), header)
         stages = [str(s) for s in header.get("stages", ())]
         self._history = panel.History(stages)
         self._lamps = panel.Lamps(panel.guard_rows(header))
@@ -82,7 +82,7 @@ class Display:
         gui.main_panel.set_width(400)
         self._banner = gui.add_html("")
         buttons(gui)
-        self._picture = panel.Picture(gui)
+        self._picture = panel.PanelPicture(gui)
         left = gui.add_panel()
         shown = [k for k, name in enumerate(stages) if name != "world"]
         with left.add_tab("Strip charts"):

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rt.cell.cell import Cell
-from rt.cell.options import Config
+from rt.cell.options import ServoOptions
 from rt.distance import Distance
 from rt.guard.rows import ROWS
 from rt.loop import STAGES
@@ -20,10 +20,10 @@ _BROWSER_S = 15.0
 """How long a run waits for a browser to open its page."""
 
 
-class View:
+class LivePage:
     """The live page over one run after another."""
 
-    def __init__(self, config: Config, stack: ExitStack) -> None:
+    def __init__(self, config: ServoOptions, stack: ExitStack) -> None:
         self._config, self._stack = config, stack
         self._page: Page | None = None
 
@@ -55,7 +55,7 @@ class View:
 
 
 def start_record(
-    config: Config, folder: Path, cell: Cell, distance: Distance, n: int
+    config: ServoOptions, folder: Path, cell: Cell, distance: Distance, n: int
 ) -> Recorder | None:
     """The flight record's writer, ready to be entered; None if none is wanted."""
     if config.record == "off" and not config.view:

@@ -54,13 +54,13 @@ class Lamps:
 
     def states(self) -> list[tuple[str, str, bool, int]]:
         """(name, colour, whether it is recent, how often) of each row."""
-        told = []
+        decision = []
         for k, (name, action) in enumerate(self.rows):
             count = int(self.counts[k])
             recent = bool(self._cycle - self.last_cycle[k] < RECENT_CYCLES) and count > 0
             colour = GREEN if not count else RED if action == "stop" else AMBER
-            told.append((name, colour, recent or not count, count))
-        return told
+            decision.append((name, colour, recent or not count, count))
+        return decision
 
     def html(self) -> str:
         """Made anew only when a lamp has changed."""
@@ -273,7 +273,7 @@ def banner(word: str, colour: str, why: str, record: Any | None, extra: Mapping[
     )
 
 
-class Picture:
+class PanelPicture:
     """The depth view with what the network makes of it, its scale and its words."""
 
     def __init__(self, gui: viser.GuiApi) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rt.controller import RATIO
 from rt.hand import Hand
-from rt.page.arm import Arm, mounting, wxyz
+from rt.page.arm import ArmLinks, mounting, wxyz
 from rt.pose import top_down
 from rt.robot import PoseHistory, RobotState
 from rt.view import END_HEIGHT_M, VIEW, View
@@ -46,7 +46,7 @@ _COLOURS: NDArray[np.uint8] = np.stack(
 """(256, 3): the lowest to the highest."""
 
 
-class Scene:
+class PageScene:
     """What is drawn, and the little memory that it needs. `show` takes a record of rt.record.schema.CYCLE."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Scene:
         """header: the flight's, which may tell of an arm."""
         self._server, self._hand, self._ratio = server, hand, ratio
         self._header, self._armless = header or {}, False
-        self._arm: Arm | None = None
+        self._arm: ArmLinks | None = None
         self._history = PoseHistory()
         self._trail: deque[NDArray[np.float64]] = deque(maxlen=_TRAIL_LENGTH)
         self._descent_m, self._frame, self._command_z = 0.0, -1, np.nan
@@ -159,7 +159,7 @@ class Scene:
             mounted = mounting(self._header, q, T)
             self._armless = mounted is None
             if mounted is not None:
-                self._arm = Arm(self._server.scene, mounted)
+                self._arm = ArmLinks(self._server.scene, mounted)
                 self._arm.tool(self._server.scene, self._hand.finger_length_m + _PALM_HEIGHT_M)
                 self._flange.visible = False
         if self._arm is not None:

@@ -231,11 +231,11 @@ def follow(reader: Reader, server: viser.ViserServer) -> None:
 
     buttons = Buttons(reader)
     display = Display(server, reader.header, buttons.add)
-    pace = Pace(server)
+    pace = UpdateRate(server)
     reader.say(READY)
     last = shown = None
     came = alone = time.monotonic()
-    told, watched, rested = 0.0, False, False
+    decision, watched, rested = 0.0, False, False
     while True:
         if (other := _other_ring()) is not None:
             reader.close()
@@ -253,8 +253,8 @@ def follow(reader: Reader, server: viser.ViserServer) -> None:
         if pace.watched and not watched:
             _say("watched")
         watched = pace.watched
-        if watched and (len(records) or now - told > 0.25):
-            told = now
+        if watched and (len(records) or now - decision > 0.25):
+            decision = now
             with server.atomic():
                 if shown is not None and (len(records) or (over and not rested)):
                     rested = over and not len(records)  # the last picture is whole
@@ -290,7 +290,7 @@ def review(
 
     player = Player(records["stamp_ns"].tolist())
     display = Display(server, header, player.add)
-    pace, shown = Pace(server), -1
+    pace, shown = UpdateRate(server), -1
     url = _url(host, server.get_port())
     try:
         print(f"the flight is shown at {url}; Ctrl-C ends it", flush=True)
@@ -314,7 +314,7 @@ def review(
         server.stop()
 
 
-class Pace:
+class UpdateRate:
     """Absolute deadlines at UPDATES_HZ. A draw that took longer skips slots, and leaves others a fifth
     of its time."""
 
@@ -342,7 +342,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Config:
+class PageOptions:
     """The live page of a loop that runs (rt.servo --view starts it by itself).
 
     Example: python -m rt.page.server grasp-servo-1234-5678abcd --port 8080
@@ -366,7 +366,7 @@ def _be_modest() -> None:
 
 
 def main() -> int:
-    config = tyro.cli(Config, prog="python -m rt.page.server")
+    config = tyro.cli(PageOptions, prog="python -m rt.page.server")
     _be_modest()
     reader = None
     try:

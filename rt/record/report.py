@@ -25,7 +25,7 @@ from rt.view import View
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from rt.grasp.approach import Grasp
+    from rt.grasp.approach import GraspResult
 
 _SHOWN = 12
 """Best candidates drawn in a picture."""
@@ -33,7 +33,7 @@ GREEN, RED, INK, BLUE = "#2bd96b", "#ff3b30", "#22262b", "#2667c9"
 
 
 @dataclass(frozen=True)
-class Look:
+class ScoredView:
     """One view (64, 64), its candidates (N, 3) and their distances (N,)."""
 
     view: NDArray[np.float32]
@@ -63,9 +63,9 @@ class Report:
     true_end_m: float | None
     standing: bool
     """Whether the arm was seen to stand still at the end."""
-    first: Look | None
-    last: Look | None
-    grasp: Grasp | None = None
+    first: ScoredView | None
+    last: ScoredView | None
+    grasp: GraspResult | None = None
     """The last centimetres; None without them."""
     record: Path | None = None
     """The flight record; None without one."""
@@ -217,7 +217,7 @@ def table(report: Report) -> Table:
     return result
 
 
-def _grasp_rows(grasp: Grasp) -> list[tuple[str, str]]:
+def _grasp_rows(grasp: GraspResult) -> list[tuple[str, str]]:
     height = grasp.height
     deep = "-" if height is None else f"{_mm(height.height_m)} ({height.limited_by})"
     force = "-" if grasp.contact_N is None else f"{grasp.contact_N:.1f} N"
@@ -279,7 +279,7 @@ def glyph(
     return list(placed * (focal_px / depth_m) + centre)
 
 
-def _draw_look(axes: Axes, look: Look, hand: Hand, view: View) -> None:
+def _draw_look(axes: Axes, look: ScoredView, hand: Hand, view: View) -> None:
     import matplotlib.patheffects as effects
     from matplotlib.collections import LineCollection
 
@@ -314,7 +314,7 @@ def _draw_look(axes: Axes, look: Look, hand: Hand, view: View) -> None:
     axes.set_axis_off()
 
 
-def _surface_depth(look: Look, action: NDArray[np.float32], view: View) -> float:
+def _surface_depth(look: ScoredView, action: NDArray[np.float32], view: View) -> float:
     """Depth of what lies under a displaced hand: the glyphs of one picture are drawn at this depth."""
     seen = look.view[look.view > 0]
     depth = float(np.median(seen)) if seen.size else view.far_m

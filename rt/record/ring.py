@@ -5,7 +5,7 @@ other processes (the flight recorder, a live page) copy records out, in order, a
 overwritten before they came. Every slot has its record's number before and after the record (a seqlock):
 the writer sets `begin`, the record, `end`; a reader checks `end`, copies, checks `begin`, and so knows a
 torn copy. Readers may write two small things: one byte for each word of CONTROL, which the loop reads
-when it likes, and how they fare (`Fare`), for the loop to report at its end.
+when it likes, and how they fare (`ReaderStatus`), for the loop to report at its end.
 
 The memory is a file of /dev/shm, mapped by all and removed by the last: each holds a shared lock, which
 the kernel drops with the process however it ends. (multiprocessing.shared_memory would have the resource
@@ -75,7 +75,7 @@ class RingError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Fare:
+class ReaderStatus:
     """How a reader fares, in its own words."""
 
     state: int
@@ -118,9 +118,9 @@ class _Mapping:
         self.raw = everything[:, _RECORD_AT : _RECORD_AT + CYCLE.itemsize]
         self.control = self.head["control"][0]
 
-    def fare(self, role: str) -> Fare:
+    def fare(self, role: str) -> ReaderStatus:
         i = READERS.index(role)
-        return Fare(
+        return ReaderStatus(
             int(self.head["reader_state"][0, i]),
             int(self.head["reader_lost"][0, i]),
             bytes(self.head["reader_error"][0, i]).decode(errors="replace"),
@@ -235,7 +235,7 @@ class Ring:
         """Clear a word that has been acted upon."""
         self._mapping.control[CONTROL.index(word)] = 0
 
-    def fare(self, role: str) -> Fare:
+    def fare(self, role: str) -> ReaderStatus:
         """How a reader of READERS fares."""
         return self._mapping.fare(role)
 

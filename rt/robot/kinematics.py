@@ -72,9 +72,9 @@ _RENAMED = {"UR7e": "UR5e", "UR12e": "UR10e"}
 _NAMED_WITHIN_M, _FOUND_WITHIN_M = 0.03, 0.01
 
 
-def model_name(told: str, major_version: int) -> str:
+def model_name(decision: str, major_version: int) -> str:
     """The model of an arm whose dashboard calls it `told`: an e-Series (PolyScope 5 on) says UR5 too."""
-    name = told.strip().upper().removesuffix("E")
+    name = decision.strip().upper().removesuffix("E")
     name = next((known for known in (name + "e", name) if known in {**ARMS, **_RENAMED}), name)
     if major_version < 5:
         name = name.removesuffix("e")

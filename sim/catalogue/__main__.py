@@ -32,7 +32,7 @@ _CREASE_COS = 0.82
 
 
 @dataclass(frozen=True)
-class Config:
+class CatalogueOptions:
     """Draw a contact sheet of the objects: the catalogue's and your own meshes. Test objects are orange.
 
     Example: python -m sim.catalogue --category mug hammer
@@ -95,7 +95,9 @@ def render(thing: Object, split: str, size: int, half_width_m: float) -> NDArray
     return np.asarray(picture.reshape(shape).mean(axis=(1, 3)))
 
 
-def sheet(rows: Sequence[Sequence[tuple[Object, str]]], config: Config, path: Path) -> None:
+def sheet(
+    rows: Sequence[Sequence[tuple[Object, str]]], config: CatalogueOptions, path: Path
+) -> None:
     """Write the sheet: for each category (object, split) in rows of `columns`, at one scale a category."""
     tile, label = config.tile, 16
     columns = min(config.columns, max(len(row) for row in rows))
@@ -161,7 +163,7 @@ def report(rows: Sequence[Sequence[tuple[Object, str]]]) -> Table:
     return table
 
 
-def run(config: Config) -> Path:
+def run(config: CatalogueOptions) -> Path:
     """Draw and describe the objects; returns the folder written. Raises ObjectError if there are none."""
     for name, value, least in (("--columns", config.columns, 1), ("--tile", config.tile, 32)):
         if value < least:
@@ -198,7 +200,7 @@ def run(config: Config) -> Path:
 
 
 def main() -> int:
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(CatalogueOptions, description=__doc__)
     try:
         out = run(config)
     except (ObjectError, OSError) as error:

@@ -21,18 +21,18 @@ from sim.dataset.store import DatasetError
 from sim.scene.objects import Split
 
 if TYPE_CHECKING:
-    from sim.generate import Config
+    from sim.generate import GenerateOptions
 
 Job = tuple[Split, int, range]
 """A shard to make: its split, its number, the numbers of its scenes."""
-Make = Callable[["Config", Path, Split, int, range], Any]
+Make = Callable[["GenerateOptions", Path, Split, int, range], Any]
 
 _RETRIES = 10
 """Of a shard whose worker or node died, before the run is given up."""
 
 
 def run_local(
-    config: Config, folder: Path, jobs: Sequence[Job], make: Make
+    config: GenerateOptions, folder: Path, jobs: Sequence[Job], make: Make
 ) -> Generator[Job, None, None]:
     """Make the shards in `folder` on --workers processes of this machine; yields each when it is there."""
     workers = min(config.workers or os.cpu_count() or 1, max(len(jobs), 1))
@@ -47,7 +47,7 @@ def run_local(
 
 
 def run_ray(
-    config: Config, folder: Path, jobs: Sequence[Job], make: Make
+    config: GenerateOptions, folder: Path, jobs: Sequence[Job], make: Make
 ) -> Generator[Job, None, None]:
     """The same on the cluster at --ray-address, or one of --workers processes started here.
 
@@ -118,9 +118,9 @@ def _shard_files(
     options: dict[str, Any], identity: str, split: Split, shard: int, numbers: range
 ) -> dict[str, bytes]:
     """A shard as made on a node: the bytes of its files. Raises DatasetError if it is not of this set."""
-    from sim.generate import Config, make_shard, parameters
+    from sim.generate import GenerateOptions, make_shard, parameters
 
-    config = Config(**options)
+    config = GenerateOptions(**options)
     found = store.dataset_id(parameters(config))
     if found != identity:
         raise DatasetError(
@@ -144,7 +144,9 @@ def place_shard(path: Path, files: dict[str, bytes]) -> None:
     store.move_into_place(beside, path)
 
 
-ENGINES: dict[str, Callable[[Config, Path, Sequence[Job], Make], Generator[Job, None, None]]] = {
+ENGINES: dict[
+    str, Callable[[GenerateOptions, Path, Sequence[Job], Make], Generator[Job, None, None]]
+] = {
     "local": run_local,
     "ray": run_ray,
 }

@@ -14,12 +14,12 @@ from rt.tools.files import output_folder, write_json
 from rt.tools.pool import spread
 from sim.dataset import store
 from sim.dataset.store import DatasetError
-from sim.lifts import Record, draw, lift_grasps, rate_table, rates
+from sim.lifts import LiftRecord, draw, lift_grasps, rate_table, rates
 from sim.physics.convex import PhysicsError
 from sim.scene.objects import Split
 
 if TYPE_CHECKING:
-    from sim.generate import Config
+    from sim.generate import GenerateOptions
 
 ENOUGH = 0.85
 """Categories whose labels hold less often are named."""
@@ -60,7 +60,7 @@ def stored_grasps(folder: Path, split: Split, number: int) -> np.ndarray[Any, np
     return np.asarray(np.load(path / "grasps.npy")[start[i] : start[i + 1]])
 
 
-def lift_scene(config: Config, scene: Scene) -> list[Record]:
+def lift_scene(config: GenerateOptions, scene: Scene) -> list[LiftRecord]:
     """One grasp of each object of a scene, lifted. Raises DatasetError if the set holds other grasps."""
     split, number = scene
     hand: Hand = load_hand(config.hand)
@@ -74,7 +74,7 @@ def lift_scene(config: Config, scene: Scene) -> list[Record]:
     return lift_grasps(made, grasps, rng, 1, hand, number=number, friction=config.friction)
 
 
-def check_labels(config: Config) -> dict[str, Any]:
+def check_labels(config: GenerateOptions) -> dict[str, Any]:
     """Lift at least config.physics_check grasps of the set at config.out; rates as sim.lifts gives them.
 
     Raises PhysicsError without the extra `physics`.
@@ -91,7 +91,7 @@ def check_labels(config: Config) -> dict[str, Any]:
     return rates([record for some in lifted for record in some])
 
 
-def report(config: Config, found: dict[str, Any]) -> Path:
+def report(config: GenerateOptions, found: dict[str, Any]) -> Path:
     """Print the table and write label_check.json and label_check.png; returns their folder."""
     folder = output_folder("label_check")
     content = {

@@ -76,7 +76,7 @@ class Disturbance:
                 raise ValueError(f"{f.name} = {value} must be from 0 to {most[f.name]:g}")
 
 
-class Fate:
+class TrialChance:
     """What chance holds for one trial."""
 
     def __init__(self, disturbance: Disturbance, seed: int, number: int, iterations: int) -> None:
@@ -116,8 +116,8 @@ class Fate:
         return np.asarray(moved)
 
 
-class Eye:
-    """The camera on the hand, as `Fate` has it. Hands are given as the objects see them.
+class TrialCamera:
+    """The camera on the hand, as `TrialChance` has it. Hands are given as the objects see them.
 
     camera `ideal` is the view itself, exact; `wrist` a rig beside the hand with that sensor (sim.scene.rig),
     which sees the fingers and whose image is reprojected, as on the robot.
@@ -127,7 +127,7 @@ class Eye:
         self,
         renderer: Renderer,
         camera: str,
-        fate: Fate,
+        fate: TrialChance,
         sensor: str = IDEAL,
         hand: Hand | None = None,
     ) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rt.hand import Hand, load_hand
 from rt.tools.files import write_figure
 from sim.experiment.statistics import distances
-from sim.experiment.trial import Setup, World, make_world, objects_of
+from sim.experiment.trial import TrialSetup, World, make_world, objects_of
 from sim.show import hand_lines
 
 _WORST = 6
@@ -73,7 +73,7 @@ def draw_histogram(report: dict[str, Any], path: Path) -> None:
     write_figure(figure, path, dpi=110)
 
 
-def draw_worst(report: dict[str, Any], setup: Setup, path: Path) -> None:
+def draw_worst(report: dict[str, Any], setup: TrialSetup, path: Path) -> None:
     """worst.png: the trials in which CTR ended furthest, from above."""
     trials = report["trials"]
     order = np.argsort(-distances(trials, "CTR"), kind="stable")[:_WORST]

@@ -20,9 +20,9 @@ from rich.table import Table
 from rt.tools.files import output_folder, plain, write_figure, write_json
 from sim.experiment.disturbance import Disturbance
 from sim.experiment.statistics import summary
-from sim.experiment.trial import Setup, scenario_names
+from sim.experiment.trial import TrialSetup, scenario_names
 from sim.scene.sensor import SENSORS
-from sim.trials import ERRORS, Config, check, run
+from sim.trials import ERRORS, TrialsOptions, check, run
 
 Over = Literal[
     "noise",
@@ -63,7 +63,7 @@ UNITS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig(Config):
+class SweepConfig(TrialsOptions):
     """Vary one disturbance: sweep.json and sweep.png in --out.
 
     Example: python -m sim.trials sweep --over latency
@@ -92,7 +92,7 @@ class SweepConfig(Config):
             raise ValueError(f"latency is in whole iterations, not {values}")
         return values
 
-    def at(self, value: float | str) -> tuple[Config, Setup]:
+    def at(self, value: float | str) -> tuple[TrialsOptions, TrialSetup]:
         """The trials at one strength, or with one sensor."""
         change: dict[str, Any] = {"sensor": value}
         if self.over != "sensor":

@@ -21,7 +21,7 @@ from rt.distance import Distance
 from rt.hand import Hand, load_hand
 from rt.pose import from_top_down, grasp_distance, planar, to_view, top_down
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
-from sim.experiment.disturbance import Disturbance, Eye, Fate
+from sim.experiment.disturbance import Disturbance, TrialCamera, TrialChance
 from sim.gpd.detector import Detector
 from sim.scene.grasps import Grasps, numbered_scene
 from sim.scene.objects import ObjectError, ObjectSet, object_set
@@ -38,7 +38,7 @@ Hand4 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Setup:
+class TrialSetup:
     """All that decides a trial but its number."""
 
     seed: int = 0
@@ -60,13 +60,13 @@ class Setup:
     noisy: tuple[bool, ...] = (False, True)
     """Without kinematic noise, with it, or both."""
 
-    def eye(self, renderer: Renderer, fate: Fate) -> Eye:
+    def eye(self, renderer: Renderer, fate: TrialChance) -> TrialCamera:
         """The camera of these trials."""
         camera = self.camera if self.sensor == IDEAL else "wrist"
-        return Eye(renderer, camera, fate, self.sensor, load_hand(self.hand))
+        return TrialCamera(renderer, camera, fate, self.sensor, load_hand(self.hand))
 
 
-def objects_of(setup: Setup) -> ObjectSet:
+def objects_of(setup: TrialSetup) -> ObjectSet:
     """The objects that scenes are drawn from: the test split, or all meshes of the user's folder.
 
     Raises ObjectError for a category that is not among them.
@@ -105,7 +105,7 @@ class World:
         return grasp_distance(to_view(self.grasps.poses[:, :4].astype(float), hand), np.zeros(3))
 
 
-def make_world(objects: ObjectSet, setup: Setup, number: int) -> World:
+def make_world(objects: ObjectSet, setup: TrialSetup, number: int) -> World:
     """Scene `number` of the seed, and the start: the region of the training views, at 0.30 m."""
     scene, grasps, rng = numbered_scene(
         objects, setup.seed, "test", number, load_hand(setup.hand), count=setup.clutter
@@ -116,7 +116,13 @@ def make_world(objects: ObjectSet, setup: Setup, number: int) -> World:
 
 
 def servo(
-    name: str, world: World, eye: Eye, fate: Fate, noisy: bool, distance: Distance, setup: Setup
+    name: str,
+    world: World,
+    eye: TrialCamera,
+    fate: TrialChance,
+    noisy: bool,
+    distance: Distance,
+    setup: TrialSetup,
 ) -> tuple[Hand4, float]:
     """The closed loop (Algorithm 1): the hand at the end, relative to the objects, and the distance
     that the network gave to its last goal.
@@ -144,7 +150,7 @@ def servo(
     return fate.to_objects(hand, setup.iterations), predicted
 
 
-def reach(world: World, goal: Hand4, fate: Fate, noisy: bool, setup: Setup) -> Hand4:
+def reach(world: World, goal: Hand4, fate: TrialChance, noisy: bool, setup: TrialSetup) -> Hand4:
     """One blind displacement from the start to a goal: the hand at its end, relative to the objects
     as they are by then."""
     way = np.append(controller.step(world.start, goal, 1.0), 0.0)[[0, 1, 3, 2]]
@@ -164,12 +170,12 @@ def map_once(world: World, view: NDArray[np.float32], distance: Distance) -> Han
 
 
 def run_trial(
-    objects: ObjectSet, setup: Setup, distance: Distance, detector: Detector, number: int
+    objects: ObjectSet, setup: TrialSetup, distance: Distance, detector: Detector, number: int
 ) -> dict[str, Any]:
     """Everything about trial `number`, ready for JSON: its scene, and `final`, which maps each
     scenario to where it ended. See SCENARIOS and `scenario_names`."""
     world = make_world(objects, setup, number)
-    fate = Fate(setup.disturbance, setup.seed, number, setup.iterations)
+    fate = TrialChance(setup.disturbance, setup.seed, number, setup.iterations)
     eye = setup.eye(world.renderer, fate)
     target = world.nearest(world.start)
     found = detector.best(*eye.image(fate.to_objects(world.start, 0), world.start))
@@ -215,7 +221,7 @@ def run_trial(
     }
 
 
-def scenario_names(setup: Setup) -> list[str]:
+def scenario_names(setup: TrialSetup) -> list[str]:
     """Keys of a trial's `final`, in the order of the table."""
     ctr = ["CTR", *(f"CTR_{name}" for name in setup.controllers[1:])]
     names = [*ctr, "GPD", "MAP", "TRUE"]

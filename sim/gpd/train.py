@@ -42,7 +42,7 @@ _SURFACE_M2 = 3e-6
 
 
 @dataclass(frozen=True)
-class Config:
+class GpdTrainOptions:
     """Train the one-shot baseline's classifier.
 
     Example: python -m sim.gpd train --scenes 1500
@@ -156,7 +156,7 @@ def examples(
 
 
 def make_examples(
-    config: Config, split: str, scenes: int
+    config: GpdTrainOptions, split: str, scenes: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """All examples of a split, made on all cores."""
     images, labels, good, every = [], [], 0, 0
@@ -172,7 +172,7 @@ def make_examples(
     return np.concatenate(images), np.concatenate(labels)
 
 
-def train(config: Config) -> float:
+def train(config: GpdTrainOptions) -> float:
     """Make the examples, fit, write the weights; returns the accuracy on test objects."""
     import torch
     from torch import nn
@@ -264,7 +264,7 @@ def _mirror(batch: Any, lateral: bool, closing: bool) -> Any:
 
 
 def main(arguments: list[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m sim.gpd train")
+    config = tyro.cli(GpdTrainOptions, args=arguments, prog="python -m sim.gpd train")
     try:
         accuracy = train(config)
     except ImportError as error:

@@ -219,7 +219,7 @@ def emulated(
 
     What it sees follows the arm's true pose. The options are texts, as they come from
     `module:function?name=value&...`: size, rate_hz, host, control_port, cell, seed, scene, objects,
-    origin (sim.hardware.renderer.Config). Raises CameraError for one that is not known.
+    origin (sim.hardware.renderer.RendererOptions). Raises CameraError for one that is not known.
     """
     known = ("host", "control_port", "cell", "seed", "scene", "objects", "origin")
     if unknown := sorted(set(options) - set(known)):

@@ -29,7 +29,7 @@ UNIT_M = 1e-4
 
 
 @dataclass(frozen=True)
-class Config:
+class RendererOptions:
     """Render a scene from where an emulated arm is; frames go to the standard output, as bytes.
 
     Example: python -m sim.hardware.renderer --host 127.0.0.2 --scene 3 > frames.bin
@@ -61,7 +61,7 @@ class Config:
 
 def main() -> int:
     try:
-        config = tyro.cli(Config, prog="python -m sim.hardware.renderer")
+        config = tyro.cli(RendererOptions, prog="python -m sim.hardware.renderer")
         render(config)
     except (KeyboardInterrupt, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads: that is how it ends
@@ -72,7 +72,7 @@ def main() -> int:
     return 0
 
 
-def render(config: Config) -> None:
+def render(config: RendererOptions) -> None:
     """Frames until nobody reads them. Raises RobotError if the emulator is gone."""
     from sim.scene.grasps import numbered_scene
     from sim.scene.render import Renderer
@@ -108,7 +108,7 @@ def render(config: Config) -> None:
         number += 1
 
 
-def hand_of(config: Config) -> Callable[[], tuple[int, NDArray[np.float64]]]:
+def hand_of(config: RendererOptions) -> Callable[[], tuple[int, NDArray[np.float64]]]:
     """A function that tells time.monotonic_ns and T_table_hand (4, 4) then, of the emulated arm."""
     from rt.robot.ur.ur_pose import transform
     from sim.hardware.ur.process import Emulator

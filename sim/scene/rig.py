@@ -57,7 +57,7 @@ MOUNT = MountRange()
 
 
 @dataclass(frozen=True)
-class Rig:
+class CameraRig:
     """A camera and its mount. The depth that it gives is in `intrinsics`, a window of the sensor's mode."""
 
     sensor: Sensor
@@ -97,7 +97,7 @@ def mounted(
     return T
 
 
-def random_rig(sensors: tuple[str, ...], hand: Hand, rng: np.random.Generator) -> Rig | None:
+def random_rig(sensors: tuple[str, ...], hand: Hand, rng: np.random.Generator) -> CameraRig | None:
     """One of these sensors somewhere on the hand; None for the ideal one."""
     kind = sensor(sensors[rng.integers(len(sensors))])
     # Drawn whatever the kind, so that a scene's other chances do not depend on it.
@@ -125,7 +125,7 @@ def make_rig(
     scale: float = 1.0,
     focal_px: float = TRACED_FOCAL_PX,
     view: View = VIEW,
-) -> Rig:
+) -> CameraRig:
     """A rig whose window is what the view can need of the sensor's image over the hand's travel."""
     whole = _resized(kind.intrinsics, min(focal_px / kind.focal_px, 1.0))
     u0, v0, u1, v1 = _window(whole, T_hand_camera, view)
@@ -133,7 +133,7 @@ def make_rig(
         u1 - u0, v1 - v0, whole.fx_px, whole.fy_px, whole.cx_px - u0, whole.cy_px - v0
     )
     true = T_hand_camera if T_hand_true is None else T_hand_true
-    return Rig(kind, window, u0, T_hand_camera, true, scale)
+    return CameraRig(kind, window, u0, T_hand_camera, true, scale)
 
 
 def settings(sensors: tuple[str, ...]) -> dict[str, Any]:
@@ -148,7 +148,9 @@ def settings(sensors: tuple[str, ...]) -> dict[str, Any]:
 class RigView:
     """What the controller is shown by a rig, over one scene."""
 
-    def __init__(self, renderer: DepthRenderer, rig: Rig, hand: Hand, view: View = VIEW) -> None:
+    def __init__(
+        self, renderer: DepthRenderer, rig: CameraRig, hand: Hand, view: View = VIEW
+    ) -> None:
         self._renderer, self._rig = renderer, rig
         self._rays = rig.intrinsics.rays()
         self._hand_m = hand_depth(rig.T_hand_true, self._rays, hand)

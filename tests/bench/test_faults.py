@@ -20,9 +20,9 @@ pytest.importorskip("pyrealsense2")
 
 from flights import cycle, header
 
-from bench.endurance import Config as EnduranceConfig
+from bench.endurance import EnduranceOptions as EnduranceConfig
 from bench.endurance import Jerk, judged
-from bench.faults import FAULTS, Config, Fault, _result
+from bench.faults import FAULTS, EnduranceOptions, Fault, _result
 from rt.record.recorder import Recorder
 from sim.hardware.inject import FAULTS as INJECTED
 from sim.hardware.inject import Late, Same, Trigger, stall, zero
@@ -56,7 +56,7 @@ def test_every_fault_is_known_to_who_makes_it() -> None:
     for fault in FAULTS:
         assert (fault.act is not None) + (fault.inject != "none") + (fault.begins == "start") == 1
     with pytest.raises(ValueError, match="no fault flood; known are: camera stalls"):
-        Config(only=("flood",))
+        EnduranceOptions(only=("flood",))
 
 
 def test_the_judge_sees_what_is_wrong(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from bench.figures import (
     FIGURES,
     PAGES,
     ROOT,
-    Config,
     FiguresError,
+    FiguresOptions,
     blocks,
     fill,
     make,
@@ -55,13 +55,13 @@ def test_a_new_run_goes_into_the_readme_and_what_is_not_there_stays(
     (runs / "study").mkdir()
     (runs / "study/study.json").write_text(json.dumps(study_result(0.1234)))
     before = json.loads((copy / "docs/figures/trials.json").read_text())
-    assert make(Config(runs=runs, machine="an abacus"), copy) == 0
+    assert make(FiguresOptions(runs=runs, machine="an abacus"), copy) == 0
     text = (copy / "README.md").read_text()
     assert "joint median 0.123 mm, 0.010 deg (best closed form 0.200 mm)" in text
     assert "95.1 %" in text and "99.0 % or more" in text and "`calib.study` (an abacus)" in text
     assert json.loads((copy / "docs/figures/trials.json").read_text()) == before
     assert stale(copy) == stale(ROOT)
-    assert make(Config(check=True), copy) == 0
+    assert make(FiguresOptions(check=True), copy) == 0
 
 
 def test_check_finds_a_figure_edited_by_hand_another_picture_and_another_network(
@@ -70,7 +70,7 @@ def test_check_finds_a_figure_edited_by_hand_another_picture_and_another_network
     readme = copy / "README.md"
     whole = readme.read_text()
     readme.write_text(whole.replace("factored graph", "factored graph!"))
-    assert make(Config(check=True), copy) == 1
+    assert make(FiguresOptions(check=True), copy) == 1
     readme.write_text(whole)
     (copy / "docs/trials.png").write_bytes(b"another")
     assert any("trials.png" in line for line in stale(copy))
@@ -115,4 +115,4 @@ def test_a_run_with_other_options_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_figure_is_refused() -> None:
     with pytest.raises(FiguresError, match="known are servo, trials"):
-        Config(only=("nonsense",))
+        FiguresOptions(only=("nonsense",))

@@ -14,7 +14,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from calib.collect.cell import read_handeye, write_handeye
-from calib.collect.collect import Collector, Limits, free_drive
+from calib.collect.collect import CollectLimits, Collector, free_drive
 from calib.collect.devices import CalibrationCell, open_cell
 from calib.collect.rig import guided_route, make_rig
 from calib.collect.verify import check_depth, check_target
@@ -297,7 +297,7 @@ def test_free_drive_stores_each_rest_once(tmp_path):
     rig = make_rig(5)
     guided_route(rig, 3)
     lines = []
-    collector = Collector(cell_of(rig), Target(), tmp_path / "d", Limits(), lines.append)
+    collector = Collector(cell_of(rig), Target(), tmp_path / "d", CollectLimits(), lines.append)
     assert free_drive(collector, 4, timeout_s=60) == 4
     recording = read(tmp_path / "d")
     T = recording.read_poses(recording.format)
@@ -311,7 +311,9 @@ def test_free_drive_stores_each_rest_once(tmp_path):
 
 def test_the_arm_stays_within_its_limits(tmp_path):
     rig = make_rig(6)
-    collector = Collector(cell_of(rig), Target(), tmp_path / "d", Limits(travel_m=0.1), print)
+    collector = Collector(
+        cell_of(rig), Target(), tmp_path / "d", CollectLimits(travel_m=0.1), print
+    )
     far = collector.start.copy()
     far[0, 3] += 0.15
     with pytest.raises(CalibrationError, match=r"the limit is 0\.1 m"):
@@ -326,7 +328,7 @@ def test_data_are_never_overwritten(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d/mine.txt").write_text("keep")
     with pytest.raises(CalibrationError, match="not empty"):
-        Collector(cell_of(make_rig(0)), Target(), tmp_path / "d", Limits(), print)
+        Collector(cell_of(make_rig(0)), Target(), tmp_path / "d", CollectLimits(), print)
     assert [p.name for p in (tmp_path / "d").iterdir()] == ["mine.txt"]
 
 

@@ -16,7 +16,7 @@ from calib.collect.motions import (
 )
 from calib.collect.rig import LENS, random_truth, simulated_views
 from calib.solve.closed_form import METHODS, closed_form, target_poses, with_target
-from calib.solve.model import Camera, Free, Problem, State, Trajectory, Views, moved, project
+from calib.solve.model import Free, LensModel, Problem, Trajectory, Unknowns, Views, moved, project
 from calib.solve.noise import Noise, covariance, information, reduce
 from calib.solve.refine import refine
 from calib.solve.se3 import adjoint, angle_deg, from_vector, inverse, to_vector
@@ -31,16 +31,16 @@ def views_of(
 ):
     rng = np.random.default_rng(seed)
     truth = random_truth(rng)
-    truth = State(truth.T_mount_camera, truth.T_fixed_target, truth.camera, scale)
+    truth = Unknowns(truth.T_mount_camera, truth.T_fixed_target, truth.camera, scale)
     return truth, simulated_views(rng, truth, POINTS, count, noise, eye_in_hand)
 
 
-def start(views: Views) -> State:
+def start(views: Views) -> Unknowns:
     A, C = views.fixed_mount(), target_poses(views)
     return with_target(closed_form(A, C), A, C, views.camera)
 
 
-def plain_projection(camera: Camera, p: np.ndarray) -> np.ndarray:
+def plain_projection(camera: LensModel, p: np.ndarray) -> np.ndarray:
     """Brown-Conrady as in OpenCV's documentation."""
     k1, k2, p1, p2, k3 = camera.dist
     x, y = p[:, 0] / p[:, 2], p[:, 1] / p[:, 2]

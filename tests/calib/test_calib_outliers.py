@@ -8,7 +8,7 @@ import pytest
 from calib.collect.rig import random_truth, simulated_views
 from calib.data.poses import PoseFormat
 from calib.solve.closed_form import target_poses
-from calib.solve.diagnose import Seen, format_readings, misreadings, rank, resolve_symmetry
+from calib.solve.diagnose import TargetViews, format_readings, misreadings, rank, resolve_symmetry
 from calib.solve.model import Free
 from calib.solve.noise import Noise
 from calib.solve.outliers import consensus, corners, explain, judge
@@ -110,7 +110,7 @@ def rows_as(T, form: PoseFormat):
 
 def seen_of(views, target=None):
     target = target or Target()
-    return Seen(
+    return TargetViews(
         np.arange(len(views)),
         target_poses(views),
         target.symmetries(),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import rt.servo
 from rt.camera import StaleFrameError
 from rt.cell.cell import Cell
-from rt.cell.options import Config
+from rt.cell.options import ServoOptions
 from rt.distance import Contract
 from rt.grasp import approach
 from rt.gripper import GripperError, GripperState
@@ -23,13 +23,13 @@ from rt.hand import load_hand
 from rt.pose import grasp_distance, to_view, top_down
 from rt.record.report import Report, write
 from rt.robot import RobotState
-from rt.servo import Setup, run
+from rt.servo import RunSetup, run
 from sim.twin import build
 
 BOX_M, HIGH_M = 0.04, 0.03
 START = np.array([0.02, -0.03, 0.30, 0.3])
 GRASPS = np.array([[0.0, 0.0, 0.006, 0.0, BOX_M], [0.0, 0.0, 0.006, np.pi / 2, BOX_M]])
-CONFIG = Config(fast=True, candidates=64, grasp="yes", iterations=25)
+CONFIG = ServoOptions(fast=True, candidates=64, grasp="yes", iterations=25)
 
 
 def depth_of_a_box(T: NDArray[np.float64], rays: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -64,7 +64,7 @@ def cell(mount: str = "ideal") -> Cell:
     return build(depth_of_a_box, GRASPS, START, mount=mount, camera_rate_hz=30)
 
 
-def go(cell: Cell, config: Config = CONFIG) -> Report:
+def go(cell: Cell, config: ServoOptions = CONFIG) -> Report:
     return run(config, cell, Oracle(cell), 64)
 
 
@@ -276,6 +276,6 @@ def test_the_page_pauses_the_last_centimetres_too() -> None:
             if "hand" in fields and 20 < self.ring.cycles <= 60:
                 self.heights.append(float(fields["hand"][2]))
 
-    report = run(CONFIG, c, Oracle(c), 64, Setup(record=Record()))  # type: ignore[arg-type]
+    report = run(CONFIG, c, Oracle(c), 64, RunSetup(record=Record()))  # type: ignore[arg-type]
     assert report.outcome == "grasped"
     assert len(Record.heights) >= 40 and np.ptp(Record.heights[20:40]) < 1e-4

@@ -155,26 +155,26 @@ def test_every_controller_goes_part_of_the_way_to_its_goal(name: str) -> None:
     commanded = np.array([0.11, 0.19, 0.24, 2.1])
     for k in range(3):
         seen_from = np.array([0.1, 0.2 + 0.01 * k, 0.25, 2.0])
-        told = control(SideBlind(), spot(), seen_from, commanded)
-        assert len(told.actions) == len(told.distances) == control.n
-        place = controller.place(seen_from, told.actions[told.best])
-        assert grasp_distance(told.goal[[0, 1, 3]], place[[0, 1, 3]]) < 1e-6
-        np.testing.assert_allclose(told.move, controller.step(commanded, told.goal, 0.25))
+        decision = control(SideBlind(), spot(), seen_from, commanded)
+        assert len(decision.actions) == len(decision.distances) == control.n
+        place = controller.place(seen_from, decision.actions[decision.best])
+        assert grasp_distance(decision.goal[[0, 1, 3]], place[[0, 1, 3]]) < 1e-6
+        np.testing.assert_allclose(decision.move, controller.step(commanded, decision.goal, 0.25))
 
 
 def test_what_was_forgotten_has_no_say() -> None:
     """After `forget` the ensemble decides as one that has seen nothing, with the same chance."""
     hand = np.array([0.1, 0.2, 0.25, 2.0])
-    told = []
+    decision = []
     for before in (0, 4):
         control = controller.Ensemble(0.2, 64, np.random.default_rng(0))
         for k in range(before):
             control(SideBlind(0.02), spot(20 + k), hand, hand)
         control.forget()
         control.rng, control.symmetry = np.random.default_rng(1), -1
-        told.append(control(SideBlind(), spot(), hand, hand))
-    np.testing.assert_array_equal(told[0].actions, told[1].actions)
-    np.testing.assert_array_equal(told[0].goal, told[1].goal)
+        decision.append(control(SideBlind(), spot(), hand, hand))
+    np.testing.assert_array_equal(decision[0].actions, decision[1].actions)
+    np.testing.assert_array_equal(decision[0].goal, decision[1].goal)
     controller.Paper(0.2, 64, np.random.default_rng(0)).forget()  # has nothing to forget
 
 
@@ -208,9 +208,9 @@ class World:
         """The hand at the end, and every goal (cycles, 4)."""
         hand, goals = np.array([0.0, 0.0, 0.3, 0.0]), []
         for _ in range(cycles):
-            told = control(self, self.see(hand), hand, hand)
-            goals.append(told.goal)
-            hand = hand + np.insert(told.move, 2, 0.0)
+            decision = control(self, self.see(hand), hand, hand)
+            goals.append(decision.goal)
+            hand = hand + np.insert(decision.move, 2, 0.0)
         return hand, np.array(goals)
 
     def away_m(self, hand: np.ndarray) -> float:

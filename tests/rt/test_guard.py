@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt.guard.rows import ROWS, Action, Guard, Hold, Limits, Situation, Stop
+from rt.guard.rows import ROWS, Action, CycleState, Guard, Hold, Limits, Stop
 from rt.robot import RobotState
 from rt.robot.kinematics import ARMS
 
@@ -19,7 +19,7 @@ PERIOD_S = 1 / 30
 HERE = np.array([0.1, -0.1, 0.2, 0.5])
 
 
-def situation(limits: Limits, **known: Any) -> Situation:
+def situation(limits: Limits, **known: Any) -> CycleState:
     """Everything in order, but for what is named."""
     values: dict[str, Any] = {
         "hand": HERE.copy(),
@@ -28,7 +28,7 @@ def situation(limits: Limits, **known: Any) -> Situation:
         "view_filled": 1.0,
         "distances": np.float32([0.02, 0.05]),
     }
-    return Situation(limits, PERIOD_S, **{**values, **known})
+    return CycleState(limits, PERIOD_S, **{**values, **known})
 
 
 def at(x: float, y: float, z: float) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def posture(
 WHENS = tuple(dict.fromkeys(row.when for row in ROWS))
 
 
-def check_all(guard: Guard, s: Situation) -> None:
+def check_all(guard: Guard, s: CycleState) -> None:
     for when in WHENS:
         guard.check(when, 7, s)
 
@@ -111,8 +111,8 @@ def test_every_row_has_a_case_here() -> None:
 def test_the_page_on_bringing_up_has_every_row() -> None:
     page = (Path(__file__).parents[2] / "docs/bring-up.md").read_text()
     table = re.findall(r"^\| `(\w+)` \| (\w+) \| [\w ]+, at (\w+) (\S+) \|", page, re.MULTILINE)
-    told = [(r.name, r.action.value, r.at, str(r.limit)) for r in ROWS]
-    assert [(name, action, at, limit.strip("`")) for name, action, at, limit in table] == told
+    decision = [(r.name, r.action.value, r.at, str(r.limit)) for r in ROWS]
+    assert [(name, action, at, limit.strip("`")) for name, action, at, limit in table] == decision
 
 
 @pytest.mark.parametrize("name", BAD)

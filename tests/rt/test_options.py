@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt.cell.open import _override
-from rt.cell.options import Config, parse
+from rt.cell.options import ServoOptions, parse
 from rt.guard.rows import Limits
 
 CELL = ["--cell", "cell.toml"]
@@ -49,7 +49,7 @@ def test_every_limit_can_be_given_as_it_is(name: str) -> None:
 
 
 def test_limits_made_in_python_override_where_they_differ() -> None:
-    config = Config(limits=Limits(max_force_N=10.0))
+    config = ServoOptions(limits=Limits(max_force_N=10.0))
     made = _override(OF_CELL, config.limits, config.limits_given)
     assert made.max_force_N == 10.0 and made.max_missed_in_a_row == 5
 

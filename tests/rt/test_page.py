@@ -219,8 +219,8 @@ def test_the_arm_is_found_by_its_name_or_by_its_joints_and_its_links_meet() -> N
     frames = joint_frames(model, q)
     T_base_hand = inverse(T_robot_base) @ frames[6] @ T_flange_hand
     cell = {"T_robot_table": T_robot_base.tolist(), "T_flange_hand": T_flange_hand.tolist()}
-    for told in ({}, {"controller": {"arm": "UR10e"}}, {"controller": {"arm": "unknown"}}):
-        found = mounting({"cell": {**cell, **told}}, q, T_base_hand)
+    for decision in ({}, {"controller": {"arm": "UR10e"}}, {"controller": {"arm": "unknown"}}):
+        found = mounting({"cell": {**cell, **decision}}, q, T_base_hand)
         assert found is not None and found.model == model
         assert np.allclose(found.T_base_robot[:3, 3], [-0.1, 0.2, 0.3])
     assert mounting({"cell": {"name": "twin"}}, q, T_base_hand) is None
@@ -288,11 +288,11 @@ def test_the_banner_says_what_the_loop_does(
     row = record(3)
     for name, value in changes.items():
         row[name] = value
-    told = state(row[0], age_s=age_s, over=over, asked=asked)
-    assert told[0] == word
-    text = banner(*told, row[0], {"page": "20/s"})
+    decision = state(row[0], age_s=age_s, over=over, asked=asked)
+    assert decision[0] == word
+    text = banner(*decision, row[0], {"page": "20/s"})
     assert word in text and "20/s" in text
-    assert banner(*told, BLANK[0], {})  # nothing is known: dashes, no error
+    assert banner(*decision, BLANK[0], {})  # nothing is known: dashes, no error
 
 
 def test_the_banner_quotes_what_others_wrote() -> None:

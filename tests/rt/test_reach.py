@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rt.guard.reach import Way, survey
+from rt.guard.reach import ReachQuery, survey
 from rt.guard.rows import Limits
 from rt.pose import inverse, top_down
 from rt.robot.kinematics import ARMS, joint_frames, joints_at
@@ -18,14 +18,14 @@ DOWN_Q = np.array([0.0, -1.5708, -1.5708, -1.5708, 1.5708, 0.0])
 LIMITS = Limits(workspace_min_m=(-0.9, -0.6), workspace_max_m=(0.9, 0.6))
 
 
-def way(x: float, y: float, z: float = 0.36, yaw: float = 0.0, arm: str = "UR5e") -> Way:
+def way(x: float, y: float, z: float = 0.36, yaw: float = 0.0, arm: str = "UR5e") -> ReachQuery:
     model = ARMS[arm]
     T = top_down(x, y, z, yaw)
     near = DOWN_Q.copy()
     here = joint_frames(model, near)[6]
     near[0] += np.arctan2(y, x) - np.arctan2(here[1, 3], here[0, 3])
     q = joints_at(model, T, T_FLANGE_HAND, near)
-    return Way(model, q, T, np.eye(4), 0.30, 0.002)
+    return ReachQuery(model, q, T, np.eye(4), 0.30, 0.002)
 
 
 def test_a_usual_cell_has_nothing_wrong() -> None:

@@ -72,8 +72,8 @@ def test_a_stage_that_was_not_run_stays_unknown(tmp_path: Path) -> None:
     times[1] = 2.0
     with Recorder(path, header()) as recorder:
         recorder.put(**{**cycle(0), "stage_ms": times})
-    told = [float(s[0]) for s in read_record(path).stages.values()]
-    assert told[1] == 2.0 and np.isnan(told[0]) and np.isnan(told[2:]).all()
+    decision = [float(s[0]) for s in read_record(path).stages.values()]
+    assert decision[1] == 2.0 and np.isnan(decision[0]) and np.isnan(decision[2:]).all()
 
 
 def test_viewers_find_standard_schemas_on_the_wall_clock(flight: Path) -> None:

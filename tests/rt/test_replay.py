@@ -15,7 +15,16 @@ from flights import cycle, header
 
 from rt.distance import SHIPPED_MODEL, open_model
 from rt.record.recorder import Recorder, RecordError, read_record
-from rt.replay import Config, compare, flight, recorded, recorded_model, replay, scorable, score
+from rt.replay import (
+    ReplayOptions,
+    compare,
+    flight,
+    recorded,
+    recorded_model,
+    replay,
+    scorable,
+    score,
+)
 
 CYCLES = 12
 
@@ -120,7 +129,7 @@ def test_a_flight_without_views_is_summed_up(tmp_path: Path) -> None:
     path = tmp_path / "flight.mcap"
     with Recorder(path, header()) as recorder:
         recorder.put(cycle=0, stamp_ns=0, missed=0, held=1, guard_name="state_age")
-    result, difference = replay(Config(path), read_record(path))
+    result, difference = replay(ReplayOptions(path), read_record(path))
     assert difference is None and result["difference"] is None
     assert flight(read_record(path))["rate_hz"] is None
 
@@ -128,7 +137,7 @@ def test_a_flight_without_views_is_summed_up(tmp_path: Path) -> None:
 def test_another_weights_file_scores_differently(made: Path, tmp_path: Path) -> None:
     other = write_random_model(tmp_path / "other.onnx", seed=5)
     record = read_record(made)
-    result, difference = replay(Config(made, model=other), record)
+    result, difference = replay(ReplayOptions(made, model=other), record)
     assert difference is not None and result["difference"]["max_mm"] > 1
 
 

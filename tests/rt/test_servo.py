@@ -27,7 +27,7 @@ from rt.hand import load_hand
 from rt.pose import grasp_distance, to_view
 from rt.record.report import Report, summary, write
 from rt.robot import RobotError
-from rt.servo import Config, run
+from rt.servo import ServoOptions, run
 from rt.tools.files import output_folder
 from rt.view import START_HEIGHT_M
 from sim.scene.grasps import numbered_scene
@@ -36,7 +36,7 @@ from sim.scene.render import Renderer
 from sim.scene.scene import camera_poses
 from sim.twin import build
 
-FAST = Config(fast=True, candidates=256)
+FAST = ServoOptions(fast=True, candidates=256)
 ITERATIONS = FAST.iterations
 
 Hook = Callable[[int], None]
@@ -73,7 +73,7 @@ def world(seed: int, **options: Any) -> tuple[Cell, NDArray[np.float64]]:
     return cell, poses[:, :4].astype(np.float64)
 
 
-def go(config: Config = FAST, hook: Hook | None = None, **options: Any) -> Report:
+def go(config: ServoOptions = FAST, hook: Hook | None = None, **options: Any) -> Report:
     cell, grasps = world(config.seed, **options)
     return run(config, cell, Oracle(cell, grasps, hook), 256)
 
@@ -303,7 +303,7 @@ def test_a_slow_network_misses_deadlines_and_is_stopped() -> None:
 def test_at_100_hz_it_looks_more_often_and_is_no_faster() -> None:
     """The paced loop, for two and a half seconds: deadlines may be missed here, but what is done in time is
     as at 30 Hz."""
-    config = Config(
+    config = ServoOptions(
         rate=100.0, candidates=64, realtime="off", limits=Limits(max_missed_in_a_row=500)
     )
     assert config.iterations == 250 and 1 - (1 - config.ratio) ** (100 / 30) == pytest.approx(0.2)
@@ -321,9 +321,9 @@ def test_at_100_hz_it_looks_more_often_and_is_no_faster() -> None:
 
 @pytest.mark.parametrize("rate", [5.0, 30.0])
 def test_up_to_30_hz_a_cycle_is_the_papers(rate: float) -> None:
-    config = Config(rate=rate)
+    config = ServoOptions(rate=rate)
     assert (config.iterations, config.ratio) == (75, 0.2)
-    assert Config(rate=200.0, iterations=75, ratio=0.2).iterations == 75
+    assert ServoOptions(rate=200.0, iterations=75, ratio=0.2).iterations == 75
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

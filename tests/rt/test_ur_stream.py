@@ -19,7 +19,7 @@ pytest.importorskip("ruckig")
 
 from rt.robot.ur.follower import Follower, MotionLimits
 from rt.robot.ur.shared import STOP, TARGET, attach, create
-from rt.robot.ur.stream import ENDS_WITHIN_S, STOP_LIMITS, STUCK_S, Setup, Stream
+from rt.robot.ur.stream import ENDS_WITHIN_S, STOP_LIMITS, STUCK_S, SetpointStream, StreamSetup
 from rt.robot.ur.ur_pose import rotation
 
 HERE = np.array([0.4, 0.1, 0.3, np.pi, 0.0, 0.0])
@@ -39,10 +39,10 @@ class Control:
 
 
 @pytest.fixture
-def stream() -> Stream:
+def stream() -> SetpointStream:
     _, command = attach(create())
-    made = Stream.__new__(Stream)
-    made.setup = Setup(
+    made = SetpointStream.__new__(SetpointStream)
+    made.setup = StreamSetup(
         "", 50.0, np.eye(4).tolist(), 0.25, 0.5, 45.0, 0.3, 1.0, 10.0, 0.05, None, False, False
     )
     made.command, made.over, made.control = command, threading.Event(), Control()
@@ -55,20 +55,20 @@ def stream() -> Stream:
     return made
 
 
-def told(stream: Stream, x_m: float, now_ns: int) -> None:
+def decision(stream: SetpointStream, x_m: float, now_ns: int) -> None:
     T = np.diag([1.0, -1.0, -1.0, 1.0])
     T[:3, 3] = [x_m, HERE[1], HERE[2]]
     stream.command.write(kind=TARGET, T_base_hand=T, stamp_ns=now_ns)
 
 
-def test_targets_while_the_program_starts_do_not_make_the_arm_jump(stream: Stream) -> None:
+def test_targets_while_the_program_starts_do_not_make_the_arm_jump(stream: SetpointStream) -> None:
     now_ns = time.monotonic_ns()
     for k in range(50):  # a second of targets, 5 cm onward, before the program runs
-        told(stream, HERE[0] + 0.001 * k, now_ns := now_ns + 20_000_000)
+        decision(stream, HERE[0] + 0.001 * k, now_ns := now_ns + 20_000_000)
         stream._obey(now_ns)
     assert stream.control.uploads == 1 and stream.follower is None
     stream.playing = True
-    told(stream, HERE[0] + 0.05, now_ns)
+    decision(stream, HERE[0] + 0.05, now_ns)
     stream._obey(now_ns)
     stream._send(now_ns)
     np.testing.assert_allclose(stream.control.poses[0][:3], HERE[:3], atol=1e-6)
@@ -76,9 +76,9 @@ def test_targets_while_the_program_starts_do_not_make_the_arm_jump(stream: Strea
     assert 0 < stream.control.poses[1][0] - HERE[0] < 0.002
 
 
-def test_a_command_that_is_half_written_is_taken_once_it_is_whole(stream: Stream) -> None:
+def test_a_command_that_is_half_written_is_taken_once_it_is_whole(stream: SetpointStream) -> None:
     stream.playing, now_ns = True, time.monotonic_ns()
-    told(stream, HERE[0] + 0.01, now_ns)
+    decision(stream, HERE[0] + 0.01, now_ns)
     stream.command.here["begin"] += 1
     stream._obey(now_ns)
     assert stream.follower is None
@@ -90,11 +90,11 @@ def test_a_command_that_is_half_written_is_taken_once_it_is_whole(stream: Stream
     assert stream.expired
 
 
-def test_a_target_that_is_too_old_ends_in_the_hardest_stop(stream: Stream) -> None:
+def test_a_target_that_is_too_old_ends_in_the_hardest_stop(stream: SetpointStream) -> None:
     stream.playing, now_ns = True, time.monotonic_ns()
     for _ in range(25):  # half a second, up to the speed limit
         now_ns += 20_000_000
-        told(stream, HERE[0] + 0.4, now_ns)
+        decision(stream, HERE[0] + 0.4, now_ns)
         stream._obey(now_ns)
     assert stream.follower is not None
     speed_m_s = np.linalg.norm(stream.follower.at(now_ns * 1e-9)[1][:3])
@@ -169,7 +169,7 @@ def test_a_process_that_hangs_does_not_outlive_its_loop(where: str, tmp_path: Pa
 
     (tmp_path / "stream.py").write_text(HANGING)
     (tmp_path / "loop.py").write_text(LOOP)
-    setup = Setup(
+    setup = StreamSetup(
         "", 50.0, np.eye(4).tolist(), 0.25, 0.5, 45.0, 0.3, 1.0, 10.0, 0.05, None, False, False
     )
     words = [tmp_path / "loop.py", tmp_path / "stream.py", json.dumps(asdict(setup)), where]

@@ -10,7 +10,7 @@ import pytest
 from solids import box
 
 from bench.plain_render import PlainRenderer
-from bench.renderers import Config, compare
+from bench.renderers import RenderersOptions, compare
 from rt.pose import top_down
 from rt.view import VIEW
 from sim.scene.openrave import OpenraveRenderer, RendererError, probe
@@ -26,7 +26,7 @@ def scene():
 
 
 def test_the_plain_renderer_agrees_with_embree_on_real_scenes():
-    found = compare(Config("embree", "plain", scenes=1, views=1, seed=2))
+    found = compare(RenderersOptions("embree", "plain", scenes=1, views=1, seed=2))
     assert found["largest_on_a_surface_m"] < 1e-5
     assert found["pixels_on_other_surfaces"] <= 4 and found["pixels"] == 4096
 
@@ -39,7 +39,7 @@ def test_the_plain_renderer_sees_a_box_where_it_is(scene):
 
 def test_openrave_agrees_with_embree():
     pytest.importorskip("openravepy", reason="openravepy is not installed (built from source)")
-    found = compare(Config("embree", "openrave", scenes=2, views=2))
+    found = compare(RenderersOptions("embree", "openrave", scenes=2, views=2))
     assert found["largest_on_a_surface_m"] < 1e-5
 
 

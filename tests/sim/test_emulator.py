@@ -17,7 +17,7 @@ dashboard_client = pytest.importorskip("dashboard_client")
 
 from rt.robot.kinematics import ARMS
 from rt.robot.ur.ur_pose import difference
-from sim.hardware.ur.arm import HOME_Q, Arm, Motion
+from sim.hardware.ur.arm import HOME_Q, JointArm, Motion
 from sim.hardware.ur.controller import MODELS, PROTECTIVE, Controller
 from sim.hardware.ur.process import Emulator, EmulatorError, start_emulator
 
@@ -51,7 +51,7 @@ def started(model: str = "e") -> Controller:
 
 
 def test_servoing_lags_by_the_delay_and_the_lookahead() -> None:
-    arm = Arm(ARMS["UR5e"], np.array(HOME_Q), np.eye(4), 2, 50.0, 0.002)
+    arm = JointArm(ARMS["UR5e"], np.array(HOME_Q), np.eye(4), 2, 50.0, 0.002)
     start, speed = arm.T.copy(), 0.05
     for k in range(500):
         aim = start.copy()

@@ -15,7 +15,7 @@ from sets import SMALL, small_set
 from sim.dataset import store
 from sim.dataset.engines import ENGINES, place_shard
 from sim.dataset.store import DatasetError
-from sim.generate import Config, generate
+from sim.generate import GenerateOptions, generate
 
 NEEDS_RAY = "generation on a cluster needs the extra `cluster`"
 
@@ -111,8 +111,8 @@ def test_a_cluster_that_is_not_there_is_said_in_a_line(tmp_path, monkeypatch):
         generate(config)
 
 
-def small_config(tmp_path) -> Config:
-    return Config(4, 1, 3, tmp_path / "set", seed=7, grasp_samples=200, scenes_per_shard=1)
+def small_config(tmp_path) -> GenerateOptions:
+    return GenerateOptions(4, 1, 3, tmp_path / "set", seed=7, grasp_samples=200, scenes_per_shard=1)
 
 
 def test_ray_that_is_not_installed_is_said_in_a_line(tmp_path, monkeypatch):

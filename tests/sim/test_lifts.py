@@ -11,7 +11,7 @@ import pytest
 import trimesh
 from solids import box
 
-from sim.lifts import Record, lift_grasps, rates, wilson
+from sim.lifts import LiftRecord, lift_grasps, rates, wilson
 from sim.scene.grasps import Grasps
 from sim.scene.scene import assemble
 
@@ -27,9 +27,9 @@ def test_wilson_interval_of_known_shares():
 
 
 def test_rates_count_each_category_and_all():
-    def record(category: str, reason: str) -> Record:
+    def record(category: str, reason: str) -> LiftRecord:
         held = reason == "held"
-        return Record(0, category, category, (0.0,) * 5, held, reason, 0.15 * held, 0.1)
+        return LiftRecord(0, category, category, (0.0,) * 5, held, reason, 0.15 * held, 0.1)
 
     found = rates([record("can", "held"), record("can", "slipped"), record("mug", "held")])
     assert list(found) == ["can", "mug", "all"]

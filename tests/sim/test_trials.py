@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 
 from rt.pose import grasp_distance, to_view
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
-from sim.experiment.disturbance import CONTROL_HZ, Disturbance, Eye, Fate
+from sim.experiment.disturbance import CONTROL_HZ, Disturbance, TrialCamera, TrialChance
 from sim.experiment.statistics import compare, summary
 from sim.experiment.sweep import SweepConfig
-from sim.experiment.trial import Setup, World, make_world, objects_of, reach, servo
+from sim.experiment.trial import TrialSetup, World, make_world, objects_of, reach, servo
 from sim.scene.objects import ObjectError
-from sim.trials import Config
+from sim.trials import TrialsOptions
 
-OBJECTS = objects_of(Setup())
+OBJECTS = objects_of(TrialSetup())
 
 
 class Oracle:
     """A perfect network: it is told where the view was taken from."""
 
-    def __init__(self, world: World, eye: Eye) -> None:
+    def __init__(self, world: World, eye: TrialCamera) -> None:
         self.world, self.eye, self.hand = world, eye, world.start
         self._view = eye.view
         eye.view = self._seen  # type: ignore[method-assign]
@@ -49,10 +49,10 @@ class Oracle:
 
 
 def go(disturbance: Disturbance, noisy: bool, number: int = 0, controller: str = "paper") -> float:
-    setup = Setup(disturbance=disturbance, controllers=(controller,))
+    setup = TrialSetup(disturbance=disturbance, controllers=(controller,))
     world = make_world(OBJECTS, setup, number)
-    fate = Fate(disturbance, 0, number, setup.iterations)
-    eye = Eye(world.renderer, "ideal", fate)
+    fate = TrialChance(disturbance, 0, number, setup.iterations)
+    eye = TrialCamera(world.renderer, "ideal", fate)
     oracle: Any = Oracle(world, eye)
     end, _ = servo(controller, world, eye, fate, noisy, oracle, setup)
     assert end[2] == pytest.approx(END_HEIGHT_M)
@@ -95,12 +95,12 @@ def test_a_controller_with_a_memory_follows_too(
 
 
 def test_a_blind_move_suffers_what_the_noise_says() -> None:
-    setup = Setup()
+    setup = TrialSetup()
     miss, way = [], []
     world = make_world(OBJECTS, setup, 0)
     goal = world.grasps.poses[0, :4].astype(np.float64)
     for number in range(300):
-        fate = Fate(Disturbance(noise=0.4), 0, number, 75)
+        fate = TrialChance(Disturbance(noise=0.4), 0, number, 75)
         assert np.allclose(reach(world, goal, fate, False, setup)[[0, 1]], goal[:2])
         end = reach(world, goal, fate, True, setup)
         miss.append(float(grasp_distance(end[[0, 1, 3]], goal[[0, 1, 3]])))
@@ -112,12 +112,12 @@ def test_a_blind_move_suffers_what_the_noise_says() -> None:
 
 
 def test_objects_move_as_told_and_no_disturbance_changes_another() -> None:
-    still, moved = (Fate(Disturbance(conveyor=v), 1, 2, 75) for v in (0.0, 0.03))
+    still, moved = (TrialChance(Disturbance(conveyor=v), 1, 2, 75) for v in (0.0, 0.03))
     hand = np.array([0.1, 0.2, 0.2, 0.3])
     np.testing.assert_array_equal(still.to_objects(hand, 75), hand)
     way = np.linalg.norm((moved.to_objects(hand, 75) - hand)[:2])
     assert way == pytest.approx(0.03 * 75 / CONTROL_HZ)
-    jump = Fate(Disturbance(jump=0.05, hand_eye=0.01), 1, 2, 75)
+    jump = TrialChance(Disturbance(jump=0.05, hand_eye=0.01), 1, 2, 75)
     np.testing.assert_array_equal(jump.direction, moved.direction)
     far = [np.linalg.norm(jump.to_objects(hand, k)[:2] - hand[:2]) for k in range(76)]
     assert far[0] == 0 and far[-1] == pytest.approx(0.05) and len(set(np.round(far, 9))) == 2
@@ -126,10 +126,10 @@ def test_objects_move_as_told_and_no_disturbance_changes_another() -> None:
 
 
 def test_the_camera_shows_what_the_disturbance_says() -> None:
-    world = make_world(OBJECTS, Setup(), 0)
+    world = make_world(OBJECTS, TrialSetup(), 0)
 
-    def eye(disturbance: Disturbance) -> Eye:
-        return Eye(world.renderer, "ideal", Fate(disturbance, 0, 0, 75))
+    def eye(disturbance: Disturbance) -> TrialCamera:
+        return TrialCamera(world.renderer, "ideal", TrialChance(disturbance, 0, 0, 75))
 
     def view(disturbance: Disturbance) -> NDArray[np.float32]:
         return eye(disturbance).view(world.start)
@@ -146,17 +146,17 @@ def test_the_camera_shows_what_the_disturbance_says() -> None:
     assert (lost > 0).mean() > 0.99 and np.median(np.abs(lost - clean)) == 0  # gaps are closed
     assert (most == 0).mean() > 0.5
     assert np.abs(view(Disturbance(hand_eye_deg=3)) - clean).max() > 0.005
-    wrist = Eye(world.renderer, "wrist", Fate(Disturbance(), 0, 0, 75))
+    wrist = TrialCamera(world.renderer, "wrist", TrialChance(Disturbance(), 0, 0, 75))
     near = np.abs(wrist.view(world.start) - clean)[(wrist.view(world.start) > 0) & (clean > 0)]
     assert np.quantile(near, 0.9) < 0.003
 
 
 @pytest.mark.parametrize("sensor", ["d405", "d435", "sr300"])
 def test_a_sensor_sits_beside_the_hand_and_its_noise_begins_again(sensor: str) -> None:
-    setup = Setup(sensor=sensor)
+    setup = TrialSetup(sensor=sensor)
     world = make_world(OBJECTS, setup, 0)
-    eye = setup.eye(world.renderer, Fate(Disturbance(), 0, 0, 75))
-    exact = Setup().eye(world.renderer, Fate(Disturbance(), 0, 0, 75)).view(world.start)
+    eye = setup.eye(world.renderer, TrialChance(Disturbance(), 0, 0, 75))
+    exact = TrialSetup().eye(world.renderer, TrialChance(Disturbance(), 0, 0, 75)).view(world.start)
     first, again = eye.view(world.start), eye.view(world.start)
     assert (first != again).any()
     eye.restart()
@@ -168,9 +168,9 @@ def test_a_sensor_sits_beside_the_hand_and_its_noise_begins_again(sensor: str) -
 
 
 def test_the_detector_is_not_shown_the_hand_itself() -> None:
-    setup = Setup(camera="wrist")
+    setup = TrialSetup(camera="wrist")
     world = make_world(OBJECTS, setup, 0)
-    eye = setup.eye(world.renderer, Fate(Disturbance(), 0, 0, 75))
+    eye = setup.eye(world.renderer, TrialChance(Disturbance(), 0, 0, 75))
     depth, rays, T = eye.image(world.start, world.start)
     height = (depth[..., None] * rays @ T[:3, :3].T + T[:3, 3])[..., 2][depth > 0]
     assert height.max() < 0.14 and (depth == 0).any()  # objects are lower than that
@@ -206,17 +206,17 @@ def test_intervals_hold_the_truth_and_pairs_are_paired() -> None:
 
 
 def test_categories_and_clutter_decide_the_scene() -> None:
-    mugs = Setup(category="mug", clutter=3)
+    mugs = TrialSetup(category="mug", clutter=3)
     world = make_world(objects_of(mugs), mugs, 1)
     assert [thing.category for thing in world.scene.placed] == ["mug"] * 3
     assert world.start[2] == pytest.approx(START_HEIGHT_M)
     with pytest.raises(ObjectError, match="toy_car"):
-        objects_of(Setup(category="elephant"))
+        objects_of(TrialSetup(category="elephant"))
 
 
 def test_bad_options_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="paper"):
-        Config(controller="best")
+        TrialsOptions(controller="best")
     with pytest.raises(ValueError, match="latency"):
         Disturbance(latency=-1)
     with pytest.raises(ValueError, match="whole"):

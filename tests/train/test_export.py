@@ -21,7 +21,7 @@ from rt.distance.contract import read_model
 from rt.hand import load_hand
 from rt.view import VIEW
 from sim.dataset.store import read_manifest
-from train.checkpoint import State, load_checkpoint, save_checkpoint
+from train.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from train.export import load_network, main
 from train.network import DistanceNetwork
 from train.presets import PRESETS, make_optimizer
@@ -50,7 +50,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     torch.manual_seed(0)
     network = DistanceNetwork(request.param)
     torch.nn.init.normal_(network.fc2.weight, std=0.1)
-    state = State(network, make_optimizer(network, PRESETS["modern"]), step=7, elapsed_s=3.0)
+    state = TrainingState(
+        network, make_optimizer(network, PRESETS["modern"]), step=7, elapsed_s=3.0
+    )
     plan = {"data_id": manifest["id"], "seed": 0}
     save_checkpoint(folder / "checkpoint.pt", state, plan, manifest, folder / "set")
     return folder

@@ -32,7 +32,7 @@ from rt.robot import RobotState
 from rt.robot.kinematics import ArmModel, recognise
 from rt.robot.ur.link import UrError
 from rt.robot.ur.shared import STOP, TARGET, attach, create
-from rt.robot.ur.stream import ENDS_WITHIN_S, OPENS_WITHIN_S, STUCK_S, Setup
+from rt.robot.ur.stream import ENDS_WITHIN_S, OPENS_WITHIN_S, STUCK_S, StreamSetup
 
 Array = NDArray[np.float64]
 _CLOSES_WITHIN_S = STUCK_S + ENDS_WITHIN_S + 0.5
@@ -41,7 +41,7 @@ _CLOSES_WITHIN_S = STUCK_S + ENDS_WITHIN_S + 0.5
 class UR:
     """An arm that follows a streamed target (rt.robot.Robot). Opened by `open_robot`."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: StreamSetup) -> None:
         self.setup = setup
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         memory = create()
@@ -133,7 +133,7 @@ class UR:
 
     def _stalled(self, silent_s: float) -> UrError:
         """Why the streaming process tells nothing: one that is not ready to run hangs in a call."""
-        told = f"no state for {silent_s * 1e3:.0f} ms: the streaming process"
+        decision = f"no state for {silent_s * 1e3:.0f} ms: the streaming process"
         if _sleeps(self._process.pid):
             self._lost = UrError(
                 "connection_lost",
@@ -266,7 +266,7 @@ def open_robot(
         if not low <= value <= high:
             raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
     return UR(
-        Setup(
+        StreamSetup(
             host=host,
             rate_hz=rate_hz,
             T_flange_hand=T.tolist(),

@@ -71,7 +71,7 @@ NAMED_S = 0.01
 
 
 @dataclass(frozen=True)
-class Setup:
+class StreamSetup:
     """What the loop's process tells (as JSON)."""
 
     host: str
@@ -101,10 +101,12 @@ class Setup:
         )
 
 
-class Stream:
+class SetpointStream:
     """One connection, from its checks to its end."""
 
-    def __init__(self, setup: Setup, state: Block, command: Block, over: threading.Event) -> None:
+    def __init__(
+        self, setup: StreamSetup, state: Block, command: Block, over: threading.Event
+    ) -> None:
         self.setup, self.state, self.command, self.over = setup, state, command, over
         die_with_the_loop(True)
         give_up_in(OPENS_WITHIN_S)
@@ -367,14 +369,14 @@ def ahead(T: Array, twist: Array, seconds: float) -> Array:
     return moved
 
 
-def run(setup: Setup, state: Block, command: Block) -> None:
+def run(setup: StreamSetup, state: Block, command: Block) -> None:
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the loop decides, and closes the pipe
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM, signal.SIGTERM})
     threading.Thread(target=until_told, args=(over,), daemon=True).start()
-    stream = Stream(setup, state, command, over)
+    stream = SetpointStream(setup, state, command, over)
     if setup.realtime:
         privileges()
     state.write(message=json.dumps(stream.link.about).encode()[:479])
@@ -404,7 +406,7 @@ def main() -> int:
     memory, arguments = int(sys.argv[1]), json.loads(sys.argv[2])
     state, command = attach(memory)
     try:
-        run(Setup(**arguments), state, command)
+        run(StreamSetup(**arguments), state, command)
     except UrError as fault:
         leave(state, fault)
         return 1

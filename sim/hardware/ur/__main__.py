@@ -24,7 +24,7 @@ Pose = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Config:
+class EmulatorOptions:
     """An emulated UR controller: RTDE 30004, programs 30003, dashboard 29999, and with --gripper 63352.
 
     Use 127.0.0.2 and up, one address for each emulator: at 127.0.0.1 ur-rtde leaves out its check of
@@ -71,7 +71,7 @@ def privileges() -> None:
         print("rt.robot.emulator: no real-time priority; late when busy", file=sys.stderr)
 
 
-def serve(config: Config) -> None:
+def serve(config: EmulatorOptions) -> None:
     model = MODELS[config.model]
     if config.arm:
         if config.arm not in ARMS:
@@ -145,7 +145,7 @@ def serve(config: Config) -> None:
 
 def main() -> int:
     try:
-        serve(tyro.cli(Config, prog="python -m rt.robot.emulator"))
+        serve(tyro.cli(EmulatorOptions, prog="python -m rt.robot.emulator"))
     except (OSError, ValueError) as error:
         print(f"rt.robot.emulator: {error}", file=sys.stderr)
         return 1

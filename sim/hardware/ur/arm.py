@@ -42,7 +42,7 @@ class Motion:
     lookahead_s: float = 0.1
 
 
-class Arm:
+class JointArm:
     """Joints and their speeds; `step` moves them by one tick."""
 
     def __init__(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rt.robot.kinematics import ARMS, ArmModel, joint_frames
 from rt.robot.ur.ur_pose import pose_vector, transform
-from sim.hardware.ur.arm import Arm, Motion, home
+from sim.hardware.ur.arm import JointArm, Motion, home
 
 Array = NDArray[np.float64]
 
@@ -60,7 +60,7 @@ class Controller:
         brake_m_s2: float,
     ) -> None:
         self.model, self.dt = model, 1 / model.rate_hz
-        self.arm = Arm(
+        self.arm = JointArm(
             model.arm,
             home(model.arm, T_flange_tcp, start),
             T_flange_tcp,
