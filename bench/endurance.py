@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.latency.cycle import background_load
-from bench.tracking import _smooth
 from rt.record.recorder import RecordError, read_record
 from rt.tools.clock import Clock, real_time
 from rt.tools.files import output_folder, write_json
@@ -71,6 +70,13 @@ class EnduranceOptions:
             raise ValueError(f"minutes = {self.minutes} must be from 0.05 to 1440")
         if self.load < 0:
             raise ValueError(f"load = {self.load} must not be negative")
+
+
+def _smooth(values: NDArray[np.float64], dt: float) -> NDArray[np.float64]:
+    """Mean over 16 ms: the part of the steps between two packets that an arm's mass would feel."""
+    n = max(1, round(0.016 / dt))
+    kernel = np.ones(n) / n
+    return np.stack([np.convolve(v, kernel, "valid") for v in values.T], axis=1)
 
 
 def bare_loop(rate_hz: float, send: Connection, go: Any, over: Any) -> None:

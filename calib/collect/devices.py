@@ -73,6 +73,10 @@ class CalibrationCell:
     """Lets `period_ns` pass: sleeps, or moves simulated time on."""
 
 
+_DRIVERS = {("robot", "ur"): "rt.robot.ur.driver", ("camera", "realsense"): "rt.camera.pictures"}
+"""Modules that offer `open_calibration`, by kind and name."""
+
+
 def open_cell(robot: str, camera: str, **options: Any) -> CalibrationCell:
     """Open devices by name: `sim`, or `rt.robot.NAME` and `rt.camera.NAME` with `open_calibration`.
 
@@ -86,7 +90,7 @@ def open_cell(robot: str, camera: str, **options: Any) -> CalibrationCell:
         return open_calibration(**options)
     parts = []
     for kind, name in (("robot", robot), ("camera", camera)):
-        module = f"rt.{kind}.{name}"
+        module = _DRIVERS.get((kind, name), f"rt.{kind}.{name}")
         try:
             found = importlib.util.find_spec(module)
         except ModuleNotFoundError:

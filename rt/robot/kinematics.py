@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.robot.ur.ur_pose import difference, pose_vector
+from rt.robot.ur_pose import difference, pose_vector
 
 Array = NDArray[np.float64]
 Six = tuple[float, float, float, float, float, float]

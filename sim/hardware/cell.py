@@ -20,7 +20,7 @@ import numpy as np
 
 from rt.cell.file import load_cell
 from rt.pose import top_down
-from rt.robot.ur.ur_pose import pose_vector
+from rt.robot.ur_pose import pose_vector
 from sim.hardware.ur.process import Emulator, start_emulator
 
 CELL = """\

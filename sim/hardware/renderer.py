@@ -110,7 +110,7 @@ def render(config: RendererOptions) -> None:
 
 def hand_of(config: RendererOptions) -> Callable[[], tuple[int, NDArray[np.float64]]]:
     """A function that tells time.monotonic_ns and T_table_hand (4, 4) then, of the emulated arm."""
-    from rt.robot.ur.ur_pose import transform
+    from rt.robot.ur_pose import transform
     from sim.hardware.ur.process import Emulator
 
     arm = Emulator(config.host, config.control_port)

@@ -17,7 +17,7 @@ from rt.robot.kinematics import (
     singularity,
     tool,
 )
-from rt.robot.ur.ur_pose import difference, transform
+from rt.robot.ur_pose import difference, transform
 
 DOWN_Q = np.array([0.0, -1.5708, -1.5708, -1.5708, 1.5708, 0.0])
 T_FLANGE_TCP = transform((0.01, 0.02, 0.16, 0.1, 0.2, 0.3))

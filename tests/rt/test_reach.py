@@ -11,7 +11,7 @@ from rt.guard.reach import ReachQuery, survey
 from rt.guard.rows import Limits
 from rt.pose import inverse, top_down
 from rt.robot.kinematics import ARMS, joint_frames, joints_at
-from rt.robot.ur.ur_pose import transform
+from rt.robot.ur_pose import transform
 
 T_FLANGE_HAND = transform((0, 0, 0.163, 0, 0, 0))
 DOWN_Q = np.array([0.0, -1.5708, -1.5708, -1.5708, 1.5708, 0.0])

@@ -24,7 +24,7 @@ pytest.importorskip("ruckig")
 from rt.robot import RobotError
 from rt.robot.ur.driver import UR, open_calibration, open_robot
 from rt.robot.ur.link import ClockMap, UrError
-from rt.robot.ur.ur_pose import pose_vector, rotation, transform
+from rt.robot.ur_pose import pose_vector, rotation, transform
 from sim.hardware.ur.process import Emulator, start_emulator
 
 HOST = "127.0.0.31"
@@ -254,7 +254,7 @@ def test_a_stopped_program_says_whether_this_computer_was_too_busy(
 def test_a_killed_loop_stops_the_arm(emulator: Emulator) -> None:
     code = (
         "import time, numpy as np\n"
-        "from rt.robot.ur import open_robot\n"
+        "from rt.robot.ur.driver import open_robot\n"
         f"r = open_robot({HOST!r}, T_flange_hand=np.array({T_FLANGE_HAND.tolist()}), watchdog_hz=5.0)\n"
         "T = r.state().T_base_hand.copy()\n"
         "print('driving', r._process.pid, flush=True)\n"

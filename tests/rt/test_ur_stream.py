@@ -20,7 +20,7 @@ pytest.importorskip("ruckig")
 from rt.robot.ur.follower import Follower, MotionLimits
 from rt.robot.ur.shared import STOP, TARGET, attach, create
 from rt.robot.ur.stream import ENDS_WITHIN_S, STOP_LIMITS, STUCK_S, SetpointStream, StreamSetup
-from rt.robot.ur.ur_pose import rotation
+from rt.robot.ur_pose import rotation
 
 HERE = np.array([0.4, 0.1, 0.3, np.pi, 0.0, 0.0])
 

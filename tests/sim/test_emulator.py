@@ -16,7 +16,7 @@ rtde_receive = pytest.importorskip("rtde_receive")
 dashboard_client = pytest.importorskip("dashboard_client")
 
 from rt.robot.kinematics import ARMS
-from rt.robot.ur.ur_pose import difference
+from rt.robot.ur_pose import difference
 from sim.hardware.ur.arm import HOME_Q, JointArm, Motion
 from sim.hardware.ur.controller import MODELS, PROTECTIVE, Controller
 from sim.hardware.ur.process import Emulator, EmulatorError, start_emulator

@@ -133,7 +133,7 @@ class UR:
 
     def _stalled(self, silent_s: float) -> UrError:
         """Why the streaming process tells nothing: one that is not ready to run hangs in a call."""
-        decision = f"no state for {silent_s * 1e3:.0f} ms: the streaming process"
+        told = f"no state for {silent_s * 1e3:.0f} ms: the streaming process"
         if _sleeps(self._process.pid):
             self._lost = UrError(
                 "connection_lost",

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.robot import RobotError
-from rt.robot.ur.ur_pose import rotation, rotation_vector
+from rt.robot.ur_pose import rotation, rotation_vector
 
 try:
     from ruckig import (

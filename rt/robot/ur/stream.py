@@ -45,7 +45,7 @@ from rt.robot.ur.link import (
     safety_fault,
 )
 from rt.robot.ur.shared import STOP, TARGET, Block, attach
-from rt.robot.ur.ur_pose import pose_vector, rotation, transform
+from rt.robot.ur_pose import pose_vector, rotation, transform
 from rt.tools.clock import Clock
 
 Array = NDArray[np.float64]

@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 
 from rt.robot.kinematics import ARMS
-from rt.robot.ur.ur_pose import transform
+from rt.robot.ur_pose import transform
 from sim.hardware.ur.channel import COMMANDS, CONTROL_PORT, Channel
 from sim.hardware.ur.controller import MODELS, Controller
 from sim.hardware.ur.wire import Server

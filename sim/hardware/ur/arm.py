@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.robot.kinematics import ArmModel, joints_at, solve, tool
-from rt.robot.ur.ur_pose import difference, rotation
+from rt.robot.ur_pose import difference, rotation
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.robot.ur.ur_pose import pose_vector, transform
+from rt.robot.ur_pose import pose_vector, transform
 from sim.hardware.ur.controller import NORMAL, Controller
 from sim.hardware.ur.wire import Server
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.robot.kinematics import ARMS, ArmModel, joint_frames
-from rt.robot.ur.ur_pose import pose_vector, transform
+from rt.robot.ur_pose import pose_vector, transform
 from sim.hardware.ur.arm import JointArm, Motion, home
 
 Array = NDArray[np.float64]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rt.robot.ur.ur_pose import pose_vector
+from rt.robot.ur_pose import pose_vector
 from sim.hardware.ur.controller import Controller
 
 FORMATS = {

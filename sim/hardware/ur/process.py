@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.robot import RobotError
-from rt.robot.ur.ur_pose import transform
+from rt.robot.ur_pose import transform
 
 Array = NDArray[np.float64]
 CONTROL_PORT = 30999

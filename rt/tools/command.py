@@ -1,0 +1,74 @@
+"""One way to be a command: options by tyro, errors in one line on stderr, one table of exit codes.
+
+0        the job was done
+1        the job was not done: a device, the machine, a run that was stopped, a check that failed
+2        a mistake of the user: an option, a file, a package that is not installed
+3        the hand arrived, but nothing was grasped (rt.servo)
+128 + n  ended by signal n (130: Ctrl-C)
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+DONE, NOT_DONE, MISTAKE, NOTHING_GRASPED = 0, 1, 2, 3
+
+INTERRUPTED = 128 + int(signal.SIGINT)
+
+_FILE_MISTAKES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+"""Errors of the operating system that come from a path that the user gave."""
+
+Options = TypeVar("Options")
+Errors = tuple[type[BaseException], ...]
+
+
+def command(
+    name: str,
+    options: type[Options],
+    *,
+    mistakes: Errors = (ValueError,),
+    failures: Errors = (),
+    interrupted: str = "nothing was written",
+    description: str | None = None,
+) -> Callable[[Callable[[Options], int]], Callable[[Sequence[str] | None], int]]:
+    """Decorator that turns `run(options) -> exit code` into `main(arguments=None) -> exit code`.
+
+    name: the module, such as `sim.lifts`. options: a dataclass, or a union of subcommands. Exceptions of
+    `failures` end with NOT_DONE, those of `mistakes` with MISTAKE (failures are looked at first), an
+    ImportError with MISTAKE, an OSError with MISTAKE if a path is wrong and with NOT_DONE otherwise; each
+    is one line `name: message`. Ctrl-C prints `interrupted` and ends with 130.
+    """
+
+    def decorate(run: Callable[[Options], int]) -> Callable[[Sequence[str] | None], int]:
+        @functools.wraps(run)
+        def main(arguments: Sequence[str] | None = None) -> int:
+            try:
+                parsed: Any = tyro.cli(
+                    options, args=arguments, prog=f"python -m {name}", description=description
+                )
+                return run(parsed)
+            except KeyboardInterrupt:
+                print(f"{name}: interrupted; {interrupted}", file=sys.stderr)
+                return INTERRUPTED
+            except failures as error:
+                return _said(name, error, NOT_DONE)
+            except (*mistakes, ImportError, *_FILE_MISTAKES) as error:
+                return _said(name, error, MISTAKE)
+            except OSError as error:
+                return _said(name, error, NOT_DONE)
+
+        main.__wrapped__ = None  # type: ignore[attr-defined]  # its signature is main's, not run's
+        return main
+
+    return decorate
+
+
+def _said(name: str, error: BaseException, code: int) -> int:
+    print(f"{name}: {error}", file=sys.stderr)
+    return code

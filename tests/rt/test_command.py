@@ -1,0 +1,65 @@
+"""rt.tools.command: one line for every error, and the exit code of the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from rt.tools.command import command
+
+
+class Lost(RuntimeError):
+    """A device that is gone."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A command of the test."""
+
+    size: int = 1
+    """Size [m]."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("size = -1 must be 0 or more"), 2),
+        (Lost("no arm answers"), 1),
+        (FileNotFoundError(2, "No such file", "cell.toml"), 2),
+        (OSError(28, "No space left on device", "out"), 1),
+        (ImportError("no torch; install grasp-servo[train]"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_each_error_is_one_line_and_one_code(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @command("sim.probe", Probe, failures=(Lost,))
+    def main(options: Probe) -> int:
+        raise error
+
+    assert main([]) == code
+    said = capsys.readouterr().err
+    assert said.startswith("sim.probe: ") and said.count("\n") == 1
+
+
+def test_options_reach_the_run_and_its_code_comes_back() -> None:
+    seen = []
+
+    @command("sim.probe", Probe)
+    def main(options: Probe) -> int:
+        seen.append(options.size)
+        return 3
+
+    assert main(["--size", "7"]) == 3 and seen == [7]
+
+
+def test_an_unknown_option_ends_with_2() -> None:
+    @command("sim.probe", Probe)
+    def main(options: Probe) -> int:
+        return 0
+
+    with pytest.raises(SystemExit) as ended:
+        main(["--sise", "7"])
+    assert ended.value.code == 2
