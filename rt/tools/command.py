@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import functools
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ _FILE_MISTAKES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, Perm
 """Errors of the operating system that come from a path that the user gave."""
 
 Options = TypeVar("Options")
-Errors = tuple[type[BaseException], ...]
+Errors = tuple[type[Exception], ...]
 
 
 def command(
@@ -46,7 +45,6 @@ def command(
     """
 
     def decorate(run: Callable[[Options], int]) -> Callable[[Sequence[str] | None], int]:
-        @functools.wraps(run)
         def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 parsed: Any = tyro.cli(
@@ -63,7 +61,6 @@ def command(
             except OSError as error:
                 return _said(name, error, NOT_DONE)
 
-        main.__wrapped__ = None  # type: ignore[attr-defined]  # its signature is main's, not run's
         return main
 
     return decorate

@@ -1,1 +1,1 @@
-"""Universal Robots arms (CB3, e-Series) through ur-rtde: driver, link, streaming process, follower, lifetime."""
+"""Universal Robots arms (CB3, e-Series) through ur-rtde: driver, link, stream, follower, lifetime, state."""
