@@ -44,6 +44,8 @@ def command(
     is one line `name: message`. Ctrl-C prints `interrupted` and ends with 130.
     """
 
+    wrong: Errors = (*mistakes, ImportError, *_FILE_MISTAKES)
+
     def decorate(run: Callable[[Options], int]) -> Callable[[Sequence[str] | None], int]:
         def main(arguments: Sequence[str] | None = None) -> int:
             try:
@@ -56,7 +58,7 @@ def command(
                 return INTERRUPTED
             except failures as error:
                 return _said(name, error, NOT_DONE)
-            except (*mistakes, ImportError, *_FILE_MISTAKES) as error:
+            except wrong as error:
                 return _said(name, error, MISTAKE)
             except OSError as error:
                 return _said(name, error, NOT_DONE)
