@@ -28,10 +28,6 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard rt/native/*.c
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --no-compile -e .
 	rm -f $(VENV)/.installed*
 	touch $@
-ifeq ($(notdir $(STAMP)),.installed-numpy)
-	@echo 'make: no C++ compiler, or no Python headers: slower NumPy twins of the kernels are used. For the' \
-	  'fast ones: apt-get install g++ python3-dev (Debian, Ubuntu), then the same make again'
-endif
 
 $(VENV)/.installed-dev: $(STAMP)
 	@# by name: it is there already, only what the extras need is missing

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("rtde_control")
-pytest.importorskip("ruckig")
+pytest.importorskip("rtde_control", reason="no extra ur: pip install -e '.[ur]'")
+pytest.importorskip("ruckig", reason="no extra ur: pip install -e '.[ur]'")
 
 from bench.tracking import Record, due_times, figures, path
 from rt.robot.rotation_vector import pose_vector

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import needed
 
-pytest.importorskip("ruckig")
+needed("ur", "ruckig")
 
 from rt.robot.follower import Follower, MotionLimits
 from rt.robot.rotation_vector import rotation

@@ -24,3 +24,4 @@ if os.environ.get("GRASP_SERVO_NATIVE", "1") != "0":
             RuntimeWarning,
             stacklevel=2,
         )
+        os.environ["GRASP_SERVO_NATIVE"] = "0"  # processes that this one starts need not repeat it
