@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # they import torch, which a validation does without
     from train.batches import Batches
     from train.checkpoint import State
     from train.device_batches import DeviceBatches
+    from train.field_batches import FieldBatches
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -34,7 +35,11 @@ class Progress:
     """A bar on a terminal, else a plain line now and then: done, loss, validation, images/s, time left."""
 
     def __init__(
-        self, state: State, total: int | None, total_s: float, batches: Batches | DeviceBatches
+        self,
+        state: State,
+        total: int | None,
+        total_s: float,
+        batches: Batches | DeviceBatches | FieldBatches,
     ) -> None:
         self.state, self.total, self.total_s, self.batches = state, total, total_s, batches
         self.begun, self.first_step = time.perf_counter(), state.step
