@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from train.calibration import Answers, Floats
 from train.field import FieldNetwork, FieldShape, field_loss, field_predictor
 from train.network import LENGTH_SCALE_M, DistanceNetwork, predictor
 
 Architecture = Literal["paper", "field"]
 """paper: the network of Viereck et al. 2017; field: the metric map's (train.field)."""
 
-Predict = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+Ask = Callable[[Floats, Floats], Answers]
 
 
 def build(name: str, settings: dict[str, Any]) -> DistanceNetwork | FieldNetwork:
@@ -36,11 +35,9 @@ def loss_of(network: nn.Module, outputs: Any, distance: Tensor) -> tuple[Tensor,
     return error / LENGTH_SCALE_M, error
 
 
-def distances(
-    network: DistanceNetwork | FieldNetwork, dtype: torch.dtype = torch.float32
-) -> Predict:
-    """The network as a function of arrays: depth (B, 64, 64) m, actions (B, K, 3) -> (B, K) m."""
-    if not isinstance(network, FieldNetwork):
-        return predictor(network, dtype)
-    every = field_predictor(network, dtype)
-    return lambda depth, actions: every(depth, actions)[0]
+def asker(network: DistanceNetwork | FieldNetwork, dtype: torch.dtype = torch.float32) -> Ask:
+    """The network as a function of arrays: depth (B, 64, 64) m, actions (B, K, 3) -> answers (B, K)."""
+    if isinstance(network, FieldNetwork):
+        return field_predictor(network, dtype)
+    distances = predictor(network, dtype)
+    return lambda depth, actions: Answers(distances(depth, actions))

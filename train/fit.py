@@ -43,7 +43,7 @@ from torch.utils.tensorboard import SummaryWriter
 from rt.files import write_json
 from rt.signals import signals_caught
 from sim.dataset import DatasetError, Split, open_split, read_manifest
-from train.architectures import Architecture, distances, loss_of
+from train.architectures import Architecture, asker, loss_of
 from train.batches import Batch, Batches
 from train.checkpoint import (
     CHECKPOINT,
@@ -396,7 +396,7 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
     questions = draw_validation_set(test, QUICK_IMAGES, options.seed)
 
     def validate() -> dict[str, float]:
-        return quick_errors(distances(state.result, dtype), questions)
+        return quick_errors(asker(state.result, dtype), questions)
 
     def save() -> None:
         save_checkpoint(checkpoint, state, plan, manifest, options.data)
@@ -410,7 +410,7 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
         return 0
     print("validating on test objects", flush=True)
     report, true, predicted = full_report(
-        distances(state.result), test, options.validation_images, options.seed
+        asker(state.result), test, options.validation_images, options.seed
     )
     images = state.step * batches.batch_size
     record = {
