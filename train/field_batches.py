@@ -69,9 +69,7 @@ class FieldBatch:
     distance: Tensor
 
     def to(self, device: torch.device) -> FieldBatch:
-        return FieldBatch(
-            self.image.to(device), self.actions.to(device), self.distance.to(device)
-        )
+        return FieldBatch(self.image.to(device), self.actions.to(device), self.distance.to(device))
 
 
 class FieldBatches(Steps):
@@ -104,9 +102,7 @@ class FieldBatches(Steps):
         disturb(depth, self.draw.depth_dropout, self._noise, self.batch_size, here, rng)
         images, actions, turn, mirror = images[here], actions[here], turn[here], mirror[here]
         distance = self._nearest(images, actions)
-        maps = metric_map(
-            depth, self.shape.cells, self.shape.cell_m, turn_rad=turn, mirror=mirror
-        )
+        maps = metric_map(depth, self.shape.cells, self.shape.cell_m, turn_rad=turn, mirror=mirror)
         turned(actions, turn, mirror)
         return FieldBatch(
             torch.from_numpy(maps), torch.from_numpy(actions), torch.from_numpy(distance)
@@ -163,5 +159,3 @@ def turned(
     actions[..., 0], actions[..., 1] = c * x - s * y, s * x + c * y
     theta = actions[..., 2] * sign + turn_rad.astype(np.float32)[:, None]
     actions[..., 2] = theta - np.float32(np.pi) * np.rint(theta / np.float32(np.pi))
-
-
