@@ -128,7 +128,7 @@ def begin_from(path: Path, network: DistanceNetwork | FieldNetwork) -> dict[str,
     other = network_of(saved)
     was = {"architecture": other.architecture, **other.settings}
     now: dict[str, Any] = {"architecture": network.architecture, **network.settings}
-    for name in was.keys() | now.keys():
+    for name in {**now, **was}:
         if was.get(name) != now.get(name):
             raise FitError(
                 f"{path}: {name} is {was.get(name)}, here {now.get(name)}; "

@@ -232,9 +232,10 @@ def run(options: ExportOptions) -> int:
             for name, difference in worst.items():
                 most = PROBABILITY_TOLERANCE if name == "probability" else TOLERANCE_M
                 if not difference <= most:  # written so that NaN is refused too
+                    unit = "" if name == "probability" else " m"
                     raise ExportError(
-                        f"the exported graph and the network differ by {difference:.1e} ({name}) on "
-                        f"{kind} views, more than {most:.0e}; nothing was written"
+                        f"the exported graph differs from the network ({name}) by {difference:.1e}{unit} "
+                        f"on {kind} views, more than {most:.0e}; nothing was written"
                     )
         os.replace(beside, out)
     finally:

@@ -37,7 +37,7 @@ except ImportError as error:
 
 import tyro
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from rt.files import write_json
@@ -315,7 +315,14 @@ def averaged(network: nn.Module, preset: Preset) -> AveragedModel | None:
     """The moving average of a network's weights that the preset asks for, if it does."""
     if not preset.average:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(preset.average))
+    decay = preset.average
+
+    def mix(mean: list[torch.Tensor], new: list[torch.Tensor], count: torch.Tensor) -> None:
+        # Young, the mean is over what there is: random weights do not linger in it.
+        weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
+        torch._foreach_lerp_(mean, new, weight)
+
+    return AveragedModel(network, multi_avg_fn=mix)
 
 
 def total_steps(options: FitOptions, preset: Preset, steps_per_epoch: int) -> int | None:
