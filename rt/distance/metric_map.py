@@ -44,11 +44,12 @@ def metric_map(
 ) -> NDArray[np.float32]:
     """Maps (B, 2, G, G) float32 of views (B, S, S) float32 [m]; (2, G, G) of one view (S, S).
 
-    A depth of 0, below, above the view's far end or not a number is no return. Before they are drawn, points are mirrored
-    (y to -y) where `mirror` is true, then turned by `turn_rad` about z (from x towards y); both are one
-    value, or one for each view. An action (x, y, theta) goes with its view as (x, -y, -theta), then
-    (cos t x - sin t y, sin t x + cos t y, theta + t). isa: instruction set of the native path, one of
-    `native.metric_map_isas()`; default: the best. Raises DistanceError for a wrong shape, type or size.
+    A depth of 0, below, above the view's far end or not a number is no return. Before they are drawn,
+    points are mirrored (y to -y) where `mirror` is true, then turned by `turn_rad` about z (from x towards
+    y); both are one value, or one for each view. An action (x, y, theta) goes with its view as
+    (x, -y, -theta), then (cos t x - sin t y, sin t x + cos t y, theta + t). isa: instruction set of the
+    native path, one of `native.metric_map_isas()`; default: the best. Raises DistanceError for a wrong
+    shape, type or size.
     """
     single = depth.ndim == 2
     size = view.size_px
