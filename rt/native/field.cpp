@@ -3,6 +3,7 @@
 #include "field.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <stdexcept>
@@ -162,7 +163,7 @@ FieldEngine::FieldEngine(const FieldModel &model, int threads, const std::string
 }
 
 // Threads share out a layer in about this many tasks, so that none waits long for the others.
-static constexpr int TASKS = 16;
+static constexpr int TASKS = 36;
 
 void FieldEngine::add_layer(int index, const Image &in, const Image &out, Mode mode) {
     const int rows = model_.rows(index), inputs = model_.inputs(index);
@@ -185,12 +186,16 @@ void FieldEngine::add_layer(int index, const Image &in, const Image &out, Mode m
                          bias_[index],
                          model_.slope,
                          mode};
+    // Where images are larger than weights, a thread keeps to its part of the image, so that it finds in its
+    // own cache what it wrote there; else to its part of the weights.
     const Convolution &c = layer.convolution;
-    const int blocks = kernel_->blocks(c);
-    for (int block = 0; block < blocks; block++) {
-        const int tiles = kernel_->tiles(c, block), parts = std::max(1, std::min(tiles, TASKS / blocks));
-        for (int part = 0; part < parts; part++)
-            layer.tasks.push_back({block, tiles * part / parts, tiles * (part + 1) / parts});
+    const bool by_place = out.size() + in.size() > kernel_->packed(rows, c.length, c.channels);
+    const int blocks = kernel_->blocks(c), tiles = kernel_->tiles(c, blocks - 1);
+    const int each = (tiles * blocks + TASKS - 1) / TASKS, parts = (tiles + each - 1) / each;
+    for (int i = 0; i < parts * blocks; i++) {
+        const int block = by_place ? i % blocks : i / parts, part = by_place ? i / blocks : i % parts;
+        const int in_block = kernel_->tiles(c, block);
+        layer.tasks.push_back({block, in_block * part / parts, in_block * (part + 1) / parts});
     }
     layers_.push_back(std::move(layer));
 }
@@ -234,17 +239,32 @@ void FieldEngine::add_whole() {
 
 struct FieldEngine::Call {
     FieldEngine &engine;
+    const float *depth;
     const Layer *layer;
     const float *actions;
     int64_t n;
     int share;  // candidates of a task
     Results results;
+    std::atomic<int> next[MAX_THREADS];  // task of each thread's share of a layer
 };
 
-void FieldEngine::layer_task(void *context, int task, int) {
-    const Call &call = *static_cast<Call *>(context);
-    const Task &t = call.layer->tasks[task];
-    call.engine.kernel_->convolve(call.layer->convolution, t.block, t.begin, t.end);
+// The map is one task; the other only wakes the threads that the first layer needs.
+void FieldEngine::draw_task(void *context, int task, int) {
+    Call &call = *static_cast<Call *>(context);
+    if (task == 0) call.engine.draw(call.depth);
+}
+
+// A thread takes tasks of its own share, the same part of every layer, and then of the others'.
+void FieldEngine::layer_task(void *context, int, int thread) {
+    Call &call = *static_cast<Call *>(context);
+    const int count = (int)call.layer->tasks.size(), threads = call.engine.workers_.threads();
+    for (int k = 0; k < threads; k++) {
+        const int share = (thread + k) % threads, end = count * (share + 1) / threads;
+        const int task = call.next[share].fetch_add(1, std::memory_order_relaxed);
+        if (task >= end) continue;
+        const Task &t = call.layer->tasks[task];
+        return call.engine.kernel_->convolve(call.layer->convolution, t.block, t.begin, t.end);
+    }
 }
 
 void FieldEngine::head_task(void *context, int task, int thread) {
@@ -261,12 +281,14 @@ void FieldEngine::run(const float *depth, const float *actions, int64_t n, const
     std::lock_guard<std::mutex> hold(lock_);
     workers_.prepare();
     const double start = now();
-    draw(depth);
+    Call call{*this, depth, nullptr, nullptr, 0, 0, {}, {}};
+    workers_.run(2, draw_task, &call);
     const double drawn = now();
-    Call call{*this, nullptr, nullptr, 0, 0, {}};
     for (size_t i = 0; i < layers_.size(); i++) {
         if (i == UP3) add_whole();
         call.layer = &layers_[i];
+        const int count = (int)call.layer->tasks.size(), threads = workers_.threads();
+        for (int t = 0; t < threads; t++) call.next[t].store(count * t / threads, std::memory_order_relaxed);
         workers_.run((int)call.layer->tasks.size(), layer_task, &call);
     }
     const double convolved = now();

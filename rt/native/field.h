@@ -65,9 +65,11 @@ class FieldEngine {
         std::vector<Task> tasks;
     };
     struct Call;
+    static constexpr int MAX_THREADS = Workers::MAX_THREADS;
     void add_layer(int index, const Image &in, const Image &out, field_kernel::Mode mode);
     void draw(const float *depth);
     void add_whole();
+    static void draw_task(void *context, int task, int thread);
     static void layer_task(void *context, int task, int thread);
     static void head_task(void *context, int task, int thread);
 
