@@ -30,7 +30,6 @@ MAX_HALF_CELLS = 8.0
 """Most that a footprint reaches to either side, which bounds the work."""
 MAX_CELLS = 512
 _FOOTPRINT_PX = 1.5
-_MAX_DEPTH_M = 10.0  # a larger one is no return: it is infinite, or millimetres
 
 
 def metric_map(
@@ -45,17 +44,19 @@ def metric_map(
 ) -> NDArray[np.float32]:
     """Maps (B, 2, G, G) float32 of views (B, S, S) float32 [m]; (2, G, G) of one view (S, S).
 
-    A depth of 0, below, above 10 m or not finite is no return. Before they are drawn, points are mirrored
-    (y to -y) where `mirror` is true, then turned by `turn_rad` about z (from x towards y); both are one
-    value, or one for each view. An action (x, y, theta) goes with its view as (x, -y, -theta), then
-    (cos t x - sin t y, sin t x + cos t y, theta + t). isa: instruction set of the native path, one of
-    `native.metric_map_isas()`; default: the best. Raises DistanceError for a wrong shape, type or size.
+    A depth of 0, below, above the view's far end or not a number is no return. Before they are drawn,
+    points are mirrored (y to -y) where `mirror` is true, then turned by `turn_rad` about z (from x towards
+    y); both are one value, or one for each view. An action (x, y, theta) goes with its view as
+    (x, -y, -theta), then (cos t x - sin t y, sin t x + cos t y, theta + t). isa: instruction set of the
+    native path, one of `native.metric_map_isas()`; default: the best. Raises DistanceError for a wrong
+    shape, type or size.
     """
     single = depth.ndim == 2
     size = view.size_px
     if depth.dtype != np.float32 or depth.ndim not in (2, 3) or depth.shape[-2:] != (size, size):
         raise DistanceError(
-            f"depth is {depth.shape} {depth.dtype}, must be ({size}, {size}) or (B, {size}, {size}) float32 metres"
+            f"depth is {depth.shape} {depth.dtype}, must be ({size}, {size}) or (B, {size}, {size}), "
+            "float32 metres"
         )
     if not 1 <= cells <= MAX_CELLS or not 1e-4 <= cell_m <= 1.0:
         raise DistanceError(
@@ -65,10 +66,10 @@ def metric_map(
     turns = _turns(len(views), turn_rad, mirror)
     rays, growth = rays_cells_per_m(cell_m, view), growth_cells_per_m(cell_m, view)
     if native is None:
-        maps = metric_map_numpy(views, rays, turns, cells, growth)
+        maps = metric_map_numpy(views, rays, turns, cells, growth, view.far_m)
     else:
         maps = np.empty((len(views), CHANNELS, cells, cells), np.float32)
-        native.metric_map(views, rays, turns, maps, growth, MAX_HALF_CELLS, isa)
+        native.metric_map(views, rays, turns, maps, growth, view.far_m, MAX_HALF_CELLS, isa)
     return maps[0] if single else maps
 
 
@@ -104,6 +105,7 @@ def metric_map_numpy(
     turns: NDArray[np.float32],
     cells: int,
     growth: float,
+    far_m: float,
     max_half: float = MAX_HALF_CELLS,
 ) -> NDArray[np.float32]:
     """The oracle of native.metric_map, equal to it bit by bit: float32 throughout, in the same order.
@@ -113,7 +115,8 @@ def metric_map_numpy(
     """
     maps = np.empty((len(depth), CHANNELS, cells, cells), np.float32)
     for view, turn, out in zip(depth, turns, maps, strict=True):
-        z = _nearest_numpy(view, rays, turn, cells, np.float32(growth), np.float32(max_half))
+        kept = np.where(view <= np.float32(far_m), view, np.float32(0))
+        z = _nearest_numpy(kept, rays, turn, cells, np.float32(growth), np.float32(max_half))
         seen = np.isfinite(z)
         out[0] = np.where(seen, (z - np.float32(0.2)) * np.float32(10), np.float32(0))
         out[1] = seen
@@ -131,7 +134,7 @@ def _nearest_numpy(
     """Depth of the nearest return of each cell, infinite where there is none: (cells, cells)."""
     cosine, sine, sign = turn
     one = np.float32
-    row, column = np.nonzero((depth > 0) & (depth <= one(_MAX_DEPTH_M)))
+    row, column = np.nonzero(depth > 0)
     z = depth[row, column]
     x, y = z * rays[column], (z * rays[row]) * sign
     centre = one(cells / 2 - 0.5)

@@ -27,6 +27,25 @@ def available_isas() -> list[str]:
     return list(native.distance_isas()) if native is not None else []
 
 
+def require_native() -> None:
+    """Raises DistanceError, with the remedy, if the kernels are not built."""
+    if native is None:
+        raise DistanceError(
+            "backend 'native' needs rt._native, which is not built (or GRASP_SERVO_NATIVE=0 is set); "
+            "install a C++ compiler and run `pip install -e .`, or use backend 'onnx'"
+        )
+
+
+def choose_isa(isa: str, available: list[str]) -> str:
+    """`isa`, or else the environment's, '' for the best. Raises DistanceError for one that is not here."""
+    isa = isa or os.environ.get(ISA_VARIABLE, "")
+    if isa and isa not in available:
+        raise DistanceError(
+            f"instruction set {isa!r} is not one of this processor: {', '.join(available)}"
+        )
+    return isa
+
+
 class NativeDistance:
     """d(I, a) and its gradient. Arguments must have passed rt.distance's check."""
 
@@ -43,20 +62,12 @@ class NativeDistance:
         `isa` '': GRASP_SERVO_ISA, or the best. Raises DistanceError if the kernels are not built or
         this processor lacks the instruction set.
         """
-        if native is None:
-            raise DistanceError(
-                "backend 'native' needs rt._native, which is not built (or GRASP_SERVO_NATIVE=0 is set); "
-                "install a C++ compiler and run `pip install -e .`, or use backend 'onnx'"
-            )
-        isa = isa or os.environ.get(ISA_VARIABLE, "")
-        if isa and isa not in available_isas():
-            raise DistanceError(
-                f"instruction set {isa!r} is not one of this processor: {', '.join(available_isas())}"
-            )
+        require_native()
+        assert native is not None
         self._engine: Any = native.DistanceEngine(
             **pack(contract, weights, precision),
             threads=threads or min(len(os.sched_getaffinity(0)), native.DISTANCE_BLOCKS),
-            isa=isa,
+            isa=choose_isa(isa, available_isas()),
         )
 
     @property

@@ -66,7 +66,7 @@ inline void place(const Setup &m, const Turn &turn, vec z, vec ray_x, float ray_
                   int *own, size_t i) {
     const float end = float(m.cells), last = float(m.cells - 1);
     const float centre = float(double(m.cells) / 2 - 0.5);
-    const integers seen = (z > 0) & (z <= MAX_DEPTH_M);  // false for NaN, too
+    const integers seen = (z > 0) & (z <= m.far_m);  // false for NaN, too
     const vec x = z * ray_x, y = (z * ray_y) * turn.sign;
     const vec p = (x * turn.cosine - y * turn.sine) + centre;
     const vec q = (x * turn.sine + y * turn.cosine) + centre;

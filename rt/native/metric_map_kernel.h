@@ -5,13 +5,13 @@
 
 namespace metric_map_kernel {
 
-constexpr int MAX_SIDE = 512;          // of a view, and of a map
-constexpr float MAX_DEPTH_M = 10.0f;   // a larger one is no return
+constexpr int MAX_SIDE = 512;  // of a view, and of a map
 
 struct Setup {            // the same for every view, as metric_map_numpy in rt/distance/metric_map.py has it
     int pixels, cells;    // sides of the view and of the map
     const float *rays;    // (pixels): cells across for each metre of depth
     float growth;         // half a footprint's width, cells for each metre of depth
+    float far_m;          // a larger depth is no return
     float max_half;       // at most, cells; see WIDEST
 };
 

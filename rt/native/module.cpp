@@ -7,6 +7,7 @@ void bind_view(nb::module_ &m);
 void bind_distance(nb::module_ &m);
 void bind_metric_map(nb::module_ &m);
 void bind_nearest(nb::module_ &m);
+void bind_field(nb::module_ &m);
 
 NB_MODULE(_native, m) {
     m.doc() = "Compiled kernels of rt; each has a NumPy twin that is its oracle.";
@@ -14,4 +15,5 @@ NB_MODULE(_native, m) {
     bind_distance(m);
     bind_metric_map(m);
     bind_nearest(m);
+    bind_field(m);
 }
