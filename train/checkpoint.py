@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.optim.swa_utils import AveragedModel
@@ -46,10 +46,9 @@ class State:
     @property
     def result(self) -> DistanceNetwork | FieldNetwork:
         """The network that the run has come to."""
-        found: DistanceNetwork | FieldNetwork = (
-            self.network if self.average is None else self.average.module
-        )
-        return found
+        if self.average is None:
+            return self.network
+        return cast(DistanceNetwork | FieldNetwork, self.average.module)
 
 
 def save_checkpoint(
@@ -115,7 +114,7 @@ def network_of(saved: dict[str, Any]) -> DistanceNetwork | FieldNetwork:
     else:
         average = AveragedModel(network)
         average.load_state_dict(saved["average"])
-        network = average.module
+        network = cast(DistanceNetwork | FieldNetwork, average.module)
     return network.float().eval()
 
 

@@ -106,8 +106,8 @@ def contract_of(
     }
     if isinstance(network, FieldNetwork):
         shape = network.shape
-        sizes = {"cells": shape.cells, "cell_m": shape.cell_m, "distance_scale_m": shape.scale_m}
-        return Contract(**about, **sizes, leaky_slope=SLOPE)
+        about |= {"cells": shape.cells, "cell_m": shape.cell_m, "distance_scale_m": shape.scale_m}
+        return Contract(**about, leaky_slope=SLOPE)
     return Contract(**about, **network.settings)
 
 

@@ -249,13 +249,14 @@ def train(
     ):
         if writer is not None:
             stack.enter_context(contextlib.closing(writer))
-        following = pool.submit(batches, state.step)
+        make: Callable[[int], Batch | FieldBatch] = batches
+        following = pool.submit(make, state.step)
         while state.elapsed_s < total_s if total is None else state.step < total:
             fraction = state.elapsed_s / total_s if total is None else state.step / total
             rate = learning_rate(preset, fraction)
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
-            batch, following = following.result(), pool.submit(batches, state.step + 1)
+            batch, following = following.result(), pool.submit(make, state.step + 1)
             loss_m = train_step(network, state.optimizer, batch.to(device), dtype, preset.clip)
             if state.average is not None:
                 state.average.update_parameters(state.network)
@@ -317,7 +318,7 @@ def averaged(network: nn.Module, preset: Preset) -> AveragedModel | None:
         return None
     decay = preset.average
 
-    def mix(mean: list[torch.Tensor], new: list[torch.Tensor], count: torch.Tensor) -> None:
+    def mix(mean: Any, new: Any, count: Any) -> None:
         # Young, the mean is over what there is: random weights do not linger in it.
         weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
         torch._foreach_lerp_(mean, new, weight)

@@ -46,7 +46,8 @@ def graspable_report(
         for k, placed in enumerate(scene.placed):
             counts.append(int((grasps.object == k).sum()))
             for height in HEIGHTS_M:
-                pose = top_down(*placed.T_world_object[:2, 3], height, 0.0)
+                x, y = placed.T_world_object[:2, 3]
+                pose = top_down(float(x), float(y), height, 0.0)
                 view, actions = _over(renderer, scene.face_object == k, pose)
                 scores[height].append(_scores(ask(view, actions)) if len(actions) else [1.0] * 3)
     good = np.array(counts) >= FEW

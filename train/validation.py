@@ -294,8 +294,14 @@ def validate(options: ValidationOptions) -> tuple[dict[str, Any], Floats, Floats
 
     def predict(depth: Floats, actions: Floats) -> Answers:
         views = zip(progress(depth, unit="view", title="asked"), actions, strict=True)
-        columns = zip(*(ask(view, asked) for view, asked in views), strict=True)
-        return Answers(*(None if c[0] is None else np.stack(c) for c in columns))
+        every = [ask(view, asked) for view, asked in views]
+        probability = [a.probability for a in every if a.probability is not None]
+        spread = [a.spread for a in every if a.spread is not None]
+        return Answers(
+            np.stack([a.distance for a in every]),
+            np.stack(probability) if probability else None,
+            np.stack(spread) if spread else None,
+        )
 
     with tempfile.TemporaryDirectory(prefix="validation-") as temporary:
         folder = options.data
