@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from rt.distance.contract import Contract, DistanceError, read_model
 from rt.distance.model import SHIPPED_MODEL
-from rt.distance.native import ISA_VARIABLE, NativeDistance, available_isas
+from rt.distance.native import NativeDistance, available_isas
+from rt.distance.native_isa import ISA_VARIABLE
 from rt.distance.reference import ReferenceDistance
 from rt.native import native
 from rt.robot import open_cell

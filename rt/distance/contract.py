@@ -57,6 +57,9 @@ SHAPES: dict[str, tuple[int | None, ...]] = {
 ENCODED = {"double_angle": 4, "raw": 3}
 """Action encodings by name, and how many numbers each makes of (x, y, theta)."""
 
+ARCHITECTURES = ("paper", "field")
+"""What the reference, the native and the TensorRT backend compute. ONNX Runtime computes any."""
+
 Weights = Mapping[str, NDArray[np.float32]]
 
 
@@ -130,6 +133,22 @@ class Contract:
                 "the model was trained for something else (" + "; ".join(differences) + "); "
                 "use a model trained for this cell, or mend the cell"
             )
+
+
+def outputs_of(contract: Contract) -> tuple[str, ...]:
+    """What a network of ARCHITECTURES gives for each candidate."""
+    if contract.architecture == "field":
+        return ("distance", "probability", "spread")
+    return ("distance",)
+
+
+def require_architecture(backend: str, contract: Contract) -> None:
+    """Raises DistanceError if a backend that computes only ARCHITECTURES is given another's."""
+    if contract.architecture not in ARCHITECTURES:
+        raise DistanceError(
+            f"backend {backend!r} computes the networks {' and '.join(ARCHITECTURES)}, not "
+            f"{contract.architecture!r}; use backend 'onnx'"
+        )
 
 
 def hash_weights(weights: Weights, architecture: str = "paper") -> str:

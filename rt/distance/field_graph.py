@@ -9,8 +9,11 @@ what draws the map itself; `features_graph` is the convolutions alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from rt.distance.contract import METADATA_KEY, Contract, ModelError, Weights
 from rt.distance.field_shapes import CONVOLUTIONS, FIELD_WEIGHTS
@@ -20,6 +23,7 @@ from rt.distance.metric_map import MAX_CELLS, MAX_HALF_CELLS, growth_cells_per_m
 OPSET = 18
 """The first whose ScatterElements takes a minimum; ONNX Runtime reads it from 1.14."""
 
+_HALF = ("whole", *(layer for layer in CONVOLUTIONS if layer != "in1"))
 _NONE = -1e30  # not infinite: runtimes pad a pooling's border with the least finite number
 
 
@@ -52,10 +56,15 @@ def field_graph(contract: Contract, weights: Weights) -> onnx.ModelProto:
     )
 
 
-def map_graph(contract: Contract, weights: Weights) -> onnx.ModelProto:
-    """The same from a map (1, 2, G, G) as rt.distance.metric_map draws it, in place of the view."""
-    g = _begin(weights)
-    _head(g, contract, weights, _features(g, contract, "map"))
+def map_graph(contract: Contract, weights: Weights, half: bool = False) -> onnx.ModelProto:
+    """The same from a map (1, 2, G, G) as rt.distance.metric_map draws it, in place of the view.
+
+    half: all convolutions but the first, nearly all of the arithmetic, in float16 between explicit casts.
+    Look-up and head stay float32: a place in float16 would be off by a millimetre. Raises ModelError for a
+    weight that float16 cannot hold.
+    """
+    g = _begin(_in_half(weights) if half else weights)
+    _head(g, contract, weights, _features(g, contract, "map", half))
     cells = contract.cells
     return g.model(
         "grasp_distance_field_of_map",
@@ -80,7 +89,22 @@ def features_graph(contract: Contract, weights: Weights) -> onnx.ModelProto:
     )
 
 
-def _begin(weights: Weights) -> GraphBuilder:
+def _in_half(weights: Weights) -> dict[str, NDArray[np.generic]]:
+    """The weights with those of `_HALF` in float16."""
+    most = float(np.finfo(np.float16).max)
+    result: dict[str, NDArray[np.generic]] = {}
+    for name, array in weights.items():
+        if name.split(".")[0] not in _HALF:
+            result[name] = array
+            continue
+        largest = float(np.abs(array).max())
+        if largest > most:
+            raise ModelError(f"{name} reaches {largest:g}, too large for half precision")
+        result[name] = array.astype(np.float16)
+    return result
+
+
+def _begin(weights: Mapping[str, NDArray[np.generic]]) -> GraphBuilder:
     g = GraphBuilder()
     for name in FIELD_WEIGHTS:
         if name in weights:
@@ -229,8 +253,8 @@ def _map(g: GraphBuilder, contract: Contract) -> str:
     return g("Concat", "map", *channels, axis=1)
 
 
-def _features(g: GraphBuilder, contract: Contract, map_: str) -> str:
-    """(1, C, G/2, G/2) of a map (1, 2, G, G)."""
+def _features(g: GraphBuilder, contract: Contract, map_: str, half: bool = False) -> str:
+    """(1, C, G/2, G/2) float32 of a map (1, 2, G, G) float32."""
 
     def conv(layer: str, x: str, name: str = "") -> str:
         kernel, stride = CONVOLUTIONS[layer]
@@ -256,7 +280,10 @@ def _features(g: GraphBuilder, contract: Contract, map_: str) -> str:
             mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
         )  # fmt: skip
 
-    x1 = act("in2", act("in1", map_))
+    start = act("in1", map_)
+    if half:
+        start = g("Cast", "start_half", start, to=onnx.TensorProto.FLOAT16)
+    x1 = act("in2", start)
     x2 = act("same2", act("down2", x1))
     x3 = act("same3", act("down3", x2))
     x4 = act("same4", act("down4", x3))
@@ -266,6 +293,8 @@ def _features(g: GraphBuilder, contract: Contract, map_: str) -> str:
     y = g("Add", "with_whole", x4, g("Reshape", "whole", whole, column))
     for up, mix, skip in (("up3", "mix3", x3), ("up2", "mix2", x2), ("up1", "mix1", x1)):
         y = act(mix, g("Add", f"{up}_skip", twice(up, y), skip))
+    if half:
+        return g("Cast", "features", conv("out", y), to=onnx.TensorProto.FLOAT)
     return conv("out", y, "features")
 
 

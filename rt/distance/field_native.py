@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rt.distance.contract import Contract, Weights
 from rt.distance.field_shapes import CONVOLUTIONS, TURN_INPUTS
 from rt.distance.metric_map import MAX_HALF_CELLS, growth_cells_per_m, rays_cells_per_m
-from rt.distance.native import choose_isa, require_native
+from rt.distance.native_isa import choose_isa, require_native
 from rt.native import native
 
 STAGES = ("map", "convolutions", "candidates")
@@ -25,6 +25,8 @@ MAX_THREADS = 16
 
 class FieldNative:
     """Distance, probability, spread and gradient. Arguments must have passed rt.distance's check."""
+
+    outputs = ("distance", "probability", "spread")
 
     def __init__(self, contract: Contract, weights: Weights, threads: int = 0, isa: str = ""):
         """`threads` 0: one per core that this process may use, as far as there is work for them.

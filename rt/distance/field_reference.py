@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 class FieldReference:
     """Distance, probability, spread and gradient. Arguments must have passed rt.distance's check."""
 
+    outputs = ("distance", "probability", "spread")
+
     def __init__(self, contract: Contract, weights: Weights):
         self._w = {name: array.astype(np.float64) for name, array in weights.items()}
         self._contract = contract
@@ -154,7 +156,8 @@ def look_up(features: Array, xy: Array, cell_m: float) -> tuple[Array, Array, Ar
         corners[2] + a * (corners[3] - corners[2]),
     )
     along_x = (1 - b) * (corners[1] - corners[0]) + b * (corners[3] - corners[2])
-    outside = (np.abs(xy / cell_m) >= np.array([width, height]) / 2 + 0.5).any(axis=1)[:, None]
+    beyond = np.abs(xy / cell_m) >= np.array([width, height]) / 2 + 0.5
+    outside = beyond[:, :1] | beyond[:, 1:]
     return (
         np.where(outside, 0.0, top + b * (bottom - top)),
         np.where(outside, 0.0, along_x / cell_m),
