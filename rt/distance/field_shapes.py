@@ -16,7 +16,7 @@ OUTPUTS = 3
 CONVOLUTIONS = {
     "in1": (5, 2), "in2": (3, 1), "down2": (3, 2), "same2": (3, 1), "down3": (3, 2), "same3": (3, 1),
     "down4": (3, 2), "same4": (3, 1), "up3": (1, 1), "mix3": (3, 1), "up2": (1, 1), "mix2": (3, 1),
-    "up1": (1, 1), "mix1": (3, 1), "out": (3, 1),
+    "up1": (1, 1), "mix1": (3, 1), "out": (1, 1),
 }  # fmt: skip
 """Kernel size and stride of each; zeros are padded so that stride 1 keeps the size."""
 
