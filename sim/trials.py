@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rt.controller import CONTROLLERS, ITERATIONS, RATIO
-from rt.distance import SHIPPED_MODEL, Distance, DistanceError, open_model
+from rt.distance import Distance, DistanceError, open_model
 from rt.hand import HandError, load_hand
 from rt.pose import METRES_PER_DEGREE
 from rt.tools.files import output_folder, write_json
@@ -89,8 +89,8 @@ class TrialsOptions:
     """What the camera makes of exact depth (sim.scene.sensor). A real one always sits beside the hand."""
     lift: bool = False
     """Also close and lift each grasp in MuJoCo."""
-    model: Path | None = None
-    """Network, as train.export makes it. Default: the shipped one."""
+    model: str | None = None
+    """Network: paper, field, or a file as train.export makes it. Default: the shipped one."""
     backend: str = "auto"
     """What computes the network: auto, native, onnx, reference."""
     workers: int = 0
@@ -137,10 +137,10 @@ class TrialsOptions:
 _worker: tuple[ObjectSet, TrialSetup, Distance, Detector]
 
 
-def _begin(setup: TrialSetup, model: Path | None, backend: str) -> None:
+def _begin(setup: TrialSetup, model: str | None, backend: str) -> None:
     """Of a worker: open once what every trial needs. One thread each, the processes share the cores."""
     global _worker
-    distance = open_model(model, "native" if backend == "auto" else backend, threads=1)
+    distance = open_model(model, backend, threads=1)
     _worker = objects_of(setup), setup, distance, Detector(hand=load_hand(setup.hand))
 
 
@@ -151,7 +151,7 @@ def _one(number: int) -> dict[str, Any]:
 def run(
     setup: TrialSetup,
     trials: int,
-    model: Path | None,
+    model: str | None,
     backend: str,
     workers: int,
     title: str = "trials",
@@ -177,13 +177,13 @@ def check(config: TrialsOptions) -> dict[str, Any]:
     for name, reason in objects.skipped:
         print(f"skipped {name}: {reason}", file=sys.stderr)
     Detector()
-    distance = open_model(config.model, "native" if config.backend == "auto" else config.backend)
+    distance = open_model(config.model, config.backend)
     hand = load_hand(config.hand)
     distance.contract.require(hand=hand, view=VIEW, metres_per_degree=METRES_PER_DEGREE)
     if config.lift:
         _require_physics()
     return {
-        "path": (config.model or SHIPPED_MODEL).name,
+        "path": distance.path.name,
         "training_set": distance.contract.training_set,
         "weights_sha256": distance.contract.weights_sha256,
         "backend": distance.backend,

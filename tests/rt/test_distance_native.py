@@ -19,7 +19,8 @@ from needs import NO_NATIVE
 from rt.cell.cell import open_cell
 from rt.distance.contract import Contract, DistanceError, read_model
 from rt.distance.model import SHIPPED_MODEL
-from rt.distance.native import ISA_VARIABLE, NativeDistance, available_isas
+from rt.distance.native import NativeDistance, available_isas
+from rt.distance.native_isa import ISA_VARIABLE
 from rt.distance.reference import ReferenceDistance
 from rt.native import native
 from rt.view import Reprojector

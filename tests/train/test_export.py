@@ -22,8 +22,8 @@ from rt.distance.contract import read_model
 from rt.hand import load_hand
 from rt.view import VIEW
 from sim.dataset.store import read_manifest
-from train.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from train.export import load_network, main
+from train.checkpoint import TrainingState, load_checkpoint, network_of, save_checkpoint
+from train.export import main
 from train.network import DistanceNetwork
 from train.presets import PRESETS, make_optimizer
 
@@ -66,7 +66,7 @@ def test_the_file_is_the_network(run: Path, tmp_path: Path) -> None:
     assert "random views" in text and "real views" in text
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["model.json", "model.onnx"]
     assert out.stat().st_size < 20e6
-    network = load_network(load_checkpoint(run / "checkpoint.pt"))
+    network = network_of(load_checkpoint(run / "checkpoint.pt"))
     rng = np.random.default_rng(1)
     depth, actions = random_views(1, rng), random_actions((1, 33), rng)
     with torch.no_grad():
