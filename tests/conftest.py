@@ -98,7 +98,7 @@ def write_random_model(path: Path, encoding: str = "double_angle", seed: int = 0
 
 def random_field_weights(
     seed: int = 0,
-    channels: tuple[int, int, int, int, int] = (24, 32, 48, 96, 128),
+    channels: tuple[int, int, int, int, int] = (24, 32, 64, 128, 192),
     features: int = 32,
     hidden: int = 64,
 ) -> dict[str, NDArray[np.float32]]:
@@ -112,14 +112,15 @@ def random_field_weights(
         shape = shapes[name]
         scale = 0.1 if name.endswith("bias") else np.sqrt(2 / np.prod(shape[1:]))
         weights[name] = (rng.normal(size=shape) * scale).astype(np.float32)
-    weights["head3.weight"] *= np.float32(0.4)
+    weights["head3.weight"] *= np.float32(0.1)
     weights["head3.bias"][:] = 0.8, -1.0, -4.0
     return weights
 
 
 def field_contract(**changes: Any) -> Contract:
     """Of a field network with random weights."""
-    values = {"hand": load_hand(), "training_set": "random", "architecture": "field"} | changes
+    values = {"hand": load_hand(), "training_set": "random", "architecture": "field"}
+    values |= {"cells": 80, "cell_m": 0.0042} | changes
     return Contract(**values)
 
 
