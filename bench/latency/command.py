@@ -20,9 +20,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.latency import inference
 from bench.latency.budgets import BudgetError, check, read_budgets
 from bench.latency.callgrind import CallgrindError, count_instructions
+from bench.latency.command import inference
 from bench.latency.cycle import time_cycle
 from bench.latency.plot import draw
 from rt.distance import DistanceError, candidates_for, open_model
@@ -42,7 +42,8 @@ class LatencyOptions:
     model: Path | None = None
     """Model file, as train.export makes it. Default: the shipped one."""
     backends: tuple[str, ...] = ()
-    """Of reference, tiled, onnx, native, native-half, tensorrt; default all that run here."""
+    """Of reference, tiled, onnx, native, native-half, tensorrt, field-reference, field-onnx, field-native;
+    default all that run here."""
     candidates: tuple[int, ...] = (1, 16, 64, 256, 1024, 4096, inference.FULL_MAP)
     """Numbers of candidates in a call."""
     threads: tuple[int, ...] = ()
