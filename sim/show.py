@@ -12,7 +12,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -20,12 +19,13 @@ from numpy.typing import NDArray
 
 from rt.hand import Hand, HandError, load_hand
 from rt.pose import to_view, top_down
+from rt.tools.command import command
 from rt.tools.files import write_figure
 from rt.view import VIEW
 from sim.scene.grasps import Grasps, numbered_scene
 from sim.scene.objects import ObjectError, object_set
 from sim.scene.render import Renderer
-from sim.scene.scene import Scene, camera_poses
+from sim.scene.scene import Scene, SceneError, camera_poses
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ShowOptions:
     scene: int = 0
     """Number of the scene."""
     split: Literal["train", "test"] = "train"
-    """Whose objects."""
+    """Split of the objects."""
     seed: int = 0
     """Seed of the set that the scene belongs to."""
     grasps: int = 60
@@ -112,14 +112,10 @@ def _draw_above(
     axes.set_title("from above: a line between the pads for each true grasp")
 
 
-def main() -> int:
-    config = tyro.cli(ShowOptions, prog="python -m sim.show")
-    try:
-        hand = load_hand(config.hand)
-        objects = object_set(config.split, config.meshes, config.only_meshes)
-    except (ObjectError, HandError) as error:
-        print(f"sim.show: {error}", file=sys.stderr)
-        return 2
+@command("sim.show", ShowOptions, mistakes=(ObjectError, HandError, SceneError))
+def main(config: ShowOptions) -> int:
+    hand = load_hand(config.hand)
+    objects = object_set(config.split, config.meshes, config.only_meshes)
     for name, reason in objects.skipped:
         print(f"skipped {name}: {reason}", file=sys.stderr)
     scene, grasps, rng = numbered_scene(objects, config.seed, config.split, config.scene, hand)

@@ -13,11 +13,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from rt.tools.command import command
 from rt.tools.files import output_folder, write_figure, write_json
 from rt.tools.progress import progress
 from sim.scene.objects import Object, ObjectError, object_set
@@ -199,13 +199,9 @@ def run(config: CatalogueOptions) -> Path:
     return out
 
 
-def main() -> int:
-    config = tyro.cli(CatalogueOptions, description=__doc__)
-    try:
-        out = run(config)
-    except (ObjectError, OSError) as error:
-        print(f"sim.catalogue: {error}", file=sys.stderr)
-        return 2
+@command("sim.catalogue", CatalogueOptions, mistakes=(ObjectError,), description=__doc__)
+def main(config: CatalogueOptions) -> int:
+    out = run(config)
     print(f"{out}/catalogue.png, {out}/catalogue.json")
     return 0
 

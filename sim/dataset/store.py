@@ -22,15 +22,16 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.scene import SPLITS as SPLITS
+
 FORMAT = "grasp-dataset/1"
 DEPTH_UNIT_M = 1e-4
 ARRAYS = ("depth", "camera", "grasps", "grasp_object", "grasp_start")
-SPLITS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
 
 
 class DatasetError(ValueError):

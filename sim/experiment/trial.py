@@ -2,8 +2,8 @@
 
 A trial is a pure function of its setup and its number: every scenario sees the same scene, starts at
 the same pose and draws the same noise. It is kinematic, as in the paper's simulation (Viereck et al.
-2017, Section IV): the hand is where it was told to be but for the noise, and time is counted in
-iterations. What the arm's dynamics add is `sim.twin`'s to show.
+2017, Section IV): the hand is at its commanded pose but for the noise, and time is counted in iterations.
+`sim.twin` adds the arm's dynamics.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ Split = Literal["train", "test", "all"]
 
 MESH_SUFFIXES = (".obj", ".stl", ".ply", ".off", ".glb")
 SMALLEST_M, LARGEST_M = 0.01, 0.40
-"""What the longest side of a user's mesh may be: from a pill to what an arm can still lift off a table."""
+"""Range of a user's mesh by its longest side: from a pill to the largest thing that an arm lifts off a table."""
 
 
 class ObjectError(ValueError):
@@ -64,7 +64,7 @@ class ObjectSet:
     names: tuple[str, ...]
     """Sorted."""
     files: dict[str, Path] = field(default_factory=dict, hash=False)
-    """Of the names that are the user's own meshes."""
+    """Files of the names that are the user's own meshes."""
     skipped: tuple[tuple[str, str], ...] = ()
     """(file, reason) of every mesh of the user's that was not taken."""
 
@@ -160,7 +160,7 @@ def folder_set(folder: str | Path, split: Split = "all") -> tuple[ObjectSet, lis
 def object_set(split: Split, meshes: Path | None = None, only_meshes: bool = False) -> ObjectSet:
     """The catalogue, the catalogue and a folder of meshes, or the folder alone.
 
-    What the folder held that cannot be used is in the set's `skipped`, for the caller to print.
+    Meshes that cannot be used are in the set's `skipped`, for the caller to print.
     """
     if meshes is None:
         if only_meshes:

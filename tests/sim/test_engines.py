@@ -14,8 +14,9 @@ from sets import SMALL, small_set
 
 from sim.dataset import store
 from sim.dataset.engines import ENGINES, place_shard
+from sim.dataset.make import GenerateOptions
 from sim.dataset.store import DatasetError
-from sim.generate import GenerateOptions, generate
+from sim.generate import generate
 
 NEEDS_RAY = "generation on a cluster needs the extra `cluster`"
 

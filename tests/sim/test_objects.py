@@ -47,7 +47,7 @@ def assert_rests(thing: Object) -> None:
         assert abs(points[:, 2].min()) < 1e-6, thing.name
         centre = R @ centre_of_mass(thing) + T[:3, 3]
         np.testing.assert_allclose(centre[:2], 0, atol=1e-6)
-        # What touches the table holds up the centre of mass, which is above x = y = 0.
+        # The contact with the table supports the centre of mass, which is above x = y = 0.
         foot = points[points[:, 2] < 2e-4, :2]
         assert len(foot) >= 3, thing.name
         assert ConvexHull(foot).equations[:, 2].max() < 1e-5, thing.name
