@@ -31,7 +31,7 @@ _START_NS = 1_000_000_000
 _FRAMES_KEPT = 64
 
 GRASPED_M = 0.010
-"""Fingers that close nearer than this to a true grasp, in the grasp metric, hold it; no physics is simulated."""
+"""Fingers that close nearer than this to a true grasp, in the grasp metric, hold it, without any physics."""
 GRIPPER_M_S = 0.150
 """Speed of the opening: two fingers of 75 mm/s each (a 2F-85)."""
 

@@ -39,8 +39,8 @@ class Disturbance:
     noise: float = 0.4
     """Kinematic noise: displacements are off by this times their length times N(0, 1)."""
     correlated: float = 0.0
-    """Cross-correlated velocity: the motion is (1 + M) times the one commanded, M of N(0, this^2) drawn once a
-    trial, over x, y, z and turn (as GG-CNN's authors disturbed their arm: 0.05, 0.10, 0.15)."""
+    """Cross-correlated velocity: the motion is (1 + M) times the commanded one, M of N(0, this^2) drawn once
+    a trial, over x, y, z and turn (as GG-CNN's authors disturbed their arm: 0.05, 0.10, 0.15)."""
     depth_noise: float = 0.0
     """Standard deviation of every depth [m]."""
     dropout: float = 0.0
@@ -115,7 +115,7 @@ class TrialChance:
 
 
 class TrialCamera:
-    """The camera on the hand, disturbed by a `TrialChance`. Hand poses are relative to the objects (to_objects).
+    """The camera on the hand, disturbed by a `TrialChance`. Hand poses are as `to_objects` gives them.
 
     camera `ideal` is the view itself, exact; `wrist` a rig beside the hand with that sensor (sim.scene.rig),
     which sees the fingers and whose image is reprojected, as on the robot.

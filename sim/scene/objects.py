@@ -24,7 +24,7 @@ Split = Literal["train", "test", "all"]
 
 MESH_SUFFIXES = (".obj", ".stl", ".ply", ".off", ".glb")
 SMALLEST_M, LARGEST_M = 0.01, 0.40
-"""Range of a user's mesh by its longest side: from a pill to the largest thing that an arm lifts off a table."""
+"""Range of a mesh's longest side: from a pill to the largest thing that an arm lifts off a table."""
 
 
 class ObjectError(ValueError):

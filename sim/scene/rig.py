@@ -24,14 +24,14 @@ IDEAL = "ideal"
 """The sensor that stands for no rig at all: the view itself, traced exactly."""
 
 TRACED_FOCAL_PX = 105.0
-"""Focal length [px] of the images that are traced: well above the view's 46 and below the modes' 250, for a pixel costs a
-ray. Edges come out a little wide for it, as block matching makes them too."""
+"""Focal length [px] of the images that are traced: well above the view's 46 and below the modes' 250, for a
+pixel costs a ray. Edges come out a little wide for it, as block matching makes them too."""
 
 
 @dataclass(frozen=True)
 class MountRange:
-    """Range of camera poses on the hand. Nominally at one of the hand's four sides, behind the fingertips, looking
-    at the middle of what the hand needs to see over its travel; its image rows run along the hand's
+    """Range of camera poses on the hand. Nominally at one of the hand's four sides, behind the fingertips,
+    looking at the middle of what the hand needs to see over its travel; its image rows run along the hand's
     outline, as a long camera is mounted. No side is special, so turning or mirroring a view is another
     view as good."""
 
