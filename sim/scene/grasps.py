@@ -283,7 +283,7 @@ class _Footprint:
     def free(
         self, poses: NDArray[np.float32], x_centre: float, level: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
-        """True (N,) if nothing under the rectangle, centred x_centre along the closing axis, exceeds `level`."""
+        """True (N,) if nothing under the rectangle, x_centre along the closing axis, is higher than `level`."""
         if not len(poses):
             return np.zeros(0, bool)
         c, s = np.cos(poses[:, 3:4]), np.sin(poses[:, 3:4])
