@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rt.hand import HandError
+from rt.hand import HandError, load_hand
 from rt.tools.command import command
 from rt.tools.pool import PoolError
 from rt.tools.progress import progress
@@ -27,7 +27,8 @@ from sim.dataset.engines import ENGINES, Job
 from sim.dataset.make import GenerateOptions, make_shard, parameters
 from sim.dataset.store import DatasetError
 from sim.physics.convex import PhysicsError
-from sim.scene.objects import ObjectError, object_set
+from sim.scene.graspable import require_graspable
+from sim.scene.objects import ObjectError
 from sim.scene.openrave import RendererError
 from sim.scene.scene import SceneError
 from sim.scene.sensor import SensorError
@@ -39,8 +40,11 @@ def generate(config: GenerateOptions) -> dict[str, float]:
     if config.ray_address and config.engine != "ray":
         raise DatasetError("--ray-address needs --engine ray")
     params = parameters(config)
-    for name, reason in object_set("all", config.meshes, config.only_meshes).skipped:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
+    config.objects("all").say_skipped()
+    if config.only_meshes:  # the catalogue can be grasped
+        for split in store.SPLITS:
+            if params[f"{split}_scenes"]:
+                require_graspable(config.objects(split), split, load_hand(config.hand))
     folder = config.out
     manifest = {"format": store.FORMAT, "id": store.dataset_id(params), "params": params}
     claim(folder, manifest)

@@ -6,15 +6,15 @@ The share of geometrically good grasps that hold when the hand closes and lifts 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +26,9 @@ from rt.tools.pool import PoolError, spread
 from sim.experiment.statistics import wilson
 from sim.physics.approach import approach_height
 from sim.physics.convex import PhysicsError
+from sim.scene.graspable import require_graspable
 from sim.scene.grasps import FRICTION, Grasps, numbered_scene
+from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import ObjectError, ObjectSet, object_set
 from sim.scene.render import Renderer
 from sim.scene.scene import Scene, SceneError
@@ -65,6 +67,7 @@ class LiftsOptions:
     """Folder of your own meshes to add."""
     only_meshes: bool = False
     """Use the meshes alone."""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
     out: Path | None = None
     """Folder for lifts.json and lifts.png. Default: runs/lifts/<time>/."""
 
@@ -171,10 +174,11 @@ def run(config: LiftsOptions) -> list[LiftRecord]:
     for name, value, least in (("scenes", config.scenes, 1), ("grasps", config.grasps, 1)):
         if value < least:
             raise PhysicsError(f"--{name} {value} must be at least {least}")
-    objects = object_set(config.split, config.meshes, config.only_meshes)
-    for name, reason in objects.skipped:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
-    load_hand(config.hand)
+    objects = object_set(config.split, config.meshes, config.only_meshes, config.mesh)
+    objects.say_skipped()
+    hand = load_hand(config.hand)
+    if config.only_meshes:
+        require_graspable(objects, config.split, hand)
     numbers = range(config.first, config.first + config.scenes)
     work = partial(_scene_lifts, config, objects)
     lifted = spread(work, numbers, config.workers, unit="scene", title="lifts")

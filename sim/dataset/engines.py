@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def run_ray(
             room = 2 * int(ray.cluster_resources().get("CPU", 1)) if waiting else 0
             while waiting and len(going) < max(room, 2):
                 job = waiting.pop()
-                going[remote.remote(asdict(config), identity, *job)] = job
+                going[remote.remote(config, identity, *job)] = job
             for done in ray.wait(list(going), num_returns=1, timeout=1.0)[0]:
                 try:
                     files = ray.get(done)
@@ -113,10 +112,9 @@ def _import_ray() -> Any:
 
 
 def _shard_files(
-    options: dict[str, Any], identity: str, split: Split, shard: int, numbers: range
+    config: GenerateOptions, identity: str, split: Split, shard: int, numbers: range
 ) -> dict[str, bytes]:
     """A shard as made on a node: the bytes of its files. Raises DatasetError if it is not of this set."""
-    config = GenerateOptions(**options)
     found = store.dataset_id(parameters(config))
     if found != identity:
         raise DatasetError(

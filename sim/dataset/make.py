@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 
 from rt.hand import load_hand
@@ -20,7 +21,8 @@ from rt.view import VIEW
 from sim.dataset import store
 from sim.dataset.store import DatasetError
 from sim.scene.grasps import FRICTION, SAMPLES, Grasps, numbered_scene
-from sim.scene.objects import Split, object_set
+from sim.scene.meshes import PLAIN, MeshOptions
+from sim.scene.objects import ObjectError, ObjectSet, Split, object_set
 from sim.scene.openrave import RENDERERS, probe
 from sim.scene.rig import IDEAL, RigView, random_rig, settings
 from sim.scene.scene import Scene, camera_poses
@@ -70,16 +72,21 @@ class GenerateOptions:
     """Folder of your own meshes (obj, stl, ply, off, glb; metres) to add to the catalogue."""
     only_meshes: bool = False
     """Use the meshes alone, without the catalogue."""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
     physics_check: int = 0
     """Lift about this many of the set's grasps in MuJoCo and report how many hold, by category (extra
     `physics`). 0: none."""
     scenes_per_shard: int = 20
     """Scenes in a shard, the unit of work and of resuming."""
 
+    def objects(self, split: Split) -> ObjectSet:
+        """The objects of a split; the same set however often it is asked for in a process."""
+        return _objects(split, self.meshes, self.only_meshes, self.mesh)
+
     def scene(self, split: Split, number: int) -> tuple[Scene, Grasps, np.random.Generator]:
         """A scene of the set, as numbered_scene makes it."""
         return numbered_scene(
-            _objects(split, self.meshes, self.only_meshes),
+            self.objects(split),
             self.seed,
             split,
             number,
@@ -112,10 +119,12 @@ def parameters(config: GenerateOptions) -> dict[str, Any]:
         raise DatasetError("--only-meshes needs --meshes DIR")
     if not config.sensors:
         raise DatasetError("--sensors needs at least one; ideal is the view itself")
-    traced = {}
+    traced: dict[str, Any] = {}
     if config.renderer == "openrave":
         probe()
-        traced = {"renderer": config.renderer}  # its depths differ from embree's by rounding
+        traced["renderer"] = config.renderer  # its depths differ from embree's by rounding
+    if config.meshes is not None and config.mesh != PLAIN:
+        traced["mesh"] = asdict(config.mesh)
     return traced | {
         "train_scenes": config.scenes,
         "test_scenes": test,
@@ -128,10 +137,20 @@ def parameters(config: GenerateOptions) -> dict[str, Any]:
         "grasp_samples": config.grasp_samples,
         "scenes_per_shard": config.scenes_per_shard,
         "objects": {
-            split: object_set(split, config.meshes, config.only_meshes).fingerprint()
-            for split in store.SPLITS
+            split: _fingerprint(config, split, scenes)
+            for split, scenes in zip(store.SPLITS, (config.scenes, test), strict=True)
         },
     }
+
+
+def _fingerprint(config: GenerateOptions, split: Split, scenes: int) -> str:
+    """Of the objects of a split; a split without scenes needs none."""
+    try:
+        return config.objects(split).fingerprint()
+    except ObjectError:
+        if scenes:
+            raise
+        return ObjectSet(()).fingerprint()
 
 
 def make_shard(

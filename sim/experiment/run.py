@@ -5,7 +5,6 @@ Used by sim.trials (one set of trials) and by its sweep (one set for each streng
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +20,8 @@ from rt.view import VIEW
 from sim.experiment.disturbance import Disturbance
 from sim.experiment.trial import TrialSetup, objects_of, run_trial
 from sim.gpd.detector import Detector, GpdError
+from sim.scene.graspable import require_graspable
+from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import ObjectError, ObjectSet
 from sim.scene.scene import SceneError
 
@@ -58,6 +59,7 @@ class TrialsOptions:
     """Exactly this many objects in a scene. Default: 1 to 5."""
     meshes: Path | None = None
     """Folder of your own meshes (obj, stl, ply, off, glb; metres) in place of the test objects."""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
     hand: str = "robotiq_2f85"
     """Hand: a name in rt/hands/ or a TOML file; the model must be made for it. (GPD tries its shape, but
     its network was trained with robotiq_2f85.)"""
@@ -106,6 +108,7 @@ class TrialsOptions:
             category=self.category,
             clutter=self.clutter,
             meshes=self.meshes,
+            mesh=self.mesh,
             hand=self.hand,
             controllers=(self.controller, *others),
             candidates=self.candidates,
@@ -158,8 +161,9 @@ def run(
 def check(config: TrialsOptions) -> dict[str, Any]:
     """Refuse what cannot run before any process starts; returns the model's record for the JSON."""
     objects = objects_of(config.setup())
-    for name, reason in objects.skipped:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
+    objects.say_skipped()
+    if config.meshes is not None:
+        require_graspable(objects, "test", load_hand(config.hand))
     Detector()
     distance = open_model(config.model, "native" if config.backend == "auto" else config.backend)
     hand = load_hand(config.hand)

@@ -24,6 +24,7 @@ from sim.experiment.disturbance import Disturbance
 from sim.experiment.run import ERRORS, TrialsOptions, check, run
 from sim.experiment.statistics import summary
 from sim.experiment.trial import TrialSetup, scenario_names
+from sim.scene.meshes import PLAIN
 from sim.scene.sensor import SENSORS
 
 Over = Literal[
@@ -113,6 +114,8 @@ def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     asked = plain(asdict(config))
     for name in ("values", "out", "workers"):
         del asked[name]  # they do not change a point
+    if config.mesh == PLAIN:
+        del asked["mesh"]  # sweeps begun before this option go on
     path = folder / "sweep.json"
     report: dict[str, Any] = {
         "command": "sim.trials sweep",

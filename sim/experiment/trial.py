@@ -24,6 +24,7 @@ from rt.view import END_HEIGHT_M, START_HEIGHT_M
 from sim.experiment.disturbance import Disturbance, TrialCamera, TrialChance
 from sim.gpd.detector import Detector
 from sim.scene.grasps import Grasps, numbered_scene
+from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import ObjectError, ObjectSet, object_set
 from sim.scene.render import Renderer
 from sim.scene.rig import IDEAL
@@ -45,6 +46,7 @@ class TrialSetup:
     category: str | None = None
     clutter: int | None = None
     meshes: Path | None = None
+    mesh: MeshOptions = PLAIN
     hand: str = "robotiq_2f85"
     """A name of rt/hands/ or a TOML file: whose grasps are the truth."""
     controllers: tuple[str, ...] = ("paper",)
@@ -72,7 +74,7 @@ def objects_of(setup: TrialSetup) -> ObjectSet:
     Raises ObjectError for a category that is not among them.
     """
     if setup.meshes is not None:
-        objects = object_set("all", setup.meshes, only_meshes=True)
+        objects = object_set("all", setup.meshes, True, setup.mesh)
     else:
         objects = object_set("test")
     if setup.category is None:

@@ -27,7 +27,7 @@ from rt.pose import wrap_theta
 from sim.scene import SPLITS
 from sim.scene.objects import ObjectSet
 from sim.scene.render import Renderer
-from sim.scene.scene import Scene, make_scene
+from sim.scene.scene import Scene, SceneError, make_scene
 
 FRICTION = 0.5
 """Coulomb coefficient of rubber pads on household materials; 0.4 to 1 in handbooks."""
@@ -35,6 +35,8 @@ SAMPLES = 4000
 """Most surface points tried on each object."""
 ENOUGH = 200
 """An object with this many grasps is sampled no further: rare grasps get the work, easy ones do not."""
+TRIES = 300
+"""Scenes drawn, until one has a grasp, before the set's objects are refused."""
 _ROUND = 500
 """Surface points tried on each object before looking again which of them has enough."""
 
@@ -54,6 +56,10 @@ leaves its head on the table (all failures of hammers in sim.lifts were of this 
 _LINES = 3
 """Least number of antipodal lines of contact in the middle half of the pads. A patch, not a point, so
 that the object cannot turn; not at the pads' edges, where misaligned sides would be turned by closing."""
+
+
+class NoGraspError(SceneError):
+    """The hand can grasp none of the objects from above."""
 
 
 @dataclass(frozen=True)
@@ -123,21 +129,29 @@ def numbered_scene(
     friction: float = FRICTION,
     samples: int = SAMPLES,
     count: int | None = None,
+    empty: bool = False,
 ) -> tuple[Scene, Grasps, np.random.Generator]:
     """Scene `number` of a split, its true grasps (at least one), and a generator for its views.
 
     The scene has `count` objects, or one to five. The result depends on the arguments alone: the same ones
-    give the same bytes on any worker, in any order.
+    give the same bytes on any worker, in any order. With `empty` the first scene drawn, also if it has no
+    grasp. Raises NoGraspError if TRIES scenes have none.
     """
     root = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
-    while True:
+    for _ in range(TRIES):
         for_scene, for_grasps, for_views, root = root.spawn(4)
         scene = make_scene(objects, np.random.default_rng(for_scene), count)
         grasps = true_grasps(
             scene, np.random.default_rng(for_grasps), hand, friction=friction, samples=samples
         )
-        if len(grasps):
+        if len(grasps) or empty:
             return scene, grasps, np.random.default_rng(for_views)
+    names = ", ".join(objects.names[:5])
+    raise NoGraspError(
+        f"{split} scene {number}: no grasp from above in {TRIES} tries with the set's {len(objects)} objects "
+        f"({names}{', ...' if len(objects) > 5 else ''}); add parts that the hand can grasp (sim.catalogue "
+        "tells which)"
+    )
 
 
 def _face_normals(scene: Scene) -> NDArray[np.float32]:
@@ -283,7 +297,7 @@ class _Footprint:
     def free(
         self, poses: NDArray[np.float32], x_centre: float, level: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
-        """True (N,) if nothing under the rectangle, x_centre along the closing axis, is higher than `level`."""
+        """True (N,) if nothing under the rectangle, x_centre along the closing axis, is above `level`."""
         if not len(poses):
             return np.zeros(0, bool)
         c, s = np.cos(poses[:, 3:4]), np.sin(poses[:, 3:4])

@@ -177,7 +177,7 @@ def _outer(
     axes: list[NDArray[np.float64]],
     step: float,
 ) -> NDArray[np.bool_]:
-    """Points with outside on one side of them or both, not surfaces within the solid. Corners count as not."""
+    """True for points that have outside on at least one side: surfaces within the solid have none."""
     low = np.array([axis[0] for axis in axes])
     free = np.zeros(len(points), bool)
     for side in (-2 * step, 2 * step):

@@ -1,4 +1,4 @@
-"""Repairs of triangle meshes that leave no doubt: double faces, cracks, faces turned over, bodies that overlap.
+"""Certain repairs of triangle meshes: double faces, cracks, faces turned over, bodies that overlap.
 
 Vertices are in metres. A mesh that is sound already is left as it is, byte by byte.
 """
