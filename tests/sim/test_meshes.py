@@ -1,4 +1,4 @@
-"""Mesh files as people have them: units, certain repairs, closed holes, bodies, and files that are no mesh."""
+"""Mesh files as people have them: units, repairs, closed holes, bodies, and files that are no mesh."""
 
 from __future__ import annotations
 
