@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -21,6 +22,7 @@ from rt.hand import HandError, load_hand
 from rt.tools.command import command
 from rt.tools.pool import PoolError
 from rt.tools.progress import progress
+from rt.view import VIEW
 from sim.dataset import store
 from sim.dataset.claim import claim, locked, parse_share
 from sim.dataset.engines import ENGINES, Job
@@ -46,6 +48,7 @@ def generate(config: GenerateOptions) -> dict[str, float]:
             if params[f"{split}_scenes"]:
                 require_graspable(config.objects(split), split, load_hand(config.hand))
     folder = config.out
+    _require_room(config, params, part, parts)
     manifest = {"format": store.FORMAT, "id": store.dataset_id(params), "params": params}
     claim(folder, manifest)
     with locked(folder, part, parts):
@@ -71,6 +74,18 @@ def generate(config: GenerateOptions) -> dict[str, float]:
         "peak_mb": peak_mb(),
         "peak_worker_mb": _most_resident_mb(resource.RUSAGE_CHILDREN),
     }
+
+
+def _require_room(config: GenerateOptions, params: dict[str, Any], part: int, parts: int) -> None:
+    """Raise DiskFullError if the images alone that are missing do not fit onto the disk."""
+    missing = sum(
+        len(scenes)
+        for split in store.SPLITS
+        for k, scenes in enumerate(store.shard_scenes({"params": params}, split))
+        if k % parts == part and not store.shard_path(config.out, split, k).exists()
+    )
+    size = missing * config.views * VIEW.size_px**2 * np.dtype(np.uint16).itemsize
+    store.require_room(config.out, size, f"the depth of {missing * config.views:,} images")
 
 
 def peak_mb() -> float:

@@ -102,12 +102,10 @@ def _digests(shard: Path) -> dict[str, Any]:
 
 
 def _place(shard: Path, to: Path, link: bool) -> None:
-    beside = to.with_name(f".{to.name}.{os.getpid()}.partial")
-    shutil.copytree(shard, beside, copy_function=os.link if link else shutil.copyfile)
-    for file in beside.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    store.move_into_place(beside, to)
+    size = sum(file.stat().st_size for file in shard.iterdir())
+    with store.shard_beside(to, size) as beside:
+        for file in shard.iterdir():
+            (os.link if link else shutil.copyfile)(file, beside / file.name)
 
 
 @command(

@@ -27,8 +27,12 @@ from rt.view import END_HEIGHT_M, START_HEIGHT_M
 from sim.dataset import store
 from sim.dataset.claim import locked
 from sim.dataset.store import DatasetError
+from sim.scene.grasps import scene_names
 from sim.scene.objects import catalogue_set
 from sim.scene.scene import MAX_HEIGHT_M, MAX_OBJECTS
+
+_DRAWN = 20
+"""Scenes drawn for a number until one has a grasp: more than ever happens with the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,31 @@ def check_shard(folder: Path, manifest: dict[str, Any], split: str, number: int)
         if not shapes:
             found.images, found.grasps = len(arrays["depth"]), len(arrays["grasps"])
             found.empty_images = int((~arrays["depth"].any(axis=(1, 2))).sum())
-            wrong += _names(about, objects, arrays, manifest, split, len(scenes))
+            names = _names(about, objects, arrays, manifest, split, len(scenes))
+            wrong += names or list(_foreign(manifest["params"], split, scenes, objects))
     return found
+
+
+def _foreign(
+    params: dict[str, Any], split: str, scenes: range, objects: list[list[str]]
+) -> Iterator[str]:
+    """A problem if the shard's scenes are not those that seed, split and number give.
+
+    Its first and last scene are drawn again: a shard of another set or split, or one in another's place,
+    has other objects. Sets with the user's own meshes are not looked at.
+    """
+    known = catalogue_set("train" if split == "train" else "test")
+    if params.get("objects", {}).get(split) != known.fingerprint():
+        return
+    for number in {scenes[0], scenes[-1]}:
+        there = objects[number - scenes[0]]
+        drawn = scene_names(known, params["seed"], split, number, _DRAWN)
+        if there not in drawn:
+            yield (
+                f"scene {number} has {', '.join(there)}; this set's seed, split and number give "
+                f"{', '.join(drawn[0])}: a shard of another set, split or number"
+            )
+            return
 
 
 def _shapes(

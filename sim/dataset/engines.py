@@ -128,14 +128,9 @@ def _shard_files(
 
 def place_shard(path: Path, files: dict[str, bytes]) -> None:
     """Write a finished shard beside its place and rename it there, synced to disk first."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    beside.mkdir(parents=True)
-    for name, content in files.items():
-        with (beside / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    store.move_into_place(beside, path)
+    with store.shard_beside(path, sum(map(len, files.values()))) as beside:
+        for name, content in files.items():
+            (beside / name).write_bytes(content)
 
 
 ENGINES: dict[

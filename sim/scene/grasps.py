@@ -154,6 +154,19 @@ def numbered_scene(
     )
 
 
+def scene_names(
+    objects: ObjectSet, seed: int, split: str, number: int, draws: int
+) -> list[list[str]]:
+    """Names of the objects in the first scenes drawn for a number: numbered_scene takes one of them."""
+    root = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
+    found = []
+    for _ in range(draws):
+        for_scene, _, _, root = root.spawn(4)
+        scene = make_scene(objects, np.random.default_rng(for_scene))
+        found.append([placed.name for placed in scene.placed])
+    return found
+
+
 def _face_normals(scene: Scene) -> NDArray[np.float32]:
     """Outward unit normal of every face (F, 3), zero for a degenerate one."""
     a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
