@@ -51,8 +51,8 @@ def require_room(folder: Path, needed_bytes: int, purpose: str) -> None:
     free = shutil.disk_usage(there).free
     if free < needed_bytes:
         raise DiskFullError(
-            f"{folder}: {purpose} needs {_size(needed_bytes)}, {_size(free)} are free on that disk; free some "
-            "or give another --out"
+            f"{folder}: {purpose} needs {_size(needed_bytes)}, {_size(free)} are free there; free some or "
+            "give another --out"
         )
 
 

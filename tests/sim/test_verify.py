@@ -165,6 +165,6 @@ def test_shards_that_are_exchanged_or_of_another_seed_are_found(copy, tmp_path):
 def test_a_copy_in_another_shards_place_is_found_on_opening(copy):
     shutil.rmtree(copy / "train-00001")
     shutil.copytree(copy / "train-00000", copy / "train-00001")
-    with pytest.raises(store.DatasetError, match="train-00001 holds the images of .*train-00000"):
+    with pytest.raises(store.DatasetError, match=r"train-00001 holds the images of .*train-00000"):
         store.open_split(copy, "train")
     assert list(problems(copy)[0]) == ["train-1"]
