@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from solids import box
 
-from sim.physics.lift import convex
+from sim.physics import convex
 
 
 def abort_unless_turned(points, faces):
