@@ -1,4 +1,4 @@
-"""How many grasps a scene's labels need: `python -m sim.convergence`.
+"""Number of grasps that a scene's labels need: `python -m sim.convergence`.
 
 A label is the distance to the nearest true grasp, so too few grasps make labels too long. Poses as in
 training (uniform over the view) are labelled with the first m grasps found on each object, and with all
@@ -9,7 +9,6 @@ which the dense set has any grasp, the share that still has one: rare grasps nee
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from rt.hand import HandError, load_hand
 from rt.pose import grasp_distance
+from rt.tools.command import command
 from rt.tools.files import output_folder, write_figure, write_json
 from rt.tools.pool import PoolError, spread
 from sim.scene.grasps import ENOUGH, SAMPLES, Grasps, true_grasps
@@ -52,7 +51,7 @@ class LabelsOptions:
     scenes: int = 30
     """Scenes."""
     split: Literal["train", "test"] = "train"
-    """Whose objects."""
+    """Split of the objects."""
     dense: int = 16000
     """Surface points tried on each object for the set that the others are measured by."""
     poses: int = 400
@@ -220,19 +219,18 @@ def run(config: LabelsOptions) -> dict[str, Any]:
     return summary(scenes)
 
 
-def main() -> int:
-    config = tyro.cli(LabelsOptions, prog="python -m sim.convergence")
-    try:
-        found = run(config)
-        folder = output_folder("convergence", config.out)
-        content = {"command": "sim.convergence", "config": asdict(config), **found}
-        write_json(folder / "convergence.json", content)
-        draw(found, folder / "convergence.png")
-    except (SceneError, ObjectError, HandError, PoolError, OSError) as error:
-        print(f"sim.convergence: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+@command(
+    "sim.convergence",
+    LabelsOptions,
+    mistakes=(SceneError, ObjectError, HandError),
+    failures=(PoolError,),
+)
+def main(config: LabelsOptions) -> int:
+    found = run(config)
+    folder = output_folder("convergence", config.out)
+    content = {"command": "sim.convergence", "config": asdict(config), **found}
+    write_json(folder / "convergence.json", content)
+    draw(found, folder / "convergence.png")
     table = Table(
         "grasps of each object",
         "mean label",

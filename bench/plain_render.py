@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sim.scene.scene import Scene
 
 _SIDE = 1e-9
-"""How far outside an edge, in barycentric terms, still counts as on it: no ray slips between two faces."""
+"""Barycentric distance outside an edge that still counts as on it, so that no ray slips between two faces."""
 
 
 class PlainRenderer:

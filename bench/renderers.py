@@ -1,26 +1,25 @@
-"""Hold two renderers together on the same scenes: `python -m sim.compare --other openrave`."""
+"""Compare two renderers on the same scenes: `python -m sim.compare --other openrave`."""
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from bench.plain_render import PlainRenderer
 from rt.pose import top_down
+from rt.tools.command import command
 from rt.tools.files import output_folder, write_json
 from rt.tools.progress import progress
 from rt.view import VIEW
 from sim.scene.objects import object_set
-from sim.scene.openrave import OpenraveRenderer, RendererError
-from sim.scene.render import DepthRenderer, Renderer
+from sim.scene.openrave import RENDERERS, RendererError
+from sim.scene.render import DepthRenderer
 from sim.scene.scene import SceneError, camera_poses, make_scene
 
 EDGE_M = 1e-3
@@ -28,11 +27,7 @@ EDGE_M = 1e-3
 
 
 Name = Literal["embree", "openrave", "plain"]
-RENDERERS: dict[str, Any] = {
-    "embree": Renderer,
-    "openrave": OpenraveRenderer,
-    "plain": PlainRenderer,
-}
+WITH_PLAIN: dict[str, Any] = {**RENDERERS, "plain": PlainRenderer}
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ def compare(config: RenderersOptions) -> dict[str, Any]:
         rng = np.random.default_rng((config.seed, k))
         scene = make_scene(objects, rng)
         renderers: dict[str, DepthRenderer] = {
-            which: RENDERERS[getattr(config, which)](scene) for which in seconds
+            which: WITH_PLAIN[getattr(config, which)](scene) for which in seconds
         }
         for pose in camera_poses(scene, config.views, rng):
             images = {}
@@ -97,18 +92,12 @@ def compare(config: RenderersOptions) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    config = tyro.cli(RenderersOptions, prog="python -m sim.compare")
-    try:
-        found = compare(config)
-        folder = output_folder("compare", config.out)
-        content = {"command": "sim.compare", "config": asdict(config), **found}
-        write_json(folder / "compare.json", content)
-    except (RendererError, SceneError, OSError) as error:
-        print(f"sim.compare: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+@command("sim.compare", RenderersOptions, mistakes=(RendererError, SceneError))
+def main(config: RenderersOptions) -> int:
+    found = compare(config)
+    folder = output_folder("compare", config.out)
+    content = {"command": "sim.compare", "config": asdict(config), **found}
+    write_json(folder / "compare.json", content)
     table = Table("", "", title=f"{config.one} and {config.other}, {found['images']} images")
     share = found["pixels_on_other_surfaces"] / found["pixels"]
     ms = found["ms_per_image"]

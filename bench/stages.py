@@ -11,8 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from rt import view
-from sim import generate
-from sim.dataset import store
+from sim.dataset import make, store
 from sim.scene import grasps, render, rig
 
 STAGES = ("scene", "grasps", "rays", "sensor", "reprojection", "encoding, writing", "the rest")
@@ -63,7 +62,7 @@ def timed_generation() -> Iterator[Stages]:
             ("sensor", rig, "observe"),
             ("sensor", rig, "hand_depth"),
             ("reprojection", view.Reprojector, "__call__"),
-            ("encoding, writing", generate, "encode_depth"),
+            ("encoding, writing", make, "encode_depth"),
             ("encoding, writing", store, "write_shard"),
         ):
             timed = stages.timed(name, getattr(owner, attribute))

@@ -26,6 +26,7 @@ from rt.pose import top_down
 from rt.tools.files import output_folder, write_figure, write_json
 from rt.view import VIEW
 from sim import generate
+from sim.dataset.make import GenerateOptions, make_shard
 from sim.dataset.store import DatasetError
 from sim.scene.grasps import numbered_scene
 from sim.scene.objects import object_set
@@ -45,7 +46,7 @@ class ThroughputOptions:
     """Scenes of the measurement of stages, in one process."""
     views: int = 40
     """Images per scene."""
-    sensors: tuple[str, ...] = generate.GenerateOptions().sensors
+    sensors: tuple[str, ...] = GenerateOptions().sensors
     """Depth cameras, as for sim.generate."""
     whole: int = 80
     """Scenes of the measurement of the command itself, on --workers processes; 0: leave it out."""
@@ -80,9 +81,7 @@ def bare_rays(config: ThroughputOptions, numbers: range) -> float:
 def measure_stages(config: ThroughputOptions) -> dict[str, Any]:
     """Stages of make_shard in this process, in turns with bare rays."""
     step, images = 4, config.scenes * config.views
-    settings = generate.GenerateOptions(
-        views=config.views, seed=config.seed, sensors=config.sensors
-    )
+    settings = GenerateOptions(views=config.views, seed=config.seed, sensors=config.sensors)
     objects = object_set("train")
     for name in objects.names:  # built once in a worker's life, so not a scene's share
         objects.get(name)
@@ -93,7 +92,7 @@ def measure_stages(config: ThroughputOptions) -> dict[str, Any]:
             numbers = range(first, min(first + step, config.scenes))
             begun = time.monotonic()
             with timed_generation() as stages:
-                generate.make_shard(settings, Path(folder), "train", k, numbers)
+                make_shard(settings, Path(folder), "train", k, numbers)
             wall += time.monotonic() - begun
             for name, value in stages.seconds.items():
                 seconds[name] += value
@@ -116,7 +115,7 @@ def measure_stages(config: ThroughputOptions) -> dict[str, Any]:
 def measure_command(config: ThroughputOptions) -> dict[str, Any]:
     """The command as its user runs it, workers' start and all; wall time."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = generate.GenerateOptions(
+        settings = GenerateOptions(
             config.whole,
             0,
             config.views,

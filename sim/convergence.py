@@ -1,4 +1,4 @@
-"""The command `python -m sim.convergence`: how many grasps a label needs (bench.labels)."""
+"""The command `python -m sim.convergence`: the number of grasps that labels need (bench.labels)."""
 
 import runpy
 

@@ -1,18 +1,17 @@
 """Lift true grasps of numbered scenes: `python -m sim.lifts --scenes 20 --grasps 5`.
 
-What share of the grasps that geometry calls good holds when the hand closes and lifts in MuJoCo, per
-category and with its interval. `lift_grasps` is the same for callers.
+The share of geometrically good grasps that hold when the hand closes and lifts in MuJoCo, by category with
+95 % intervals. `lift_grasps` is the Python function.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -21,12 +20,15 @@ from rich.console import Console
 from rich.table import Table
 
 from rt.hand import Hand, HandError, load_hand
+from rt.tools.command import command
 from rt.tools.files import output_folder, write_figure, write_json
 from rt.tools.pool import PoolError, spread
 from sim.experiment.statistics import wilson
 from sim.physics.approach import approach_height
 from sim.physics.convex import PhysicsError
+from sim.scene.graspable import require_graspable
 from sim.scene.grasps import FRICTION, Grasps, numbered_scene
+from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import ObjectError, ObjectSet, object_set
 from sim.scene.render import Renderer
 from sim.scene.scene import Scene, SceneError
@@ -44,7 +46,7 @@ class LiftsOptions:
     first: int = 0
     """Number of the first of them."""
     split: Literal["train", "test"] = "test"
-    """Whose objects."""
+    """Split of the objects."""
     grasps: int = 5
     """Grasps lifted on each object that has any (all of them if there are fewer)."""
     height: Literal["label", "approach"] = "label"
@@ -54,7 +56,7 @@ class LiftsOptions:
     force: float = 40.0
     """Grip force of each finger [N]."""
     time_step: float = 2.0
-    """Of the simulation [ms]."""
+    """Time step of the simulation [ms]."""
     hand: str = "robotiq_2f85"
     """Hand: a name in rt/hands/ or a TOML file."""
     seed: int = 0
@@ -65,6 +67,7 @@ class LiftsOptions:
     """Folder of your own meshes to add."""
     only_meshes: bool = False
     """Use the meshes alone."""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
     out: Path | None = None
     """Folder for lifts.json and lifts.png. Default: runs/lifts/<time>/."""
 
@@ -171,10 +174,11 @@ def run(config: LiftsOptions) -> list[LiftRecord]:
     for name, value, least in (("scenes", config.scenes, 1), ("grasps", config.grasps, 1)):
         if value < least:
             raise PhysicsError(f"--{name} {value} must be at least {least}")
-    objects = object_set(config.split, config.meshes, config.only_meshes)
-    for name, reason in objects.skipped:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
-    load_hand(config.hand)
+    objects = object_set(config.split, config.meshes, config.only_meshes, config.mesh)
+    objects.say_skipped()
+    hand = load_hand(config.hand)
+    if config.only_meshes:
+        require_graspable(objects, config.split, hand)
     numbers = range(config.first, config.first + config.scenes)
     work = partial(_scene_lifts, config, objects)
     lifted = spread(work, numbers, config.workers, unit="scene", title="lifts")
@@ -182,7 +186,7 @@ def run(config: LiftsOptions) -> list[LiftRecord]:
 
 
 def rate_table(found: dict[str, dict[str, Any]]) -> Table:
-    """What `rates` found, for the screen."""
+    """The result of `rates` as a table."""
     table = Table(title="grasps that held when lifted")
     for name in ("category", "lifts", "held", "95 % interval", "failed"):
         table.add_column(name, justify="left" if name in ("category", "failed") else "right")
@@ -235,19 +239,17 @@ def _write(config: LiftsOptions, found: dict[str, Any], records: list[LiftRecord
     return folder
 
 
-def main() -> int:
-    config = tyro.cli(LiftsOptions, prog="python -m sim.lifts")
+@command(
+    "sim.lifts",
+    LiftsOptions,
+    mistakes=(PhysicsError, ObjectError, SceneError, HandError),
+    failures=(PoolError,),
+)
+def main(config: LiftsOptions) -> int:
     begun = time.monotonic()
-    try:
-        records = run(config)
-        found = rates(records)
-        folder = _write(config, found, records)
-    except (PhysicsError, ObjectError, SceneError, HandError, PoolError, OSError) as error:
-        print(f"sim.lifts: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("sim.lifts: interrupted; nothing written", file=sys.stderr)
-        return 130
+    records = run(config)
+    found = rates(records)
+    folder = _write(config, found, records)
     Console().print(rate_table(found))
     walls: NDArray[np.float64] = np.array([r.wall_s for r in records])
     median = f", {np.median(walls):.2f} s the median lift" if len(walls) else ""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from rt.tools.command import command
 from rt.tools.progress import progress
 from sim.dataset import store
 from sim.dataset.claim import claim, differences, locked
@@ -45,7 +45,7 @@ class Merged:
     missing: list[str]
     """Shards that no part has whole."""
     broken: list[str]
-    """What was wrong with shards that were not taken."""
+    """A line for each shard that was not taken: its path and the reason."""
 
 
 def merge(parts: tuple[Path, ...], out: Path, link: bool = False) -> Merged:
@@ -102,24 +102,20 @@ def _digests(shard: Path) -> dict[str, Any]:
 
 
 def _place(shard: Path, to: Path, link: bool) -> None:
-    beside = to.with_name(f".{to.name}.{os.getpid()}.partial")
-    shutil.copytree(shard, beside, copy_function=os.link if link else shutil.copyfile)
-    for file in beside.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    store.move_into_place(beside, to)
+    size = sum(file.stat().st_size for file in shard.iterdir())
+    with store.shard_beside(to, size) as beside:
+        for file in shard.iterdir():
+            (os.link if link else shutil.copyfile)(file, beside / file.name)
 
 
-def main() -> int:
-    config = tyro.cli(MergeOptions, prog="python -m sim.merge")
-    try:
-        done = merge(config.parts, config.out, config.link)
-    except (DatasetError, OSError) as error:
-        print(f"sim.merge: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("sim.merge: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+@command(
+    "sim.merge",
+    MergeOptions,
+    mistakes=(DatasetError,),
+    interrupted="the same command goes on from here",
+)
+def main(config: MergeOptions) -> int:
+    done = merge(config.parts, config.out, config.link)
     for line in done.broken:
         print(f"not taken: {line}")
     if done.missing:

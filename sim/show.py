@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import matplotlib
 
@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 
 from rt.hand import Hand, HandError, load_hand
 from rt.pose import to_view, top_down
+from rt.tools.command import command
 from rt.tools.files import write_figure
 from rt.view import VIEW
-from sim.scene.grasps import Grasps, numbered_scene
+from sim.scene.graspable import require_graspable
+from sim.scene.grasps import Grasps, NoGraspError, numbered_scene
+from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import ObjectError, object_set
 from sim.scene.render import Renderer
-from sim.scene.scene import Scene, camera_poses
+from sim.scene.scene import Scene, SceneError, camera_poses
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class ShowOptions:
     scene: int = 0
     """Number of the scene."""
     split: Literal["train", "test"] = "train"
-    """Whose objects."""
+    """Split of the objects."""
     seed: int = 0
     """Seed of the set that the scene belongs to."""
     grasps: int = 60
@@ -47,6 +50,7 @@ class ShowOptions:
     """Folder of your own meshes to add."""
     only_meshes: bool = False
     """Use the meshes alone."""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
     hand: str = "robotiq_2f85"
     """Hand: a name in rt/hands/ or a TOML file."""
     out: Path = Path("runs/show/scene.png")
@@ -112,17 +116,19 @@ def _draw_above(
     axes.set_title("from above: a line between the pads for each true grasp")
 
 
-def main() -> int:
-    config = tyro.cli(ShowOptions, prog="python -m sim.show")
+@command("sim.show", ShowOptions, mistakes=(ObjectError, HandError, SceneError))
+def main(config: ShowOptions) -> int:
+    hand = load_hand(config.hand)
+    objects = object_set(config.split, config.meshes, config.only_meshes, config.mesh)
+    objects.say_skipped()
+    number = config.seed, config.split, config.scene
     try:
-        hand = load_hand(config.hand)
-        objects = object_set(config.split, config.meshes, config.only_meshes)
-    except (ObjectError, HandError) as error:
+        if config.only_meshes:
+            require_graspable(objects, config.split, hand)
+        scene, grasps, rng = numbered_scene(objects, *number, hand)
+    except NoGraspError as error:
         print(f"sim.show: {error}", file=sys.stderr)
-        return 2
-    for name, reason in objects.skipped:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
-    scene, grasps, rng = numbered_scene(objects, config.seed, config.split, config.scene, hand)
+        scene, grasps, rng = numbered_scene(objects, *number, hand, empty=True)
     figure = draw(scene, grasps, camera_poses(scene, 3, rng), hand, config.grasps)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_figure(figure, config.out, dpi=110)

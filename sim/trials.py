@@ -1,7 +1,7 @@
 """The paper's experiment: `python -m sim.trials --noise 0.4` (Figure 5 of Viereck et al. 2017, and more).
 
-Does closing the loop pay, by how much, on which objects, under which disturbance? Every trial ends
-each way of grasping at some distance from the nearest true grasp:
+The gain of closing the loop, by object and by disturbance. In every trial each way of grasping ends at some
+distance from the nearest true grasp:
 
 INIT   no motion
 CTR    the closed loop; CTR_<name> another controller
@@ -16,188 +16,20 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from rt.controller import CONTROLLERS, ITERATIONS, RATIO
-from rt.distance import Distance, DistanceError, open_model
-from rt.hand import HandError, load_hand
-from rt.pose import METRES_PER_DEGREE
+from rt.tools.command import command
 from rt.tools.files import output_folder, write_json
-from rt.tools.pool import PoolError, spread
-from rt.view import VIEW
-from sim.experiment.disturbance import Disturbance
+from rt.tools.pool import PoolError
+from sim.experiment import sweep
+from sim.experiment.run import ERRORS, TrialsOptions, check, run
 from sim.experiment.statistics import by_category, by_clutter, compare, summary
-from sim.experiment.trial import TrialSetup, objects_of, run_trial, scenario_names
-from sim.gpd.detector import Detector, GpdError
-from sim.scene.objects import ObjectError, ObjectSet
-from sim.scene.scene import SceneError
-
-_CHUNK = 4
-ERRORS = (
-    ObjectError,
-    SceneError,
-    DistanceError,
-    HandError,
-    GpdError,
-    PoolError,
-    ValueError,
-    OSError,
-)
-"""What the user can cause."""
-
-
-@dataclass(frozen=True)
-class TrialsOptions:
-    """Run the paper's experiment on test objects: a table, trials.json, trials.png and worst.png.
-
-    Example: python -m sim.trials --noise 0.4
-    """
-
-    trials: int = 400
-    """Scenes, each with one start."""
-    disturbance: Annotated[Disturbance, tyro.conf.arg(name="")] = field(default_factory=Disturbance)
-    controller: str = "paper"
-    """Controller of CTR: a name of rt.controller."""
-    against: tuple[str, ...] = ()
-    """Other controllers, run beside it as CTR_<name>."""
-    seed: int = 0
-    """Of scenes, starts, candidates and noise."""
-    category: str | None = None
-    """Objects of this category only."""
-    clutter: int | None = None
-    """Exactly this many objects in a scene. Default: 1 to 5."""
-    meshes: Path | None = None
-    """Folder of your own meshes (obj, stl, ply, off, glb; metres) in place of the test objects."""
-    hand: str = "robotiq_2f85"
-    """Hand: a name in rt/hands/ or a TOML file; the model must be made for it. (GPD tries its shape, but
-    its network was trained with robotiq_2f85.)"""
-    candidates: int = 256
-    """Displacements weighed in one iteration."""
-    iterations: int = ITERATIONS
-    """From 0.30 m to 0.15 m."""
-    ratio: float = RATIO
-    """Fraction of the way to the goal in one iteration."""
-    camera: Literal["ideal", "wrist"] = "ideal"
-    """`ideal` is the network's own view; `wrist` sits beside the hand and is reprojected."""
-    sensor: Literal["ideal", "d405", "d435", "sr300"] = "ideal"
-    """What the camera makes of exact depth (sim.scene.sensor). A real one always sits beside the hand."""
-    lift: bool = False
-    """Also close and lift each grasp in MuJoCo."""
-    model: str | None = None
-    """Network: paper, field, or a file as train.export makes it. Default: the shipped one."""
-    backend: str = "auto"
-    """What computes the network: auto, native, onnx, reference."""
-    workers: int = 0
-    """Processes. 0: one for each core. The result does not depend on it."""
-    out: Path | None = None
-    """Folder for the results. Default: runs/trials/<time>/."""
-
-    def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("trials", self.trials, 1, 1_000_000),
-            ("clutter", self.clutter or 1, 1, 12),
-            ("candidates", self.candidates, 2, 100_000),
-            ("iterations", self.iterations, 1, 10_000),
-            ("ratio", self.ratio, 1e-6, 1.0),
-            ("seed", self.seed, 0, 2**63),
-            ("workers", self.workers, 0, 1024),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
-        for controller in (self.controller, *self.against):
-            if controller not in CONTROLLERS:
-                known = ", ".join(CONTROLLERS)
-                raise ValueError(f"no controller {controller!r}; known are {known}")
-
-    def setup(self) -> TrialSetup:
-        others = [name for name in dict.fromkeys(self.against) if name != self.controller]
-        return TrialSetup(
-            seed=self.seed,
-            category=self.category,
-            clutter=self.clutter,
-            meshes=self.meshes,
-            hand=self.hand,
-            controllers=(self.controller, *others),
-            candidates=self.candidates,
-            iterations=self.iterations,
-            ratio=self.ratio,
-            camera=self.camera,
-            sensor=self.sensor,
-            disturbance=self.disturbance,
-            lift=self.lift,
-        )
-
-
-_worker: tuple[ObjectSet, TrialSetup, Distance, Detector]
-
-
-def _begin(setup: TrialSetup, model: str | None, backend: str) -> None:
-    """Of a worker: open once what every trial needs. One thread each, the processes share the cores."""
-    global _worker
-    distance = open_model(model, backend, threads=1)
-    _worker = objects_of(setup), setup, distance, Detector(hand=load_hand(setup.hand))
-
-
-def _one(number: int) -> dict[str, Any]:
-    return run_trial(*_worker, number)
-
-
-def run(
-    setup: TrialSetup,
-    trials: int,
-    model: str | None,
-    backend: str,
-    workers: int,
-    title: str = "trials",
-) -> list[dict[str, Any]]:
-    """All trials, in order, with a progress bar. Raises PoolError if a worker dies."""
-    return list(
-        spread(
-            _one,
-            range(trials),
-            workers,
-            unit="trial",
-            title=title,
-            begin=_begin,
-            arguments=(setup, model, backend),
-            at_once=_CHUNK,
-        )
-    )
-
-
-def check(config: TrialsOptions) -> dict[str, Any]:
-    """Refuse what cannot run before any process starts; returns the model's record for the JSON."""
-    objects = objects_of(config.setup())
-    for name, reason in objects.skipped:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
-    Detector()
-    distance = open_model(config.model, config.backend)
-    hand = load_hand(config.hand)
-    distance.contract.require(hand=hand, view=VIEW, metres_per_degree=METRES_PER_DEGREE)
-    if config.lift:
-        _require_physics()
-    return {
-        "path": distance.path.name,
-        "training_set": distance.contract.training_set,
-        "weights_sha256": distance.contract.weights_sha256,
-        "backend": distance.backend,
-    }
-
-
-def _require_physics() -> None:
-    try:
-        import coacd  # noqa: F401
-        import mujoco  # noqa: F401
-    except ImportError as error:
-        raise ValueError(
-            f"--lift needs MuJoCo and CoACD ({error}): pip install 'grasp-servo[physics]'"
-        ) from error
+from sim.experiment.trial import scenario_names
 
 
 def results(
@@ -275,36 +107,31 @@ def _share(share: float, interval: list[float]) -> str:
     return f"{share:.0%} [{interval[0]:.0%}, {interval[1]:.0%}]"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["sweep"]:
-        from sim.experiment.sweep import main as sweep
+@command("sim.trials", TrialsOptions, mistakes=ERRORS, failures=(PoolError,))
+def one_set(config: TrialsOptions) -> int:
+    model = check(config)
+    folder = output_folder("trials", config.out)
+    begun = time.monotonic()
+    trials = run(config.setup(), config.trials, config.model, config.backend, config.workers)
+    took = time.monotonic() - begun
+    report = results(config, model, trials)
+    write_json(folder / "trials.json", report)
+    from sim.experiment.pictures import draw_histogram, draw_worst
 
-        return sweep(arguments[1:])
-    try:
-        config = tyro.cli(TrialsOptions, args=arguments, prog="python -m sim.trials")
-        model = check(config)
-        folder = output_folder("trials", config.out)
-        begun = time.monotonic()
-        trials = run(config.setup(), config.trials, config.model, config.backend, config.workers)
-        took = time.monotonic() - begun
-        report = results(config, model, trials)
-        write_json(folder / "trials.json", report)
-        from sim.experiment.pictures import draw_histogram, draw_worst
-
-        draw_histogram(report, folder / "trials.png")
-        draw_worst(report, config.setup(), folder / "worst.png")
-    except ERRORS as error:
-        print(f"sim.trials: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("sim.trials: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    draw_histogram(report, folder / "trials.png")
+    draw_worst(report, config.setup(), folder / "worst.png")
     console = Console(width=None if sys.stdout.isatty() else 140)
     for table in tables(report):
         console.print(table)
     print(f"{config.trials} trials in {took:.0f} s; {folder}/: trials.json, trials.png, worst.png")
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments[:1]) == ["sweep"]:
+        return sweep.main(arguments[1:])
+    return one_set(arguments)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A simulated arm and wrist camera over a random scene: one robot and one camera like any other.
 
-The world advances only when it is told to (`Cell.advance`), in fixed substeps of simulated time, and
-that time stamps its data. So a seed gives the same run, whatever the wall clock did.
+The world advances only in `Cell.advance`, in fixed substeps of simulated time, and frames and states are
+stamped with that time. So the same seed gives the same run on any machine.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _START_NS = 1_000_000_000
 _FRAMES_KEPT = 64
 
 GRASPED_M = 0.010
-"""Fingers that close this near to a true grasp, in the grasp metric, have it: no physics is asked."""
+"""Fingers that close nearer than this to a true grasp, in the grasp metric, hold it, without any physics."""
 GRIPPER_M_S = 0.150
-"""Of the opening: two fingers of 75 mm/s (a 2F-85)."""
+"""Speed of the opening: two fingers of 75 mm/s each (a 2F-85)."""
 
 DepthImage = Callable[[NDArray[np.float64], NDArray[np.float32]], NDArray[np.float32]]
 """(T_world_camera (4, 4), rays (H, W, 3) with z = 1) -> depth (H, W) float32 m; sim.scene.render's."""
@@ -44,7 +44,7 @@ Image = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class ArmDynamics:
-    """How the simulated arm follows its target. It holds the hand straight down."""
+    """Dynamics of the simulated arm, whose hand always points straight down."""
 
     lag_s: float = 0.034
     """First-order lag behind a streamed target [s]; as measured on a UR10e with servoL at its
@@ -213,8 +213,8 @@ class TwinCamera:
 
 
 class TwinGripper:
-    """Fingers without physics: they find something between them if they close where a true grasp is,
-    within GRASPED_M of it, and its width is theirs then."""
+    """Fingers without physics: they hold an object if they close within GRASPED_M of a true grasp, and stop
+    at that grasp's width."""
 
     def __init__(self, arm: TwinArm, grasps: NDArray[np.float64], hand: Hand | None = None) -> None:
         """grasps: (G, 5) of x, y, z [m], yaw [rad], width [m]."""

@@ -1,14 +1,13 @@
 """Check a training set: `python -m sim.verify data/grasps`.
 
-Every shard is read: its files, their SHA-256, counts, types, the range of every array, and whether all of
-it agrees with the manifest. What is broken or missing is named with the reason.
+Every shard is read: its files, their SHA-256, counts, types and the range of every array, which must agree
+with the manifest. Broken and missing shards are named with the reason.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,14 +20,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from rt.tools.command import command
 from rt.tools.files import output_folder, write_json
 from rt.tools.progress import progress
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
 from sim.dataset import store
 from sim.dataset.claim import locked
 from sim.dataset.store import DatasetError
+from sim.scene.grasps import scene_names
 from sim.scene.objects import catalogue_set
 from sim.scene.scene import MAX_HEIGHT_M, MAX_OBJECTS
+
+_DRAWN = 20
+"""Scenes drawn for a number until one has a grasp: more than ever happens with the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,15 @@ class VerifyOptions:
     folder: tyro.conf.Positional[Path]
     """The set."""
     repair: bool = False
-    """Move broken shards and what does not belong there into DIR/broken/, so that the sim.generate command
-    that made the set makes just those again."""
+    """Move broken shards and foreign files into DIR/broken/; the sim.generate command that made the set then
+    makes only the missing shards."""
     out: Path | None = None
     """Folder for verify.json. Default: runs/verify/<time>/."""
 
 
 @dataclass
 class Shard:
-    """What was found of one shard."""
+    """Result of checking one shard."""
 
     split: str
     number: int
@@ -64,7 +68,7 @@ class Shard:
 
 
 def check_shard(folder: Path, manifest: dict[str, Any], split: str, number: int) -> Shard:
-    """Read a whole shard and say all that is wrong with it. Holds one shard in memory at a time."""
+    """Read a whole shard and list its problems. One shard at a time is held in memory."""
     scenes = store.shard_scenes(manifest, split)[number]
     found = Shard(split, number, len(scenes))
     path, wrong = store.shard_path(folder, split, number), found.problems
@@ -100,8 +104,31 @@ def check_shard(folder: Path, manifest: dict[str, Any], split: str, number: int)
         if not shapes:
             found.images, found.grasps = len(arrays["depth"]), len(arrays["grasps"])
             found.empty_images = int((~arrays["depth"].any(axis=(1, 2))).sum())
-            wrong += _names(about, objects, arrays, manifest, split, len(scenes))
+            names = _names(about, objects, arrays, manifest, split, len(scenes))
+            wrong += names or list(_foreign(manifest["params"], split, scenes, objects))
     return found
+
+
+def _foreign(
+    params: dict[str, Any], split: str, scenes: range, objects: list[list[str]]
+) -> Iterator[str]:
+    """A problem if the shard's scenes are not those that seed, split and number give.
+
+    Its first and last scene are drawn again: a shard of another set or split, or one in another's place,
+    has other objects. Sets with the user's own meshes are not looked at.
+    """
+    known = catalogue_set("train" if split == "train" else "test")
+    if params.get("objects", {}).get(split) != known.fingerprint():
+        return
+    for number in {scenes[0], scenes[-1]}:
+        there = objects[number - scenes[0]]
+        drawn = scene_names(known, params["seed"], split, number, _DRAWN)
+        if there not in drawn:
+            yield (
+                f"scene {number} has {', '.join(there)}; this set's seed, split and number give "
+                f"{', '.join(drawn[0])}: a shard of another set, split or number"
+            )
+            return
 
 
 def _shapes(
@@ -164,7 +191,7 @@ def _names(
     split: str,
     scenes: int,
 ) -> list[str]:
-    """What is wrong with the names of objects and sensors, and with who owns which grasp."""
+    """Problems with the names of objects and sensors, and with the grasps' owners."""
     wrong, params = [], manifest["params"]
     if len(objects) != scenes or not all(1 <= len(o) <= MAX_OBJECTS for o in objects):
         return [
@@ -187,7 +214,7 @@ def _names(
 
 
 def strays(folder: Path, manifest: dict[str, Any]) -> list[Path]:
-    """What lies in the folder and is no part of the set: left by a killed run, or from another set."""
+    """Files in the folder that are no part of the set: left by a killed run, or from another set."""
     own = {"manifest.json", "broken"} | {
         store.shard_path(folder, split, k).name
         for split in store.SPLITS
@@ -247,30 +274,24 @@ def _table(folder: Path, shards: list[Shard]) -> Table:
     return table
 
 
-def main() -> int:
-    config = tyro.cli(VerifyOptions, prog="python -m sim.verify")
+@command("sim.verify", VerifyOptions, mistakes=(DatasetError,))
+def main(config: VerifyOptions) -> int:
     begun = time.monotonic()
-    try:
-        shards, others = verify(config.folder)
-        bad = [s for s in shards if s.problems]
-        out = output_folder("verify", config.out)
-        content = {
-            "command": "sim.verify",
-            "folder": str(config.folder),
-            "id": store.read_manifest(config.folder)["id"],
-            "sound": len(shards) - len(bad),
-            "shards": len(shards),
-            "images": sum(s.images for s in shards),
-            "broken": {f"{s.split}-{s.number:05d}": s.problems for s in bad},
-            "strays": [p.name for p in others],
-        }
-        write_json(out / "verify.json", content)
-        moved = repair(config.folder, shards, others) if config.repair else []
-    except (DatasetError, OSError) as error:
-        print(f"sim.verify: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    shards, others = verify(config.folder)
+    bad = [s for s in shards if s.problems]
+    out = output_folder("verify", config.out)
+    content = {
+        "command": "sim.verify",
+        "folder": str(config.folder),
+        "id": store.read_manifest(config.folder)["id"],
+        "sound": len(shards) - len(bad),
+        "shards": len(shards),
+        "images": sum(s.images for s in shards),
+        "broken": {f"{s.split}-{s.number:05d}": s.problems for s in bad},
+        "strays": [p.name for p in others],
+    }
+    write_json(out / "verify.json", content)
+    moved = repair(config.folder, shards, others) if config.repair else []
     Console().print(_table(config.folder, shards))
     for shard in bad:
         print(f"{shard.split}-{shard.number:05d}: {'; '.join(shard.problems)}")

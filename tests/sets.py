@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sim.dataset import store
 from sim.dataset.claim import claim
-from sim.generate import GenerateOptions, make_shard, parameters
+from sim.dataset.make import GenerateOptions, make_shard, parameters
 
 SMALL = ["--scenes", "4", "--test-scenes", "1", "--views", "3", "--scenes-per-shard", "1"]
 SMALL += ["--grasp-samples", "200", "--seed", "7"]

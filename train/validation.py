@@ -265,10 +265,9 @@ def fresh_set(
     sensors: tuple[str, ...] = (),
 ) -> Path:
     """Make a small set in the folder, which is returned; the generator wants a scene to train on."""
-    from sim.generate import (  # a second of imports, which training need not wait for
-        GenerateOptions,
-        generate,
-    )
+    # A second of imports, which training need not wait for.
+    from sim.dataset.make import GenerateOptions
+    from sim.generate import generate
 
     config = GenerateOptions(
         scenes=train_scenes,

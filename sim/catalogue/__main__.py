@@ -1,12 +1,15 @@
-"""Draw the objects: `python -m sim.catalogue` writes a contact sheet and a table of all of them."""
+"""Draw the objects: `python -m sim.catalogue` writes a contact sheet and a table of all of them.
+
+For every object it says in how many resting poses the hand can grasp it from above, and how.
+"""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import matplotlib
 
@@ -18,9 +21,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from rt.hand import Hand, HandError, load_hand
+from rt.tools.command import command
 from rt.tools.files import output_folder, write_figure, write_json
+from rt.tools.pool import PoolError, spread
 from rt.tools.progress import progress
-from sim.scene.objects import Object, ObjectError, object_set
+from sim.scene.graspable import PoseGrasps, grasps_at_rest
+from sim.scene.meshes import PLAIN, MeshOptions
+from sim.scene.objects import Object, ObjectError, ObjectSet, object_set
 from sim.scene.render import Renderer
 from sim.scene.scene import assemble
 
@@ -46,6 +54,13 @@ class CatalogueOptions:
     """Folder of your own meshes (obj, stl, ply, off, glb; metres) to add."""
     only_meshes: bool = False
     """Your own meshes alone, without the catalogue."""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
+    hand: str = "robotiq_2f85"
+    """Hand: a name in rt/hands/ or a TOML file."""
+    grasps: bool = True
+    """Find in which resting poses the hand can grasp each object, and how."""
+    workers: int = 0
+    """Processes that find grasps. 0: one for each core."""
     columns: int = 20
     """Objects in a row of the sheet."""
     tile: int = 120
@@ -135,9 +150,13 @@ def sheet(
     write_figure(figure, path)
 
 
-def describe(thing: Object, split: str) -> dict[str, Any]:
-    """An object's entry in catalogue.json."""
-    return {
+def describe(thing: Object, split: str, poses: list[PoseGrasps] | None) -> dict[str, Any]:
+    """An object's entry in catalogue.json; poses: its grasps in each resting pose, if they were found."""
+    found: dict[str, Any] = {}
+    if poses is not None:
+        found["graspable_poses"] = sum(pose.count > 0 for pose in poses)
+        found["grasps"] = [{**asdict(pose), "how": str(pose)} for pose in poses]
+    return found | {
         "name": thing.name,
         "category": thing.category,
         "split": split,
@@ -148,8 +167,25 @@ def describe(thing: Object, split: str) -> dict[str, Any]:
     }
 
 
-def report(rows: Sequence[Sequence[tuple[Object, str]]]) -> Table:
+def ways(objects: ObjectSet, hand: Hand, name: str) -> list[PoseGrasps]:
+    """The grasps of the object of a name, in each of its resting poses."""
+    return grasps_at_rest(objects.get(name), hand)
+
+
+def way_line(name: str, poses: list[PoseGrasps]) -> str:
+    """One object's grasps in words."""
+    held = sum(pose.count > 0 for pose in poses)
+    each = "; ".join(f"{pose.probability:.0%} {pose}" for pose in poses)
+    return f"{name}: graspable in {held} of {len(poses)} resting poses ({each})"
+
+
+def report(
+    rows: Sequence[Sequence[tuple[Object, str]]], found: dict[str, list[PoseGrasps]]
+) -> Table:
+    """A row for each category; found: the grasps of each name, empty if they were not asked for."""
     table = Table("category", "train", "test", "longest side [mm]", "faces", "resting poses")
+    if found:
+        table.add_column("graspable poses")
     for row in rows:
         longest = [float(np.ptp(o.vertices, axis=0).max()) * 1e3 for o, _ in row]
         faces, poses = [len(o.faces) for o, _ in row], [len(o.rest) for o, _ in row]
@@ -159,8 +195,17 @@ def report(rows: Sequence[Sequence[tuple[Object, str]]]) -> Table:
             str(len(row) - test),
             str(test),
             *(f"{min(v):.0f} to {max(v):.0f}" for v in (longest, faces, poses)),
+            *_graspable_cell([found[o.name] for o, _ in row if o.name in found]),
         )
     return table
+
+
+def _graspable_cell(every: list[list[PoseGrasps]]) -> list[str]:
+    if not every:
+        return []
+    held = sum(pose.count > 0 for poses in every for pose in poses)
+    never = sum(not any(pose.count for pose in poses) for poses in every)
+    return [f"{held} of {sum(map(len, every))}" + (f", {never} objects never" if never else "")]
 
 
 def run(config: CatalogueOptions) -> Path:
@@ -168,18 +213,20 @@ def run(config: CatalogueOptions) -> Path:
     for name, value, least in (("--columns", config.columns, 1), ("--tile", config.tile, 32)):
         if value < least:
             raise ObjectError(f"{name} {value} must be at least {least}")
-    objects = object_set(config.split, config.meshes, config.only_meshes)
+    objects = object_set(config.split, config.meshes, config.only_meshes, config.mesh)
     known = sorted({objects.category(name) for name in objects.names})
     if unknown := sorted(set(config.category) - set(known)):
         raise ObjectError(f"no category {', '.join(unknown)}; there are {', '.join(known)}")
+    hand = load_hand(config.hand)
     test = set(objects.names if config.split == "test" else ())
     if config.split == "all":
         one_mesh = config.only_meshes and len(objects) == 1
         test = (
-            set() if one_mesh else set(object_set("test", config.meshes, config.only_meshes).names)
+            set()
+            if one_mesh
+            else set(object_set("test", config.meshes, config.only_meshes, config.mesh).names)
         )
-    for file, reason in objects.skipped:
-        print(f"skipped {file}: {reason}", file=sys.stderr)
+    objects.say_skipped()
     by_category: dict[str, list[tuple[Object, str]]] = {}
     for name in progress(objects.names, unit="object", title="building"):
         if not config.category or objects.category(name) in config.category:
@@ -187,25 +234,36 @@ def run(config: CatalogueOptions) -> Path:
             split = "test" if name in test else "train"
             by_category.setdefault(thing.category, []).append((thing, split))
     rows = [by_category[c] for c in sorted(by_category)]
+    found: dict[str, list[PoseGrasps]] = {}
+    if config.grasps:
+        names = [thing.name for row in rows for thing, _ in row]
+        work = partial(ways, objects, hand)
+        lists = spread(work, names, config.workers, unit="object", title="grasps")
+        found = dict(zip(names, lists, strict=True))
     out = output_folder("catalogue", config.out)
     sheet(rows, config, out / "catalogue.png")
     entries = {
         "fingerprint": objects.fingerprint(),
-        "objects": [describe(*entry) for row in rows for entry in row],
+        "objects": [describe(*entry, found.get(entry[0].name)) for row in rows for entry in row],
         "skipped": [{"file": file, "reason": reason} for file, reason in objects.skipped],
     }
     write_json(out / "catalogue.json", entries)
-    Console().print(report(rows))
+    Console().print(report(rows, found))
+    for name, poses in found.items():
+        if name in objects.files or not any(pose.count for pose in poses):
+            print(way_line(name, poses))
     return out
 
 
-def main() -> int:
-    config = tyro.cli(CatalogueOptions, description=__doc__)
-    try:
-        out = run(config)
-    except (ObjectError, OSError) as error:
-        print(f"sim.catalogue: {error}", file=sys.stderr)
-        return 2
+@command(
+    "sim.catalogue",
+    CatalogueOptions,
+    mistakes=(ObjectError, HandError),
+    failures=(PoolError,),
+    description=__doc__,
+)
+def main(config: CatalogueOptions) -> int:
+    out = run(config)
     print(f"{out}/catalogue.png, {out}/catalogue.json")
     return 0
 

@@ -1,4 +1,4 @@
-"""What has flat sides: tetra paks and cameras. Millimetres."""
+"""Objects with flat sides: tetra paks and cameras. Millimetres."""
 
 from __future__ import annotations
 

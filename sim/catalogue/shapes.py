@@ -15,7 +15,7 @@ from scipy.interpolate import CubicSpline, PchipInterpolator
 
 Array = NDArray[np.float64]
 Profile = list[tuple[float, float]]
-"""Of a solid of revolution: (radius, z); of a side view: (x, z)."""
+"""Outline: (radius, z) of a solid of revolution, (x, z) of a side view."""
 
 
 def skin(rings: ArrayLike, closed: bool = False) -> Manifold:

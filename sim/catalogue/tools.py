@@ -1,4 +1,4 @@
-"""What has a handle or a barrel and lies along x: hammers, screwdrivers, flashlights. Millimetres."""
+"""Objects with a handle or a barrel that lie along x: hammers, screwdrivers, flashlights. Millimetres."""
 
 from __future__ import annotations
 

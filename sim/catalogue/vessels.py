@@ -1,4 +1,4 @@
-"""What holds a drink or food and is round, more or less: mugs, bottles, cans. Millimetres."""
+"""Round vessels: mugs, bottles, cans. Millimetres."""
 
 from __future__ import annotations
 

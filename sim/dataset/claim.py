@@ -1,4 +1,4 @@
-"""Who may write into a dataset's folder: one command, or several with different --shard i/n."""
+"""Locks of a dataset's folder: one command may write, or several with different --shard i/n."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sim.dataset.store import DatasetError
 
 
 def differences(there: dict[str, Any], here: dict[str, Any], asked: str = "asked") -> list[str]:
-    """What differs between two sets' parameters, one phrase each."""
+    """Differences between two sets' parameters, one phrase each."""
     return [
         f"{k}: there {there.get(k)!r}, {asked} {here.get(k)!r}"
         for k in sorted({*there, *here})
@@ -50,15 +50,15 @@ def claim(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _beginning(path: Path) -> bool:
-    """Whether it is a manifest being written, here or by a run that was killed."""
+    """True for a manifest that is being written, here or by a run that was killed."""
     return path.name.startswith(".manifest.json.")
 
 
 @contextmanager
 def locked(folder: Path, part: int = 0, parts: int = 1) -> Iterator[None]:
-    """Hold the folder, or one part of it, against a second writer, and clear away what a killed one left.
+    """Lock the folder, or one part of it, against a second writer, and remove what a killed writer left.
 
-    The kernel lets go of it however this process ends. Raises DatasetError if another holds it.
+    The kernel releases the lock however this process ends. Raises DatasetError if another holds it.
     """
     with ExitStack() as held:
         handle = os.open(folder, os.O_RDONLY)

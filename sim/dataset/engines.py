@@ -1,4 +1,4 @@
-"""Where shards are made: on this machine's cores, or on a Ray cluster. The same bytes from either.
+"""Engines that make shards: this machine's cores, or a Ray cluster. Both give the same bytes.
 
 A Ray worker sends its shard back to the command, which writes it: nodes need no shared folder, only the
 same version of this package (and of the user's meshes, at the same path; both are checked). Workers that
@@ -11,24 +11,21 @@ import os
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rt.tools.pool import PoolError, processes
 from sim.dataset import store
+from sim.dataset.make import GenerateOptions, make_shard, parameters
 from sim.dataset.store import DatasetError
 from sim.scene.objects import Split
 
-if TYPE_CHECKING:
-    from sim.generate import GenerateOptions
-
 Job = tuple[Split, int, range]
 """A shard to make: its split, its number, the numbers of its scenes."""
-Make = Callable[["GenerateOptions", Path, Split, int, range], Any]
+Make = Callable[[GenerateOptions, Path, Split, int, range], Any]
 
 _RETRIES = 10
-"""Of a shard whose worker or node died, before the run is given up."""
+"""Attempts at a shard whose worker or node died, before the run is given up."""
 
 
 def run_local(
@@ -43,7 +40,7 @@ def run_local(
                 done.result()
                 yield futures.pop(done)
     except PoolError as error:
-        raise DatasetError(f"{error}; the same command goes on from here") from None
+        raise PoolError(f"{error}; the same command goes on from here") from None
 
 
 def run_ray(
@@ -73,14 +70,14 @@ def run_ray(
             room = 2 * int(ray.cluster_resources().get("CPU", 1)) if waiting else 0
             while waiting and len(going) < max(room, 2):
                 job = waiting.pop()
-                going[remote.remote(asdict(config), identity, *job)] = job
+                going[remote.remote(config, identity, *job)] = job
             for done in ray.wait(list(going), num_returns=1, timeout=1.0)[0]:
                 try:
                     files = ray.get(done)
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from None
                 except ray.exceptions.RayError as error:
-                    raise DatasetError(
+                    raise PoolError(
                         f"the cluster lost shard {going[done][:2]} {_RETRIES} times ({error}); "
                         "the same command goes on from here"
                     ) from None
@@ -115,12 +112,9 @@ def _import_ray() -> Any:
 
 
 def _shard_files(
-    options: dict[str, Any], identity: str, split: Split, shard: int, numbers: range
+    config: GenerateOptions, identity: str, split: Split, shard: int, numbers: range
 ) -> dict[str, bytes]:
     """A shard as made on a node: the bytes of its files. Raises DatasetError if it is not of this set."""
-    from sim.generate import GenerateOptions, make_shard, parameters
-
-    config = GenerateOptions(**options)
     found = store.dataset_id(parameters(config))
     if found != identity:
         raise DatasetError(
@@ -134,14 +128,9 @@ def _shard_files(
 
 def place_shard(path: Path, files: dict[str, bytes]) -> None:
     """Write a finished shard beside its place and rename it there, synced to disk first."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    beside.mkdir(parents=True)
-    for name, content in files.items():
-        with (beside / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    store.move_into_place(beside, path)
+    with store.shard_beside(path, sum(map(len, files.values()))) as beside:
+        for name, content in files.items():
+            (beside / name).write_bytes(content)
 
 
 ENGINES: dict[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -13,13 +13,11 @@ from rt.hand import Hand, load_hand
 from rt.tools.files import output_folder, write_json
 from rt.tools.pool import spread
 from sim.dataset import store
+from sim.dataset.make import GenerateOptions
 from sim.dataset.store import DatasetError
 from sim.lifts import LiftRecord, draw, lift_grasps, rate_table, rates
 from sim.physics.convex import PhysicsError
 from sim.scene.objects import Split
-
-if TYPE_CHECKING:
-    from sim.generate import GenerateOptions
 
 ENOUGH = 0.85
 """Categories whose labels hold less often are named."""

@@ -16,25 +16,73 @@ beside and renamed, so one that exists is whole. Every scene has at least one gr
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.scene import SPLITS as SPLITS
+
 FORMAT = "grasp-dataset/1"
 DEPTH_UNIT_M = 1e-4
 ARRAYS = ("depth", "camera", "grasps", "grasp_object", "grasp_start")
-SPLITS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
 
 
 class DatasetError(ValueError):
     """A folder that is not a dataset, is half-written, damaged, or made with other parameters."""
+
+
+class DiskFullError(OSError):
+    """No room on the disk for what is to be written; the message says how much is needed and free."""
+
+
+def require_room(folder: Path, needed_bytes: int, purpose: str) -> None:
+    """Raise DiskFullError if the disk of a folder (which need not exist yet) has less room than needed."""
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed_bytes:
+        raise DiskFullError(
+            f"{folder}: {purpose} needs {_size(needed_bytes)}, {_size(free)} are free there; free some or "
+            "give another --out"
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+@contextmanager
+def shard_beside(path: Path, needed_bytes: int) -> Iterator[Path]:
+    """A new folder beside `path` to write a shard to: synced and renamed to it at the block's end, removed
+    if the block raises. Raises DiskFullError if the disk is full; nothing half-written is left then."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        for file in beside.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        move_into_place(beside, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise DiskFullError(
+            f"{path}: the disk is full: this shard needs {_size(needed_bytes)}, {_size(free)} are free; free "
+            "some, and the same command goes on from here"
+        ) from None
+    finally:
+        if beside.exists():
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def dataset_id(params: dict[str, Any]) -> str:
@@ -71,21 +119,16 @@ def shard_path(folder: str | Path, split: str, shard: int) -> Path:
 def write_shard(
     path: Path, arrays: dict[str, NDArray[Any]], objects: list[list[str]], sensors: list[str]
 ) -> None:
-    """Write one shard beside its place and rename it there, synced to disk first."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    beside.mkdir(parents=True)
-    digests = {}
-    for name in ARRAYS:
-        file = beside / f"{name}.npy"
-        np.save(file, arrays[name])
-        digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    about = {"objects": objects, "sensors": sensors, "sha256": digests}
-    text = json.dumps(about, indent=1, sort_keys=True)
-    (beside / "shard.json").write_text(text + "\n")
-    for file in beside.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    move_into_place(beside, path)
+    """Write one shard beside its place and rename it there, synced to disk first. Raises DiskFullError."""
+    with shard_beside(path, sum(array.nbytes for array in arrays.values())) as beside:
+        digests = {}
+        for name in ARRAYS:
+            file = beside / f"{name}.npy"
+            np.save(file, arrays[name])
+            digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        about = {"objects": objects, "sensors": sensors, "sha256": digests}
+        text = json.dumps(about, indent=1, sort_keys=True)
+        (beside / "shard.json").write_text(text + "\n")
 
 
 def move_into_place(beside: Path, path: Path) -> None:
@@ -143,6 +186,7 @@ def open_split(folder: str | Path, split: str) -> Split:
     loaded: dict[str, list[Any]] = {name: [] for name in ARRAYS}
     objects: list[list[str]] = []
     sensors: list[str] = []
+    seen: dict[tuple[str, str], Path] = {}
     for k, scenes in enumerate(shard_scenes(manifest, split)):
         path = shard_path(folder, split, k)
         if not (path / "shard.json").is_file():
@@ -157,6 +201,13 @@ def open_split(folder: str | Path, split: str) -> Split:
                 f"{path} has {len(loaded['depth'][-1])} images, not {len(scenes) * views}"
             )
         about = json.loads((path / "shard.json").read_text())
+        digests = about["sha256"]["depth"], about["sha256"]["camera"]
+        if digests in seen:
+            raise DatasetError(
+                f"{path} holds the images of {seen[digests]}: a copy in its place; sim.verify --repair moves "
+                "it aside"
+            )
+        seen[digests] = path
         objects += about["objects"]
         sensors += about.get("sensors", ["ideal"] * len(scenes))
     if not objects:

@@ -1,6 +1,6 @@
-"""What goes wrong in a trial: the motion, the image, the calibration, the timing, the objects.
+"""Disturbances of a trial: of the motion, the image, the calibration, the timing and the objects.
 
-All chances of a trial come from (seed, number): a scenario that asks again is given the same ones.
+All random numbers of a trial come from (seed, number), so every scenario of a trial gets the same ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from scipy.spatial.transform import Rotation
 from rt.controller import disturb
 from rt.hand import Hand, load_hand
 from rt.pose import METRES_PER_RADIAN, top_down
-from rt.view import VIEW, Reprojector, View, close_gaps
+from rt.view import VIEW, Reprojector, close_gaps
+from sim.gpd.detector import FINE
 from sim.scene.render import Renderer
 from sim.scene.rig import IDEAL, RigView, hand_depth, make_rig
 from sim.scene.sensor import sensor as preset
@@ -23,9 +24,6 @@ from sim.twin import MOUNTS
 
 CONTROL_HZ = 30.0
 """Iterations in a second, for a conveyor's speed: 75 of them take 2.5 s."""
-FINE = View(size_px=160)
-"""What the one-shot detector sees of the ideal camera: the same field of view, 2.6 mm a pixel on the table.
-A point cloud of 64x64 points would be coarser than the voxels it works with."""
 _SELF_PX = 3
 """Pixels around the hand's own outline in a mounted camera's image that are masked with it."""
 _JUMP_BETWEEN = (0.2, 0.8)
@@ -35,14 +33,14 @@ _STREAMS = ("world", "candidates", "noise", "sensor")
 
 @dataclass(frozen=True)
 class Disturbance:
-    """How much goes wrong. Zeros are the paper's clean scenarios; `noise` acts in the *_noise ones
-    alone, everything else in all of them."""
+    """Strength of each disturbance. Zeros are the paper's clean scenarios; `noise` acts in the *_noise
+    scenarios alone, everything else in all of them."""
 
     noise: float = 0.4
     """Kinematic noise: displacements are off by this times their length times N(0, 1)."""
     correlated: float = 0.0
-    """Cross-correlated velocity: the motion is (1 + M) times the one told, M of N(0, this^2) drawn once a
-    trial, over x, y, z and turn (as GG-CNN's authors disturbed their arm: 0.05, 0.10, 0.15)."""
+    """Cross-correlated velocity: the motion is (1 + M) times the commanded one, M of N(0, this^2) drawn once
+    a trial, over x, y, z and turn (as GG-CNN's authors disturbed their arm: 0.05, 0.10, 0.15)."""
     depth_noise: float = 0.0
     """Standard deviation of every depth [m]."""
     dropout: float = 0.0
@@ -77,7 +75,7 @@ class Disturbance:
 
 
 class TrialChance:
-    """What chance holds for one trial."""
+    """Random draws of one trial."""
 
     def __init__(self, disturbance: Disturbance, seed: int, number: int, iterations: int) -> None:
         self.disturbance, self.iterations = disturbance, iterations
@@ -90,14 +88,14 @@ class TrialChance:
         angle = rng.uniform(-np.pi, np.pi)
         self.direction = np.array([np.cos(angle), np.sin(angle)])
         self.sensor_scale = float(rng.standard_normal())
-        """Of a sensor's own calibration, in its standard deviations."""
+        """Error of the sensor's own calibration, in its standard deviations."""
 
     def rng(self, stream: str) -> np.random.Generator:
         """A stream of this trial, from its beginning."""
         return np.random.default_rng([*self._key, 1 + _STREAMS.index(stream)])
 
     def to_objects(self, hand: NDArray[np.float64], iteration: int) -> NDArray[np.float64]:
-        """A hand (4,) as the objects see it: they stand still in it, as they stood at the start."""
+        """The hand's pose (4,) relative to the (moved) objects, in the objects' initial frame."""
         d = self.disturbance
         way = d.conveyor * iteration / CONTROL_HZ + d.jump * (iteration > self.jump_at)
         moved = hand.copy()
@@ -107,7 +105,7 @@ class TrialChance:
     def disturbed(
         self, rng: np.random.Generator, move: NDArray[np.float64], noisy: bool
     ) -> NDArray[np.float64]:
-        """What a displacement (4,) of x, y, z [m], yaw [rad] becomes."""
+        """The displacement (4,) of x, y, z [m], yaw [rad] that the arm makes instead of `move`."""
         metric = np.array([1.0, 1.0, 1.0, METRES_PER_RADIAN])
         moved = move + (self.velocity @ (move * metric)) / metric
         if noisy:
@@ -117,7 +115,7 @@ class TrialChance:
 
 
 class TrialCamera:
-    """The camera on the hand, as `TrialChance` has it. Hands are given as the objects see them.
+    """The camera on the hand, disturbed by a `TrialChance`. Hand poses are as `to_objects` gives them.
 
     camera `ideal` is the view itself, exact; `wrist` a rig beside the hand with that sensor (sim.scene.rig),
     which sees the fingers and whose image is reprojected, as on the robot.
@@ -152,7 +150,7 @@ class TrialCamera:
         self._rng = self._fate.rng("sensor")
 
     def view(self, hand: NDArray[np.float64]) -> NDArray[np.float32]:
-        """The canonical view (64, 64) from a hand, as the controller is shown it."""
+        """The canonical view (64, 64) from a hand, as the controller gets it."""
         if self._rig is None:
             seen = self._exact(hand, self._rays)
         else:

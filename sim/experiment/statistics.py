@@ -1,4 +1,4 @@
-"""What a set of trials says: medians, shares and differences, each with its 95 % interval."""
+"""Statistics of a set of trials: medians, shares and differences, each with its 95 % interval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 4000
 NEAR_M, NEARER_M = 0.02, 0.01
-"""The two distances whose shares are told."""
+"""The two distances whose shares are reported."""
 
 Trials = Sequence[dict[str, Any]]
 

@@ -17,12 +17,15 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from rt.tools.command import command
 from rt.tools.files import output_folder, plain, write_figure, write_json
+from rt.tools.pool import PoolError
 from sim.experiment.disturbance import Disturbance
+from sim.experiment.run import ERRORS, TrialsOptions, check, run
 from sim.experiment.statistics import summary
 from sim.experiment.trial import TrialSetup, scenario_names
+from sim.scene.meshes import PLAIN
 from sim.scene.sensor import SENSORS
-from sim.trials import ERRORS, TrialsOptions, check, run
 
 Over = Literal[
     "noise",
@@ -70,15 +73,15 @@ class SweepConfig(TrialsOptions):
     """
 
     over: Over
-    """What is varied."""
+    """Disturbance that is varied."""
     values: tuple[float, ...] = ()
-    """Its strengths. Default: some from none to much; of sensors always all."""
+    """Strengths of the disturbance. Default: several from none to large; of sensors always all."""
     trials: int = 100
     """Trials at each strength; the same scenes for all."""
     disturbance: Annotated[Disturbance, tyro.conf.arg(name="")] = field(
         default_factory=lambda: Disturbance(noise=0.0)
     )
-    """What else goes wrong, at a constant strength."""
+    """Other disturbances, at a constant strength."""
     lift: bool = False
     """Success is a lifted object; without it, an end within 2 cm of a true grasp."""
     out: Path | None = None
@@ -111,6 +114,8 @@ def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     asked = plain(asdict(config))
     for name in ("values", "out", "workers"):
         del asked[name]  # they do not change a point
+    if config.mesh == PLAIN:
+        del asked["mesh"]  # sweeps begun before this option go on
     path = folder / "sweep.json"
     report: dict[str, Any] = {
         "command": "sim.trials sweep",
@@ -204,18 +209,17 @@ def table(report: dict[str, Any]) -> Table:
     return result
 
 
-def main(arguments: list[str]) -> int:
-    try:
-        config = tyro.cli(SweepConfig, args=arguments, prog="python -m sim.trials sweep")
-        folder = output_folder("sweep", config.out or Path("runs/sweep") / config.over)
-        report = sweep(config, folder)
-        draw(report, folder / "sweep.png")
-    except ERRORS as error:
-        print(f"sim.trials sweep: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("sim.trials sweep: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+@command(
+    "sim.trials sweep",
+    SweepConfig,
+    mistakes=ERRORS,
+    failures=(PoolError,),
+    interrupted="the same command goes on from here",
+)
+def main(config: SweepConfig) -> int:
+    folder = output_folder("sweep", config.out or Path("runs/sweep") / config.over)
+    report = sweep(config, folder)
+    draw(report, folder / "sweep.png")
     Console(width=None if sys.stdout.isatty() else 140).print(table(report))
     print(f"{folder}/: sweep.json, sweep.png")
     return 0

@@ -2,8 +2,8 @@
 
 A trial is a pure function of its setup and its number: every scenario sees the same scene, starts at
 the same pose and draws the same noise. It is kinematic, as in the paper's simulation (Viereck et al.
-2017, Section IV): the hand is where it was told to be but for the noise, and time is counted in
-iterations. What the arm's dynamics add is `sim.twin`'s to show.
+2017, Section IV): the hand is at its commanded pose but for the noise, and time is counted in iterations.
+`sim.twin` adds the arm's dynamics.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rt.view import END_HEIGHT_M, START_HEIGHT_M
 from sim.experiment.disturbance import Disturbance, TrialCamera, TrialChance
 from sim.gpd.detector import Detector
 from sim.scene.grasps import Grasps, numbered_scene
+from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import ObjectError, ObjectSet, object_set
 from sim.scene.render import Renderer
 from sim.scene.rig import IDEAL
@@ -41,6 +42,7 @@ class TrialSetup:
     category: str | None = None
     clutter: int | None = None
     meshes: Path | None = None
+    mesh: MeshOptions = PLAIN
     hand: str = "robotiq_2f85"
     """A name of rt/hands/ or a TOML file: whose grasps are the truth."""
     controllers: tuple[str, ...] = ("paper",)
@@ -68,7 +70,7 @@ def objects_of(setup: TrialSetup) -> ObjectSet:
     Raises ObjectError for a category that is not among them.
     """
     if setup.meshes is not None:
-        objects = object_set("all", setup.meshes, only_meshes=True)
+        objects = object_set("all", setup.meshes, True, setup.mesh)
     else:
         objects = object_set("test")
     if setup.category is None:

@@ -14,7 +14,7 @@ from rt.hand import Hand
 
 SIDE_PX, CHANNELS = 60, 15
 WIDTH_M, DEPTH_M, HEIGHT_M = 0.10, 0.06, 0.022
-"""Of the region: along the closing axis, along the approach, and along the lateral axis."""
+"""Size of the region along the closing axis, the approach, and the lateral axis."""
 _AXES = ((0, 2), (0, 1), (1, 2))
 """The image's axes in each projection, of (closing, lateral, approach)."""
 _DILATE = 1

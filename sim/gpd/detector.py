@@ -23,7 +23,12 @@ from scipy.spatial import cKDTree
 
 from rt.hand import Hand, load_hand
 from rt.pose import wrap_theta
+from rt.view import View
 from sim.gpd.descriptor import CHANNELS, SIDE_PX, describe
+
+FINE = View(size_px=160)
+"""The ideal camera's image for this detector: the view's field of view, 2.6 mm a pixel on the table. A point
+cloud of 64x64 points would be coarser than the voxels that the detector works with."""
 
 WEIGHTS = Path(__file__).with_name("gpd.npz")
 LAYERS = {
@@ -63,7 +68,7 @@ class GpdError(ValueError):
 
 @dataclass(frozen=True)
 class Cloud:
-    """What the camera saw of the objects, in the world."""
+    """Point cloud of the objects as the camera saw them, in the world."""
 
     points: NDArray[np.float32]
     """(P, 3), one in each voxel."""
@@ -85,7 +90,7 @@ class Found:
     score: float
     """Positive less negative logit."""
     candidates: int
-    """How many were scored."""
+    """Number of candidates that were scored."""
 
 
 def cloud_of(
@@ -170,7 +175,7 @@ def candidates(
     middle = _middle(free)
     row = np.arange(len(sample))
     z = np.maximum(tip[row, middle], sample[:, 2] - _DEEPEST_M)
-    # What is between the fingers, below the sample; the hand is centred on it, as closing would.
+    # Points between the fingers, below the sample; the hand is centred on them, as closing would.
     between = np.abs(c[None] - slide[middle][:, None]) <= inner
     held = between & (profile > z[:, None] + 0.005)
     low = np.where(held, c, np.inf).min(axis=1)

@@ -6,7 +6,6 @@ finds them, and labelled by geometry on the full surface (`antipodal`). Cross-en
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -14,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 
 from rt.hand import Hand, load_hand
 from rt.pose import top_down
+from rt.tools.command import command
 from rt.tools.files import whole
 from rt.tools.pool import PoolError, spread
 from rt.tools.progress import progress
 from rt.view import START_HEIGHT_M, VIEW
-from sim.experiment.disturbance import FINE
 from sim.gpd.descriptor import describe
-from sim.gpd.detector import LAYERS, WEIGHTS, candidates, cloud_of
+from sim.gpd.detector import FINE, LAYERS, WEIGHTS, candidates, cloud_of
 from sim.scene.objects import object_set
 from sim.scene.render import Renderer
 from sim.scene.scene import Scene, camera_poses, make_scene
@@ -61,7 +59,7 @@ class GpdTrainOptions:
     rate: float = 1e-3
     """Learning rate (AdamW, falling along a cosine)."""
     seed: int = 0
-    """Of the scenes, the candidates and the order."""
+    """Seed of the scenes, the candidates and their order."""
     workers: int = 0
     """Processes that make scenes. 0: one for each core."""
     out: Path = WEIGHTS
@@ -88,7 +86,7 @@ def antipodal(
     hands: NDArray[np.float64],
     hand: Hand,
 ) -> NDArray[np.bool_]:
-    """Which hands (N, 4) would hold what they close on, by the full surface (S, 3), (N,) bool.
+    """True (N,) for hands (N, 4) that would hold what they close on, by the full surface (S, 3).
 
     The fingers are free; on each side at least 6 points within 3 mm of first contact have normals
     within 20 degrees of the closing axis, and both sides' points overlap in height and laterally.
@@ -174,8 +172,13 @@ def make_examples(
 
 def train(config: GpdTrainOptions) -> float:
     """Make the examples, fit, write the weights; returns the accuracy on test objects."""
-    import torch
-    from torch import nn
+    try:
+        import torch
+        from torch import nn
+    except ImportError as error:
+        raise ImportError(
+            f"{error}; training needs PyTorch: pip install 'grasp-servo[train]'"
+        ) from error
 
     for name, value in (("scenes", config.scenes), ("held_out", config.held_out)):
         if value < 1:
@@ -263,21 +266,8 @@ def _mirror(batch: Any, lateral: bool, closing: bool) -> Any:
     return b.view(batch.shape)
 
 
-def main(arguments: list[str]) -> int:
-    config = tyro.cli(GpdTrainOptions, args=arguments, prog="python -m sim.gpd train")
-    try:
-        accuracy = train(config)
-    except ImportError as error:
-        print(
-            f"sim.gpd: {error}; training needs PyTorch: pip install 'grasp-servo[train]'",
-            file=sys.stderr,
-        )
-        return 1
-    except (PoolError, ValueError, OSError) as error:
-        print(f"sim.gpd: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("sim.gpd: interrupted; nothing was written", file=sys.stderr)
-        return 130
+@command("sim.gpd train", GpdTrainOptions, failures=(PoolError,))
+def main(config: GpdTrainOptions) -> int:
+    accuracy = train(config)
     Console().print(f"accuracy on test objects {accuracy:.3f}: {config.out}", highlight=False)
     return 0

@@ -1,4 +1,4 @@
-"""The final approach: how deep a hand that knows only where to close, x, y and yaw, should come down."""
+"""The final approach: the height at which a hand at a given x, y and yaw should close."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def approach_height(
     """Fingertip height z [m] at which a hand above (x, y, yaw) [m, rad] should close.
 
     The pads go where both fingers would touch first when they closed: that is where the object is widest,
-    as on a ball's equator. Where it is as wide over more than the pads' height the hand goes as deep as
+    as on a ball's equator. If it is as wide over more than the pads' height the hand goes as deep as
     that allows, and never deeper than fingers and palm are free of the scene on the way down. With
     nothing between the fingers it is that depth.
     """

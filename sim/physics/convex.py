@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
 from rt.tools.files import whole
+from rt.tools.pool import PoolError, processes
 from sim import catalogue
 from sim.scene.objects import ObjectError, catalogue_set
 
@@ -46,11 +44,11 @@ _LEAST_VOLUME_M3 = 1e-10
 
 
 class PhysicsError(RuntimeError):
-    """Lifts cannot be simulated here, or not as asked for."""
+    """Lifts cannot be simulated here, or not with these arguments."""
 
 
 def cache_folder() -> Path:
-    """Where decompositions are kept."""
+    """Folder of the cached decompositions."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "grasp-servo" / "convex"
 
@@ -61,7 +59,7 @@ def convex_parts(
     """Vertices (V_k, 3) of the convex parts of a closed mesh, in the mesh's own frame [m].
 
     vertices (V, 3) may be off by rounding (as taken back from a scene); with the name of a catalogue's
-    object its exact mesh is decomposed, so that a result does not depend on the scene that asked first.
+    object its exact mesh is decomposed, so that the result does not depend on the first scene that needs it.
     Raises PhysicsError if CoACD is not installed and the mesh is not in the cache.
     """
     points = np.asarray(vertices, np.float64)
@@ -99,16 +97,15 @@ def _exact(points: Array, faces: NDArray[np.int32], name: str) -> Array:
 
 
 def _decompose(points: Array, faces: NDArray[np.int32]) -> list[Array]:
-    """CoACD in a process of its own: on a few meshes an assertion of it aborts the process (triangles that
-    meet in a degenerate way), and does not once the mesh is turned."""
-    _import_coacd()  # says that it is missing before a process is started
+    """The parts by CoACD, in a process of its own and of one thread. On a few meshes, where triangles meet in
+    a degenerate way, an assertion of CoACD aborts its process, and holds once the mesh is turned."""
     for turn in range(_TURNS):
         R = Rotation.from_rotvec(np.array([0.1, 0.2, 0.3]) * turn).as_matrix()
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            try:
+        try:
+            with processes(1) as pool:
                 parts = pool.submit(_run_coacd, points @ R.T, faces).result()
-            except BrokenProcessPool:
-                continue
+        except PoolError:
+            continue
         if not parts:
             raise PhysicsError(
                 f"no convex part found in a mesh of {len(faces)} faces; is it closed?"
@@ -120,28 +117,15 @@ def _decompose(points: Array, faces: NDArray[np.int32]) -> list[Array]:
 
 
 def _run_coacd(points: Array, faces: NDArray[np.int32]) -> list[Array]:
-    coacd = _import_coacd()
-    coacd.set_log_level("error")
-    found = coacd.run_coacd(coacd.Mesh(points, faces), **_SETTINGS)
-    return [corners for vertices, _ in found if (corners := _corners(vertices)) is not None]
-
-
-def _import_coacd() -> Any:
-    """CoACD with one thread: the callers' processes share the cores, and idle ones would spin."""
-    kept = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when its own copy of OpenMP is loaded
     try:
         import coacd
     except ImportError as error:
         raise PhysicsError(
             f"lifts need the extra `physics` (pip install 'grasp-servo[physics]'): {error}"
         ) from error
-    finally:
-        if kept is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = kept
-    return coacd
+    coacd.set_log_level("error")
+    found = coacd.run_coacd(coacd.Mesh(points, faces), **_SETTINGS)
+    return [corners for vertices, _ in found if (corners := _corners(vertices)) is not None]
 
 
 def _corners(points: Array) -> Array | None:

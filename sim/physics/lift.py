@@ -39,12 +39,12 @@ APPROACH_M_S, CLOSE_M_S, LIFT_M_S = 0.25, 0.075, 0.25
 _CLEARANCE_M = 0.01
 """The descent begins with the fingertips this far above everything."""
 _ACCELERATION_M_S2 = 3.0
-"""Of the arm, at most: with the hand's mass a tenth of PUSH_N."""
+"""Largest acceleration of the arm: with the hand's mass a tenth of PUSH_N."""
 
 
 @dataclass(frozen=True)
 class Lift:
-    """How a lift ended."""
+    """Result of a lift."""
 
     success: bool
     """After HOLD_S up there an object is between the fingers, touched by both, and clear of the table."""
@@ -223,7 +223,7 @@ class _Trial:
             self._step()
 
     def _between(self) -> NDArray[np.bool_]:
-        """Which objects both fingers touch, (K,)."""
+        """True (K,) for objects that both fingers touch."""
         a, b = self.data.contact.geom.reshape(-1, 2).T
         a, b = np.concatenate([a, b]), np.concatenate([b, a])
         touched = np.zeros((3, self.count), bool)

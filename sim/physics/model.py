@@ -33,21 +33,21 @@ except ImportError as error:
 DENSITY_KG_M3 = {"mug": 2400.0, "hammer": 2000.0, "screwdriver": 1500.0}
 """Ceramic walls; steel and wood; steel and plastic. By the volume of the mesh."""
 DEFAULT_DENSITY_KG_M3 = 500.0
-"""Of everything else: filled shapes that stand for packages, fruit, toys and hollow cases."""
+"""Density of everything else: filled shapes that stand for packages, fruit, toys and hollow cases."""
 MASS_RANGE_KG = (0.01, 1.0)
 """Masses are kept within this."""
 
 TABLE_FRICTION = 0.4
-"""Of the table, and of everything on the hand that is not its pads: no rubber."""
+"""Friction of the table, and of everything on the hand but its pads: no rubber."""
 TORSION_M = 0.004
 """Radius of a pad's contact patch as it resists turning: two thirds of the friction at 6 mm."""
 _HAND_KG, _FINGER_KG, _GEAR_KG = 1.0, 0.1, 1.0
-"""Of palm, each finger, and each finger's drive as felt at the finger."""
+"""Masses of the palm, of each finger, and of each finger's drive as felt at the finger."""
 _PALM_HEIGHT_M = 0.03
 _ARM_N_M, _FINGER_N_M = 1e5, 1e4
 """Stiffness of the arm and of a finger's drive."""
 ABOVE_M = 1.0
-"""Where the hand is in the model as made, so that it touches nothing."""
+"""Height of the hand in the model as made, so that it touches nothing."""
 _SOLREF = (0.01, 1.0)
 """Time constant [s] and damping ratio of contacts: at least two of the longest time steps."""
 _NO_RUBBER = (TABLE_FRICTION, 0.001, 1e-4)

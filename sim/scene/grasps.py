@@ -24,10 +24,10 @@ from scipy.ndimage import maximum_filter
 
 from rt.hand import Hand, load_hand
 from rt.pose import wrap_theta
-from sim.dataset.store import SPLITS
+from sim.scene import SPLITS
 from sim.scene.objects import ObjectSet
 from sim.scene.render import Renderer
-from sim.scene.scene import Scene, make_scene
+from sim.scene.scene import Scene, SceneError, make_scene
 
 FRICTION = 0.5
 """Coulomb coefficient of rubber pads on household materials; 0.4 to 1 in handbooks."""
@@ -35,6 +35,8 @@ SAMPLES = 4000
 """Most surface points tried on each object."""
 ENOUGH = 200
 """An object with this many grasps is sampled no further: rare grasps get the work, easy ones do not."""
+TRIES = 300
+"""Scenes drawn, until one has a grasp, before the set's objects are refused."""
 _ROUND = 500
 """Surface points tried on each object before looking again which of them has enough."""
 
@@ -54,6 +56,10 @@ leaves its head on the table (all failures of hammers in sim.lifts were of this 
 _LINES = 3
 """Least number of antipodal lines of contact in the middle half of the pads. A patch, not a point, so
 that the object cannot turn; not at the pads' edges, where misaligned sides would be turned by closing."""
+
+
+class NoGraspError(SceneError):
+    """The hand can grasp none of the objects from above."""
 
 
 @dataclass(frozen=True)
@@ -123,21 +129,42 @@ def numbered_scene(
     friction: float = FRICTION,
     samples: int = SAMPLES,
     count: int | None = None,
+    empty: bool = False,
 ) -> tuple[Scene, Grasps, np.random.Generator]:
     """Scene `number` of a split, its true grasps (at least one), and a generator for its views.
 
-    Of `count` objects, or of one to five. Depends on the arguments alone: the same ones give the same
-    bytes on any worker, in any order.
+    The scene has `count` objects, or one to five. The result depends on the arguments alone: the same ones
+    give the same bytes on any worker, in any order. With `empty` the first scene drawn, also if it has no
+    grasp. Raises NoGraspError if TRIES scenes have none.
     """
     root = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
-    while True:
+    for _ in range(TRIES):
         for_scene, for_grasps, for_views, root = root.spawn(4)
         scene = make_scene(objects, np.random.default_rng(for_scene), count)
         grasps = true_grasps(
             scene, np.random.default_rng(for_grasps), hand, friction=friction, samples=samples
         )
-        if len(grasps):
+        if len(grasps) or empty:
             return scene, grasps, np.random.default_rng(for_views)
+    names = ", ".join(objects.names[:5])
+    raise NoGraspError(
+        f"{split} scene {number}: no grasp from above in {TRIES} tries with the set's {len(objects)} objects "
+        f"({names}{', ...' if len(objects) > 5 else ''}); add parts that the hand can grasp (sim.catalogue "
+        "tells which)"
+    )
+
+
+def scene_names(
+    objects: ObjectSet, seed: int, split: str, number: int, draws: int
+) -> list[list[str]]:
+    """Names of the objects in the first scenes drawn for a number: numbered_scene takes one of them."""
+    root = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
+    found = []
+    for _ in range(draws):
+        for_scene, _, _, root = root.spawn(4)
+        scene = make_scene(objects, np.random.default_rng(for_scene))
+        found.append([placed.name for placed in scene.placed])
+    return found
 
 
 def _face_normals(scene: Scene) -> NDArray[np.float32]:
@@ -150,7 +177,7 @@ def _face_normals(scene: Scene) -> NDArray[np.float32]:
 def _face_shares(
     scene: Scene, normals: NDArray[np.float32], friction: float
 ) -> list[NDArray[np.float64] | None]:
-    """Of each object's graspable area the share (F,) of every face; None if it has no such area."""
+    """Share (F,) of every face in each object's graspable area; None if the object has no such area."""
     a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1).astype(np.float64)
     # No horizontal line is in this face's cone.
@@ -160,7 +187,7 @@ def _face_shares(
 
 
 def centres_of_mass(scene: Scene) -> NDArray[np.float64]:
-    """Of every object (K, 3) in the world, for uniform density: the sum over its faces' tetrahedra."""
+    """Centre of mass (K, 3) of every object in the world, for uniform density: a sum over tetrahedra."""
     a, b, c = (scene.vertices[scene.faces[:, k]].astype(np.float64) for k in range(3))
     volume = np.einsum("ij,ij->i", a, np.cross(b, c))
     count = len(scene.placed)
@@ -251,7 +278,7 @@ class _Hull:
         self.palm = _Footprint(height, hand.palm_length_m, hand.palm_width_m)
 
     def clear(self, poses: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Which hands descend to their pose without touching anything, (N,) bool."""
+        """True (N,) for hands that descend to their pose without touching anything."""
         x_finger = self.hand.opening_m / 2 + self.hand.finger_thickness_m / 2
         tip = poses[:, 2] - MARGIN_M
         free = np.ones(len(poses), bool)
@@ -283,13 +310,13 @@ class _Footprint:
     def free(
         self, poses: NDArray[np.float32], x_centre: float, level: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
-        """Where nothing under the rectangle, centred x_centre along the closing axis, is above level (N,)."""
+        """True (N,) if nothing under the rectangle, x_centre along the closing axis, is above `level`."""
         if not len(poses):
             return np.zeros(0, bool)
         c, s = np.cos(poses[:, 3:4]), np.sin(poses[:, 3:4])
         middle = np.array([x_centre], np.float32), np.zeros(1, np.float32)
         free = self._highest(self.around, poses, c, s, *middle) <= level
-        # What is high within reach of the rectangle need not be under it: few of its points, then all.
+        # A high cell within reach need not be under the rectangle: test few of its points, then all.
         x, maybe = self.x + x_centre, np.flatnonzero(~free)
         for few in (slice(None, None, 7), slice(None)):
             highest = self._highest(
@@ -339,7 +366,7 @@ def _jaw_rays(
 def _travel(
     renderer: Renderer, hand: Hand, origins: NDArray[np.float32], along: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """How far a finger travels to first contact at each of its rays (..., 3), inf for none."""
+    """Distance [m] that a finger travels to first contact along each ray (..., 3); inf for none."""
     t = renderer.range(origins.reshape(-1, 3), along.reshape(-1, 3))
     t[t > np.float32(hand.opening_m)] = np.inf
     return t.reshape(origins.shape[:-1])
@@ -427,7 +454,7 @@ def _closed(
 
 
 def _between(contact: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where a flat pad can press: on or between contacts of one row, (n, rows, columns) bool."""
+    """Places where a flat pad can press: on or between contacts of a row, (n, rows, columns) bool."""
     since = np.logical_or.accumulate(contact, axis=2)
     until = np.logical_or.accumulate(contact[:, :, ::-1], axis=2)[:, :, ::-1]
     return np.asarray(since & until)

@@ -7,28 +7,35 @@ knows names; `get` builds or loads the object, once per process.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 
 from sim import catalogue
+from sim.scene.meshes import LARGEST_M as LARGEST_M
+from sim.scene.meshes import MESH_SUFFIXES as MESH_SUFFIXES
+from sim.scene.meshes import (
+    PLAIN,
+    MeshOptions,
+    MeshRead,
+    MeshSource,
+    body_count,
+    grouped,
+    mesh_paths,
+    names_of,
+    not_read,
+    read_mesh,
+)
+from sim.scene.meshes import SMALLEST_M as SMALLEST_M
+from sim.scene.meshes import ObjectError as ObjectError
 from sim.scene.resting import resting_poses
 
 Split = Literal["train", "test", "all"]
-
-MESH_SUFFIXES = (".obj", ".stl", ".ply", ".off", ".glb")
-SMALLEST_M, LARGEST_M = 0.01, 0.40
-"""What the longest side of a user's mesh may be: from a pill to what an arm can still lift off a table."""
-
-
-class ObjectError(ValueError):
-    """An object that does not exist, a mesh that cannot be used, or a folder without any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +70,12 @@ class ObjectSet:
 
     names: tuple[str, ...]
     """Sorted."""
-    files: dict[str, Path] = field(default_factory=dict, hash=False)
-    """Of the names that are the user's own meshes."""
+    files: dict[str, MeshSource] = field(default_factory=dict, hash=False)
+    """Sources of the names that are the user's own meshes."""
     skipped: tuple[tuple[str, str], ...] = ()
     """(file, reason) of every mesh of the user's that was not taken."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """(name, note) of every mesh that was repaired or is unusual."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,13 +94,22 @@ class ObjectSet:
         return _mesh_category(name) if name in self.files else name.partition("/")[0]
 
     def fingerprint(self) -> str:
-        """Twelve hex digits that change with any name, any byte of a mesh file, or the catalogue."""
+        """Twelve hex digits that change with any name, byte or repair of a mesh file, or the catalogue."""
         digest = hashlib.sha256(f"catalogue {catalogue.VERSION}".encode())
         for name in self.names:
             digest.update(name.encode() + b"\0")
             if name in self.files:
-                digest.update(hashlib.sha256(self.files[name].read_bytes()).digest())
+                digest.update(hashlib.sha256(self.files[name].path.read_bytes()).digest())
+                for change in _read(self.files[name], name).changes:
+                    digest.update(change.encode())
         return digest.hexdigest()[:12]
+
+    def say_skipped(self) -> None:
+        """Print to stderr the meshes that were not taken, and those repaired: equal reasons in one line."""
+        for line in grouped(self.skipped):
+            print(f"skipped {line}", file=sys.stderr)
+        for line in grouped(self.notes):
+            print(line, file=sys.stderr)
 
 
 @cache
@@ -114,10 +132,12 @@ def catalogue_set(split: Split) -> ObjectSet:
     )
 
 
-def folder_set(folder: str | Path, split: Split = "all") -> tuple[ObjectSet, list[tuple[str, str]]]:
+def folder_set(
+    folder: str | Path, split: Split = "all", options: MeshOptions = PLAIN
+) -> tuple[ObjectSet, list[tuple[str, str]]]:
     """The user's own meshes below a folder, and (file, reason) of those that cannot be used.
 
-    A mesh must be closed, wound outward, and in metres; nothing is repaired or scaled. The object of
+    A mesh must be a closed solid (sim.scene.meshes says how it is read and repaired). The object of
     `tools/wrench.stl` is "meshes/tools/wrench" of category "tools"; one beside no other is of category
     "meshes". About one in eight, chosen by its name, is for test, and at least one of two or more.
 
@@ -129,38 +149,48 @@ def folder_set(folder: str | Path, split: Split = "all") -> tuple[ObjectSet, lis
         raise ObjectError(
             f"no folder {folder}; give one that holds {', '.join(MESH_SUFFIXES)} files"
         )
-    paths = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in MESH_SUFFIXES and p.is_file()
-    )
-    if not paths:
+    paths = mesh_paths(folder, MESH_SUFFIXES)
+    skipped = not_read(folder)
+    if not paths and not skipped:
         raise ObjectError(f"{folder} holds no mesh; known are {', '.join(MESH_SUFFIXES)}")
-    stems = Counter(p.relative_to(folder).with_suffix("") for p in paths)
-    files: dict[str, Path] = {}
-    skipped: list[tuple[str, str]] = []
-    for path in paths:
-        relative = path.relative_to(folder)
-        shared = (
-            stems[relative.with_suffix("")] > 1
-        )  # wrench.stl beside wrench.obj keep their suffix
-        name = f"meshes/{(relative if shared else relative.with_suffix('')).as_posix()}"
-        try:
-            _load_mesh(path, name)
-        except ObjectError as error:
-            skipped.append((relative.as_posix(), str(error)))
-        else:
-            files[name] = path
+    files: dict[str, MeshSource] = {}
+    notes: list[tuple[str, str]] = []
+    for path, name in zip(paths, names_of(folder, paths), strict=True):
+        source = MeshSource(path, options)
+        found = read_mesh(source, name)
+        if isinstance(found, str):
+            skipped.append((path.relative_to(folder).as_posix(), found))
+            continue
+        sources = {name: source}
+        if options.split_bodies and (count := body_count(found)) > 1:
+            sources = {f"{name}.{k}": MeshSource(path, options, k) for k in range(count)}
+        for each, part in sources.items():
+            read = read_mesh(part, each)
+            if isinstance(read, str):
+                skipped.append((path.relative_to(folder).as_posix(), read))
+            else:
+                files[each] = part
+                notes += [(each, note) for note in (*read.changes, *read.notes)]
     if not files:
-        reasons = "\n".join(f"  {name}: {reason}" for name, reason in skipped)
-        raise ObjectError(f"{folder}: none of its {len(paths)} meshes can be used:\n{reasons}")
+        reasons = "\n".join(f"  {line}" for line in grouped(skipped))
+        raise ObjectError(
+            f"{folder}: none of its {len(paths) or len(skipped)} meshes can be used:\n{reasons}"
+        )
     test = _test_names(sorted(files))
     chosen = [n for n in sorted(files) if split == "all" or (n in test) == (split == "test")]
-    return ObjectSet(tuple(chosen), {n: files[n] for n in chosen}, tuple(skipped)), skipped
+    kept = {n: files[n] for n in chosen}
+    return ObjectSet(tuple(chosen), kept, tuple(skipped), tuple(notes)), skipped
 
 
-def object_set(split: Split, meshes: Path | None = None, only_meshes: bool = False) -> ObjectSet:
+def object_set(
+    split: Split,
+    meshes: Path | None = None,
+    only_meshes: bool = False,
+    options: MeshOptions = PLAIN,
+) -> ObjectSet:
     """The catalogue, the catalogue and a folder of meshes, or the folder alone.
 
-    What the folder held that cannot be used is in the set's `skipped`, for the caller to print.
+    Meshes that cannot be used are in the set's `skipped`, repairs in its `notes`; `say_skipped` prints both.
     """
     if meshes is None:
         if only_meshes:
@@ -168,15 +198,16 @@ def object_set(split: Split, meshes: Path | None = None, only_meshes: bool = Fal
                 "only the user's meshes are asked for, but no folder of them is given"
             )
         return catalogue_set(split)
-    own, _ = folder_set(meshes, split)
+    own, _ = folder_set(meshes, split, options)
     if only_meshes:
         if not own.names:
             raise ObjectError(
-                f"{meshes} has no {split} object: it needs two usable meshes to split"
+                f"{meshes} has no {split} object: it needs two usable meshes to split; give "
+                "another one, or --test-scenes 0"
             )
         return own
     names = tuple(sorted(catalogue_set(split).names + own.names))
-    return ObjectSet(names, own.files, own.skipped)
+    return ObjectSet(names, own.files, own.skipped, own.notes)
 
 
 def _check_split(split: str) -> None:
@@ -195,59 +226,14 @@ def _mesh_category(name: str) -> str:
     return folder[-1] if folder else "meshes"
 
 
-def _load_mesh(path: Path, name: str) -> Object:
-    found = _try_mesh(path, name)
+def _read(source: MeshSource, name: str) -> MeshRead:
+    found = read_mesh(source, name)
     if isinstance(found, str):
         raise ObjectError(found)
     return found
 
 
 @cache
-def _try_mesh(path: Path, name: str) -> Object | str:
-    """The mesh, or why it cannot be used: either is found out once."""
-    try:
-        return _read_mesh(path, name)
-    except ObjectError as error:
-        return str(error)
-
-
-def _read_mesh(path: Path, name: str) -> Object:
-    """A user's mesh, checked; raises ObjectError with the reason and the remedy."""
-    try:
-        mesh = trimesh.load(path, force="mesh", process=False)
-    except Exception as error:  # the readers raise anything
-        raise ObjectError(f"cannot be read: {error or type(error).__name__}") from error
-    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
-        raise ObjectError("has no triangles")
-    if not np.isfinite(mesh.vertices).all():
-        raise ObjectError("has vertices that are not finite")
-    # Formats store a vertex once per face, normal or texture coordinate.
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)
-    mesh.update_faces(mesh.nondegenerate_faces())
-    mesh.remove_unreferenced_vertices()
-    longest = float(np.max(mesh.extents)) if len(mesh.faces) else 0.0
-    if not SMALLEST_M <= longest <= LARGEST_M:
-        raise ObjectError(_wrong_size(longest))
-    if not mesh.is_watertight:
-        edges = np.sort(mesh.edges, axis=1)
-        counts = np.unique(edges, axis=0, return_counts=True)[1]
-        raise ObjectError(
-            f"not watertight: {np.count_nonzero(counts != 2)} of {len(counts)} edges do not join exactly "
-            "two faces; close it in a mesh editor"
-        )
-    if not mesh.is_winding_consistent:
-        raise ObjectError("winding is inconsistent: neighbouring faces point to opposite sides")
-    if not mesh.volume > 0:
-        raise ObjectError("faces point inward (negative volume); flip its normals")
-    return make_object(name, _mesh_category(name), mesh.vertices, mesh.faces)
-
-
-def _wrong_size(longest: float) -> str:
-    """Why a longest side is out of range, and the unit that was probably meant."""
-    text = f"longest side {longest:.4g} m, not within {SMALLEST_M} to {LARGEST_M} m"
-    for unit, metres in (("millimetres", 1e-3), ("centimetres", 1e-2), ("inches", 0.0254)):
-        if longest > LARGEST_M and SMALLEST_M <= longest * metres <= LARGEST_M:
-            return f"{text}: likely {unit}; scale the file to metres"
-    return (
-        f"{text}: too {'large' if longest > LARGEST_M else 'small'} to grasp; check the file's unit"
-    )
+def _load_mesh(source: MeshSource, name: str) -> Object:
+    read = _read(source, name)
+    return make_object(name, _mesh_category(name), read.vertices, read.faces)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.scene.render import Renderer
 from sim.scene.scene import Scene
 
 RANGE_M = 5.0
@@ -101,3 +102,7 @@ class OpenraveRenderer:
     def __del__(self) -> None:
         if hasattr(self, "_environment"):
             self._environment.Destroy()
+
+
+RENDERERS: dict[str, Any] = {"embree": Renderer, "openrave": OpenraveRenderer}
+"""Classes that trace a set's views, by the name of --renderer."""

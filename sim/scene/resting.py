@@ -1,4 +1,4 @@
-"""How a solid comes to rest on a table: the stable faces of its convex hull, and their chances.
+"""Resting poses of a solid on a table: the stable faces of its convex hull, and their probabilities.
 
 Quasi-static (Goldberg et al., "Part pose statistics", 1999): a body set down at random lands on a hull
 facet with a chance given by the solid angle that the facet fills from the centre of mass, then rolls over
@@ -55,7 +55,7 @@ def resting_poses(
     angle = _solid_angles(corners)
     landing = np.bincount(facet, weights=angle / angle.sum(), minlength=count)
 
-    # Where each facet rolls: over its border edge that the centre of mass lies furthest outside of.
+    # A facet rolls over the border edge that the centre of mass lies furthest outside of.
     border = facet[here] != facet[there]
     tri, opposite = here[border], np.tile(np.arange(3), n)[border]
     a, b = corners[tri, (opposite + 1) % 3], corners[tri, (opposite + 2) % 3]

@@ -24,14 +24,14 @@ IDEAL = "ideal"
 """The sensor that stands for no rig at all: the view itself, traced exactly."""
 
 TRACED_FOCAL_PX = 105.0
-"""Of the images that are traced: well above the view's 46 and below the modes' 250, for a pixel costs a
-ray. Edges come out a little wide for it, as block matching makes them too."""
+"""Focal length [px] of the images that are traced: well above the view's 46 and below the modes' 250, for a
+pixel costs a ray. Edges come out a little wide for it, as block matching makes them too."""
 
 
 @dataclass(frozen=True)
 class MountRange:
-    """Where a camera may sit. Nominally at one of the hand's four sides, behind the fingertips, looking
-    at the middle of what the hand needs to see over its travel; its image rows run along the hand's
+    """Range of camera poses on the hand. Nominally at one of the hand's four sides, behind the fingertips,
+    looking at the middle of what the hand needs to see over its travel; its image rows run along the hand's
     outline, as a long camera is mounted. No side is special, so turning or mirroring a view is another
     view as good."""
 
@@ -63,11 +63,11 @@ class CameraRig:
     sensor: Sensor
     intrinsics: Intrinsics
     first_column: int
-    """Of the window, in the whole image at this resolution."""
+    """First column of the window, in the whole image at this resolution."""
     T_hand_camera: NDArray[np.float64]
     """As calibrated: what reprojection uses."""
     T_hand_true: NDArray[np.float64]
-    """Where the camera is."""
+    """True pose of the camera."""
     scale: float
     """The sensor's own relative error of depth."""
 
@@ -146,7 +146,7 @@ def settings(sensors: tuple[str, ...]) -> dict[str, Any]:
 
 
 class RigView:
-    """What the controller is shown by a rig, over one scene."""
+    """Views of one scene as a rig gives them to the controller."""
 
     def __init__(
         self, renderer: DepthRenderer, rig: CameraRig, hand: Hand, view: View = VIEW

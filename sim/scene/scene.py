@@ -152,7 +152,7 @@ def _tilt(axis: NDArray[np.float64], angle: float) -> NDArray[np.float64]:
 
 
 def _disjoint(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
-    """Whether two convex polygons (N, 2) are at least GAP_M apart, by the separating-axis theorem."""
+    """True if two convex polygons (N, 2) are at least GAP_M apart, by the separating-axis theorem."""
     for p in (a, b):
         edge = np.roll(p, -1, axis=0) - p
         normal = np.column_stack([edge[:, 1], -edge[:, 0]])

@@ -1,4 +1,4 @@
-"""What a real depth camera makes of exact depth: noise, quantisation, holes, shadows.
+"""A model of depth cameras: noise, quantisation, holes and shadows applied to exact depth.
 
 A model of triangulating sensors (two imagers, or a projector and an imager, a baseline apart along the
 image's rows), stated in the sensor's own disparity, so that it holds for a camera traced at a lower
@@ -59,7 +59,7 @@ class Sensor:
 
     @property
     def intrinsics(self) -> Intrinsics:
-        """Of the mode; the optical axis goes through the middle of the image."""
+        """Intrinsics of the mode; the optical axis goes through the middle of the image."""
         c = (self.width_px - 1) / 2, (self.height_px - 1) / 2
         return Intrinsics(self.width_px, self.height_px, self.focal_px, self.focal_px, *c)
 
@@ -90,7 +90,7 @@ SENSORS = {
         "sr300", 640, 480, 444.6, 0.025, 0.200, 1.5, 0.06, 0, 1.25e-4, 0.6, 75, 0.003, 0.005, 0.003
     ),
 }
-"""Presets. What a vendor or a paper states is named; the rest is an assumption, and says so."""
+"""Presets. Numbers from a vendor or a paper name their source; the others are marked as assumptions."""
 
 _NORMAL = ndtri((np.arange(256) + 0.5) / 256)
 """The standard normal distribution in 256 equally likely numbers."""
@@ -114,7 +114,7 @@ def observe(
     scale: float = 1.0,
     first_column: float = 0.0,
 ) -> NDArray[np.float32]:
-    """What the sensor makes of exact depth (..., H, W) float32 metres, 0 = no return; the same shape.
+    """The sensor's depth image for exact depth (..., H, W) float32 metres, 0 = no return; the same shape.
 
     `intrinsics` are those of the images, without distortion: the mode's, or coarser, or a part of them
     whose first column is `first_column` of the whole image. `scale` is the camera's own relative error
@@ -158,7 +158,7 @@ def observe(
 def shadowed(
     depth: NDArray[np.float32], fB_px_m: float, first_column: float = 0.0
 ) -> NDArray[np.bool_]:
-    """What the second imager does not see, (..., H, W) bool, at a baseline along +x.
+    """Pixels that the second imager does not see, (..., H, W) bool, at a baseline along +x.
 
     A point of column u is in the second image at u - fB / z. It is hidden if a point right of it lies
     there or further left, and out of sight left of that image. Pixels without depth hide nothing.

@@ -136,7 +136,17 @@ def test_a_hand_finds_grasps_on_test_objects(category: str) -> None:
 def test_the_command_draws_a_sheet_and_describes_every_object(tmp_path: Path) -> None:
     out = tmp_path / "sheet"
     command = [sys.executable, "-m", "sim.catalogue", "--category", "can", "tetra_pak"]
-    command += ["--split", "all", "--columns", "8", "--tile", "48", "--out", str(out)]
+    command += [
+        "--split",
+        "all",
+        "--columns",
+        "8",
+        "--tile",
+        "48",
+        "--no-grasps",
+        "--out",
+        str(out),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     entries = json.loads((out / "catalogue.json").read_text())["objects"]
@@ -154,6 +164,24 @@ def test_the_command_draws_a_sheet_and_describes_every_object(tmp_path: Path) ->
     orange = (picture[..., 0] > picture[..., 2] + 0.2).mean()
     assert blue > orange > 0.005
     assert "tetra_pak" in done.stdout
+
+
+def test_the_command_says_in_which_resting_poses_a_mesh_can_be_grasped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sim.catalogue.__main__ import main
+
+    for name, side in (("small", 0.04), ("large", 0.12)):
+        trimesh.creation.box((side, side, side)).export(tmp_path / f"{name}.stl")
+    out = tmp_path / "sheet"
+    arguments = ["--meshes", str(tmp_path), "--only-meshes", "--workers", "1", "--tile", "48"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "meshes/small: graspable in 6 of 6 resting poses (17% whole, 40 to 40 mm" in said
+    assert "meshes/large: graspable in 0 of 6 resting poses (17% none" in said
+    entries = {e["name"]: e for e in json.loads((out / "catalogue.json").read_text())["objects"]}
+    assert entries["meshes/small"]["graspable_poses"] == 6
+    assert entries["meshes/large"]["grasps"][0]["count"] == 0
 
 
 def test_the_command_refuses_what_it_does_not_know(tmp_path: Path) -> None:

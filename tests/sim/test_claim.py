@@ -1,4 +1,4 @@
-"""Who may write where."""
+"""Locks of a dataset's folder."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""How labels converge with the number of grasps."""
+"""Convergence of labels with the number of grasps."""
 
 import json
 import subprocess

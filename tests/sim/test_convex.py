@@ -7,7 +7,7 @@ import pytest
 from needs import needed
 from solids import box
 
-from sim.physics.lift import convex
+from sim.physics import convex
 
 
 def abort_unless_turned(points, faces):

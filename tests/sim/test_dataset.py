@@ -1,6 +1,8 @@
 """The format on disk: written whole or not at all, read back as written."""
 
+import errno
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -81,3 +83,28 @@ def test_a_shard_is_never_half_there(tmp_path):
     assert not (tmp_path / "train-00000").exists()
     with locked(tmp_path):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def save(file, array):
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", save)
+    shard = arrays(np.random.default_rng(0), 8, 2)
+    with pytest.raises(
+        store.DiskFullError, match=r"needs 0\.1 MB, .* are free; free some"
+    ) as error:
+        store.write_shard(tmp_path / "train-00000", shard, [["a"], ["b"]], ["ideal"] * 2)
+    assert list(tmp_path.iterdir()) == [] and "\n" not in str(error.value)
+
+
+def test_a_set_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    from sim.dataset.make import GenerateOptions
+    from sim.generate import generate
+
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(store.DiskFullError, match=r"8,200 images needs 67\.2 MB, 1\.0 MB are free"):
+        generate(GenerateOptions(200, 5, 40, tmp_path / "set"))
+    assert list(tmp_path.iterdir()) == []

@@ -15,8 +15,9 @@ from sets import SMALL, small_set
 
 from sim.dataset import store
 from sim.dataset.engines import ENGINES, place_shard
+from sim.dataset.make import GenerateOptions
 from sim.dataset.store import DatasetError
-from sim.generate import GenerateOptions, generate
+from sim.generate import generate
 
 
 def bytes_of(folder):
@@ -121,12 +122,10 @@ def test_ray_that_is_not_installed_is_said_in_a_line(tmp_path, monkeypatch):
 
 
 def test_a_node_that_would_make_another_set_is_refused(tmp_path):
-    from dataclasses import asdict
-
     from sim.dataset.engines import _shard_files
 
     with pytest.raises(DatasetError, match="would make set"):
-        _shard_files(asdict(small_config(tmp_path)), "0" * 12, "train", 0, range(1))
+        _shard_files(small_config(tmp_path), "0" * 12, "train", 0, range(1))
 
 
 def test_options_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):

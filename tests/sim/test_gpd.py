@@ -13,9 +13,17 @@ from solids import box
 
 from rt.hand import load_hand
 from rt.pose import top_down, wrap_theta
-from sim.experiment.disturbance import FINE
 from sim.gpd.descriptor import CHANNELS, DEPTH_M, HEIGHT_M, SIDE_PX, WIDTH_M, describe
-from sim.gpd.detector import LAYERS, WEIGHTS, Cloud, Detector, GpdError, candidates, cloud_of
+from sim.gpd.detector import (
+    FINE,
+    LAYERS,
+    WEIGHTS,
+    Cloud,
+    Detector,
+    GpdError,
+    candidates,
+    cloud_of,
+)
 from sim.gpd.train import _mirror, antipodal, surface
 from sim.scene.render import Renderer
 from sim.scene.scene import Scene, assemble
@@ -45,7 +53,7 @@ def test_the_cloud_lies_on_the_object_with_normals_to_the_camera() -> None:
     inside = (np.abs(cloud.points[:, :2]) < [0.015, 0.07]).all(axis=1)
     assert inside.sum() > 200 and (cloud.normals[inside, 2] > 0.99).all()
     assert cloud.height.max() == pytest.approx(0.04, abs=1e-3)
-    # What the bar hides from the camera is not in front of it.
+    # Surface that the bar hides from the camera is not in front of the bar.
     assert (cloud.shadow[:, 2] < 0.04).all() and len(cloud.shadow) > 100
 
 

@@ -31,7 +31,7 @@ def noise(seed: int, size: tuple[int, int] = (480, 270)) -> NDArray[np.uint16]:
 
 
 def eventually(get: Callable[[], Any], timeout_s: float = 5.0) -> Any:
-    """What `get` gives once that is true."""
+    """The value of `get` once it is true."""
     end = time.monotonic() + timeout_s
     while not (value := get()):
         assert time.monotonic() < end, "it did not come"

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from rt.pose import grasp_distance, to_view
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
 from sim.experiment.disturbance import CONTROL_HZ, Disturbance, TrialCamera, TrialChance
+from sim.experiment.run import TrialsOptions
 from sim.experiment.statistics import compare, summary
 from sim.experiment.sweep import SweepConfig
 from sim.experiment.trial import TrialSetup, World, make_world, objects_of, reach, servo
 from sim.scene.objects import ObjectError
-from sim.trials import TrialsOptions
 
 OBJECTS = objects_of(TrialSetup())
 

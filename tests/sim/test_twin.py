@@ -212,7 +212,7 @@ def test_a_real_sensor_has_noise_and_repeats_with_its_seed() -> None:
 
 
 def test_the_wrist_camera_shows_the_view_that_the_ideal_one_does() -> None:
-    """Where the wrist camera has sight, its reprojected depth is the ideal one's."""
+    """The wrist camera's reprojected depth is the ideal camera's at every pixel that it sees."""
     ideal, wrist = (open_cell("twin", seed=1, scene=0, mount=m) for m in ("ideal", "wrist"))
     for world in (ideal, wrist):
         for _ in range(5):

@@ -149,3 +149,22 @@ def test_what_is_no_dataset_is_refused(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and "not a dataset" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_shards_that_are_exchanged_or_of_another_seed_are_found(copy, tmp_path):
+    """Their bytes are sound: only the scenes that the seed gives tell."""
+    first, second = copy / "train-00000", copy / "train-00002"
+    first.rename(tmp_path / "kept")
+    second.rename(first)
+    (tmp_path / "kept").rename(second)
+    found, _ = problems(copy)
+    assert sorted(found) == ["train-0", "train-2"]
+    assert "a shard of another set, split or number" in found["train-0"][0]
+
+
+def test_a_copy_in_another_shards_place_is_found_on_opening(copy):
+    shutil.rmtree(copy / "train-00001")
+    shutil.copytree(copy / "train-00000", copy / "train-00001")
+    with pytest.raises(store.DatasetError, match=r"train-00001 holds the images of .*train-00000"):
+        store.open_split(copy, "train")
+    assert list(problems(copy)[0]) == ["train-1"]

@@ -1,0 +1,196 @@
+"""One shard of a training set: the options that decide its bytes, and the bytes.
+
+sim.generate, its worker processes and the nodes of a cluster all make shards here, so that the same options
+and seed give the same bytes wherever a shard is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from rt.hand import load_hand
+from rt.pose import top_down
+from rt.view import VIEW
+from sim.dataset import store
+from sim.dataset.store import DatasetError
+from sim.scene.grasps import FRICTION, SAMPLES, Grasps, numbered_scene
+from sim.scene.meshes import PLAIN, MeshOptions
+from sim.scene.objects import ObjectError, ObjectSet, Split, object_set
+from sim.scene.openrave import RENDERERS, probe
+from sim.scene.rig import IDEAL, RigView, random_rig, settings
+from sim.scene.scene import Scene, camera_poses
+
+_objects = cache(object_set)
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Make a training set: scenes, their true grasps, and depth views of them.
+
+    Example: python -m sim.generate --scenes 200 --views 40 --out data/small
+    """
+
+    scenes: int = 200
+    """Scenes of training objects."""
+    test_scenes: int | None = None
+    """Scenes of test objects, for validation. Default: a twentieth of --scenes, at least 4."""
+    views: int = 40
+    """Depth images per scene."""
+    out: Path = Path("data/grasps")
+    """Folder of the set. If it holds the same set unfinished, the work goes on there."""
+    seed: int = 0
+    """The same seed gives the same bytes, whatever the number of workers."""
+    workers: int = 0
+    """Processes. 0: one for each core."""
+    engine: Literal["local", "ray"] = "local"
+    """Machines that make the shards: this one, or a Ray cluster (extra `cluster`)."""
+    ray_address: str | None = None
+    """Address of a running cluster's head, host:port, or auto. Default: a cluster of --workers processes is
+    started here."""
+    shard: str = "0/1"
+    """i/n: make the shards k with k % n == i alone, as one of the n jobs of a batch scheduler, all into one
+    folder or each into its own (sim.merge puts those together)."""
+    hand: str = "robotiq_2f85"
+    """Hand: a name in rt/hands/ or a TOML file."""
+    friction: float = FRICTION
+    """Coulomb friction coefficient between pads and objects."""
+    sensors: tuple[str, ...] = (IDEAL, "d405", "d435", "sr300")
+    """Depth cameras, one drawn for each scene, somewhere on the hand (sim.scene.sensor, .rig); `ideal` is the
+    view itself, exact."""
+    renderer: Literal["embree", "openrave"] = "embree"
+    """Library that traces the views: openrave needs openravepy (sim.compare compares both)."""
+    grasp_samples: int = SAMPLES
+    """Surface points tried for grasps on each object."""
+    meshes: Path | None = None
+    """Folder of your own meshes (obj, stl, ply, off, glb; metres) to add to the catalogue."""
+    only_meshes: bool = False
+    """Use the meshes alone, without the catalogue."""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
+    physics_check: int = 0
+    """Lift about this many of the set's grasps in MuJoCo and report how many hold, by category (extra
+    `physics`). 0: none."""
+    scenes_per_shard: int = 20
+    """Scenes in a shard, the unit of work and of resuming."""
+
+    def objects(self, split: Split) -> ObjectSet:
+        """The objects of a split; the same set however often it is asked for in a process."""
+        return _objects(split, self.meshes, self.only_meshes, self.mesh)
+
+    def scene(self, split: Split, number: int) -> tuple[Scene, Grasps, np.random.Generator]:
+        """A scene of the set, as numbered_scene makes it."""
+        return numbered_scene(
+            self.objects(split),
+            self.seed,
+            split,
+            number,
+            load_hand(self.hand),
+            friction=self.friction,
+            samples=self.grasp_samples,
+        )
+
+
+def parameters(config: GenerateOptions) -> dict[str, Any]:
+    """Everything that decides the bytes of the set; raises DatasetError on a value out of range."""
+    test = config.test_scenes
+    if test is None:
+        test = max(4, -(-config.scenes // 20))
+    for name, value, least in (
+        ("--scenes", config.scenes, 1),
+        ("--test-scenes", test, 0),
+        ("--views", config.views, 1),
+        ("--grasp-samples", config.grasp_samples, 1),
+        ("--scenes-per-shard", config.scenes_per_shard, 1),
+        ("--seed", config.seed, 0),
+        ("--workers", config.workers, 0),
+        ("--physics-check", config.physics_check, 0),
+    ):
+        if value < least:
+            raise DatasetError(f"{name} {value} must be at least {least}")
+    if not 0 < config.friction <= 2:
+        raise DatasetError(f"--friction {config.friction} must be above 0 and at most 2")
+    if config.only_meshes and config.meshes is None:
+        raise DatasetError("--only-meshes needs --meshes DIR")
+    if not config.sensors:
+        raise DatasetError("--sensors needs at least one; ideal is the view itself")
+    traced: dict[str, Any] = {}
+    if config.renderer == "openrave":
+        probe()
+        traced["renderer"] = config.renderer  # its depths differ from embree's by rounding
+    if config.meshes is not None and config.mesh != PLAIN:
+        traced["mesh"] = asdict(config.mesh)
+    return traced | {
+        "train_scenes": config.scenes,
+        "test_scenes": test,
+        "views": config.views,
+        "seed": config.seed,
+        "hand": asdict(load_hand(config.hand)),
+        "view": asdict(VIEW),
+        "rigs": settings(config.sensors),
+        "friction": config.friction,
+        "grasp_samples": config.grasp_samples,
+        "scenes_per_shard": config.scenes_per_shard,
+        "objects": {
+            split: _fingerprint(config, split, scenes)
+            for split, scenes in zip(store.SPLITS, (config.scenes, test), strict=True)
+        },
+    }
+
+
+def _fingerprint(config: GenerateOptions, split: Split, scenes: int) -> str:
+    """Of the objects of a split; a split without scenes needs none."""
+    try:
+        return config.objects(split).fingerprint()
+    except ObjectError:
+        if scenes:
+            raise
+        return ObjectSet(()).fingerprint()
+
+
+def make_shard(
+    config: GenerateOptions, folder: Path, split: Split, shard: int, numbers: range
+) -> int:
+    """Make and write one shard; returns the number of grasps in it."""
+    hand, rays = load_hand(config.hand), VIEW.rays()
+    depth = np.zeros((len(numbers) * config.views, VIEW.size_px, VIEW.size_px), np.uint16)
+    cameras, poses, owners, names, sensors = [], [], [], [], []
+    row = 0
+    for number in numbers:
+        scene, grasps, rng = config.scene(split, number)
+        camera = camera_poses(scene, config.views, rng)
+        rig, renderer = random_rig(config.sensors, hand, rng), RENDERERS[config.renderer](scene)
+        seen = RigView(renderer, rig, hand) if rig else None
+        for pose in camera:
+            view = seen(pose, rng) if seen else renderer.depth(top_down(*pose), rays)
+            depth[row] = encode_depth(view)
+            row += 1
+        cameras.append(camera)
+        poses.append(grasps.poses)
+        owners.append(grasps.object)
+        names.append([placed.name for placed in scene.placed])
+        sensors.append(rig.sensor.name if rig else IDEAL)
+    store.write_shard(
+        store.shard_path(folder, split, shard),
+        {
+            "depth": depth,
+            "camera": np.concatenate(cameras),
+            "grasps": np.concatenate(poses),
+            "grasp_object": np.concatenate(owners),
+            "grasp_start": np.cumsum([0] + [len(p) for p in poses]).astype(np.int64),
+        },
+        names,
+        sensors,
+    )
+    return sum(len(p) for p in poses)
+
+
+def encode_depth(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Depth in metres as stored, in 0.1 mm; depths outside the view's range become 0."""
+    seen = (depth >= VIEW.near_m) & (depth <= VIEW.far_m)
+    return np.where(seen, np.rint(depth / store.DEPTH_UNIT_M), 0).astype(np.uint16)

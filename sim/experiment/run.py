@@ -1,0 +1,188 @@
+"""Trials on all cores: their options, the checks before anything runs, and the run itself.
+
+Used by sim.trials (one set of trials) and by its sweep (one set for each strength of a disturbance).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from rt.controller import CONTROLLERS, ITERATIONS, RATIO
+from rt.distance import Distance, DistanceError, open_model
+from rt.hand import HandError, load_hand
+from rt.pose import METRES_PER_DEGREE
+from rt.tools.pool import spread
+from rt.view import VIEW
+from sim.experiment.disturbance import Disturbance
+from sim.experiment.trial import TrialSetup, objects_of, run_trial
+from sim.gpd.detector import Detector, GpdError
+from sim.scene.graspable import require_graspable
+from sim.scene.meshes import PLAIN, MeshOptions
+from sim.scene.objects import ObjectError, ObjectSet
+from sim.scene.scene import SceneError
+
+_CHUNK = 4
+ERRORS = (
+    ObjectError,
+    SceneError,
+    DistanceError,
+    HandError,
+    GpdError,
+    ValueError,
+)
+"""Errors that the user can mend."""
+
+
+@dataclass(frozen=True)
+class TrialsOptions:
+    """Run the paper's experiment on test objects: a table, trials.json, trials.png and worst.png.
+
+    Example: python -m sim.trials --noise 0.4
+    """
+
+    trials: int = 400
+    """Scenes, each with one start."""
+    disturbance: Annotated[Disturbance, tyro.conf.arg(name="")] = field(default_factory=Disturbance)
+    controller: str = "paper"
+    """Controller of CTR: a name of rt.controller."""
+    against: tuple[str, ...] = ()
+    """Other controllers, run beside it as CTR_<name>."""
+    seed: int = 0
+    """Seed of scenes, starts, candidates and noise."""
+    category: str | None = None
+    """Objects of this category only."""
+    clutter: int | None = None
+    """Exactly this many objects in a scene. Default: 1 to 5."""
+    meshes: Path | None = None
+    """Folder of your own meshes (obj, stl, ply, off, glb; metres) in place of the test objects."""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
+    hand: str = "robotiq_2f85"
+    """Hand: a name in rt/hands/ or a TOML file; the model must be made for it. (GPD tries its shape, but
+    its network was trained with robotiq_2f85.)"""
+    candidates: int = 256
+    """Displacements weighed in one iteration."""
+    iterations: int = ITERATIONS
+    """From 0.30 m to 0.15 m."""
+    ratio: float = RATIO
+    """Fraction of the way to the goal in one iteration."""
+    camera: Literal["ideal", "wrist"] = "ideal"
+    """`ideal` is the network's own view; `wrist` sits beside the hand and is reprojected."""
+    sensor: Literal["ideal", "d405", "d435", "sr300"] = "ideal"
+    """Model of the depth camera (sim.scene.sensor). Any but the ideal one sits beside the hand."""
+    lift: bool = False
+    """Also close and lift each grasp in MuJoCo."""
+    model: str | None = None
+    """Network: paper, field, or a file as train.export makes it. Default: the shipped one."""
+    backend: str = "auto"
+    """Backend that computes the network: auto, native, onnx, reference."""
+    workers: int = 0
+    """Processes. 0: one for each core. The result does not depend on it."""
+    out: Path | None = None
+    """Folder for the results. Default: runs/trials/<time>/."""
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("trials", self.trials, 1, 1_000_000),
+            ("clutter", self.clutter or 1, 1, 12),
+            ("candidates", self.candidates, 2, 100_000),
+            ("iterations", self.iterations, 1, 10_000),
+            ("ratio", self.ratio, 1e-6, 1.0),
+            ("seed", self.seed, 0, 2**63),
+            ("workers", self.workers, 0, 1024),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
+        for controller in (self.controller, *self.against):
+            if controller not in CONTROLLERS:
+                known = ", ".join(CONTROLLERS)
+                raise ValueError(f"no controller {controller!r}; known are {known}")
+
+    def setup(self) -> TrialSetup:
+        others = [name for name in dict.fromkeys(self.against) if name != self.controller]
+        return TrialSetup(
+            seed=self.seed,
+            category=self.category,
+            clutter=self.clutter,
+            meshes=self.meshes,
+            mesh=self.mesh,
+            hand=self.hand,
+            controllers=(self.controller, *others),
+            candidates=self.candidates,
+            iterations=self.iterations,
+            ratio=self.ratio,
+            camera=self.camera,
+            sensor=self.sensor,
+            disturbance=self.disturbance,
+            lift=self.lift,
+        )
+
+
+_worker: tuple[ObjectSet, TrialSetup, Distance, Detector]
+
+
+def _begin(setup: TrialSetup, model: str | None, backend: str) -> None:
+    """Start of a worker: open once what every trial needs, with one thread, as processes share the cores."""
+    global _worker
+    distance = open_model(model, backend, threads=1)
+    _worker = objects_of(setup), setup, distance, Detector(hand=load_hand(setup.hand))
+
+
+def _one(number: int) -> dict[str, Any]:
+    return run_trial(*_worker, number)
+
+
+def run(
+    setup: TrialSetup,
+    trials: int,
+    model: str | None,
+    backend: str,
+    workers: int,
+    title: str = "trials",
+) -> list[dict[str, Any]]:
+    """All trials, in order, with a progress bar. Raises PoolError if a worker dies."""
+    return list(
+        spread(
+            _one,
+            range(trials),
+            workers,
+            unit="trial",
+            title=title,
+            begin=_begin,
+            arguments=(setup, model, backend),
+            at_once=_CHUNK,
+        )
+    )
+
+
+def check(config: TrialsOptions) -> dict[str, Any]:
+    """Refuse what cannot run before any process starts; returns the model's record for the JSON."""
+    objects = objects_of(config.setup())
+    objects.say_skipped()
+    if config.meshes is not None:
+        require_graspable(objects, "test", load_hand(config.hand))
+    Detector()
+    distance = open_model(config.model, config.backend)
+    hand = load_hand(config.hand)
+    distance.contract.require(hand=hand, view=VIEW, metres_per_degree=METRES_PER_DEGREE)
+    if config.lift:
+        _require_physics()
+    return {
+        "path": distance.path.name,
+        "training_set": distance.contract.training_set,
+        "weights_sha256": distance.contract.weights_sha256,
+        "backend": distance.backend,
+    }
+
+
+def _require_physics() -> None:
+    try:
+        import coacd  # noqa: F401
+        import mujoco  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"--lift needs MuJoCo and CoACD ({error}): pip install 'grasp-servo[physics]'"
+        ) from error
