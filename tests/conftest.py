@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +30,35 @@ LONG = (
 )  # fmt: skip
 """Begun first, so that where files are shared out no processor waits for the last of them."""
 
+SLOW = (
+    *LONG,
+)  # fmt: skip
+"""Files that `make check` leaves out, by their names alone wherever they lie: those that take longer than
+about two seconds, most of them because they run whole commands. `pytest --durations=30` shows candidates."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell in the last lines what was skipped, for want of what, and the remedy."""
+    if line := skipped_line(terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(line, yellow=True)
+
+
+def skipped_line(reports: Sequence[pytest.TestReport | pytest.CollectReport]) -> str:
+    """One line for all skips, grouped by reason; empty if there is none."""
+    reasons: Counter[str] = Counter()
+    for report in reports:
+        _, _, text = report.longrepr  # type: ignore[misc]
+        whole_file = isinstance(report, pytest.CollectReport)
+        reasons[text.removeprefix("Skipped: ") + (" [whole file]" if whole_file else "")] += 1
+    parts = [f"{count} x {reason}" for reason, count in reasons.most_common()]
+    return "skipped: " + "; ".join(parts) if parts else ""
 
 
 def random_weights(encoding: str, seed: int = 0) -> dict[str, NDArray[np.float32]]:

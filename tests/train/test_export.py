@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from needs import no
 from synthetic import make_dataset, random_actions, random_views
 
 import train.export
@@ -134,9 +135,7 @@ def test_what_is_no_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
     assert code == 1 and "sim.generate" in errors
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
-)
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason=no("tensorrt-rtx"))
 def test_an_engine_is_built_beside_the_file(run: Path, tmp_path: Path) -> None:
     where = ("--out", tmp_path / "model.onnx", "--engines", tmp_path / "engines")
     code, text, errors = export(
