@@ -1,4 +1,4 @@
-"""What can be wrong with a calibration's input, and what the solver thinks of it."""
+"""Errors of a calibration's input, and findings about data and result."""
 
 from __future__ import annotations
 

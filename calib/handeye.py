@@ -8,18 +8,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 # Small matrices: threads of the linear algebra only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# What OpenCV's methods complain about is reported in our own words.
+# Complaints of OpenCV's methods are reported in our own words.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -28,6 +27,7 @@ from calib.errors import CalibrationError, require_opencv
 from calib.options import Collect, Command, PrintTarget, Simulate, Solve, Verify
 from rt.camera import CameraError
 from rt.robot import RobotError
+from rt.tools.command import command
 from rt.tools.files import write_json
 
 
@@ -37,7 +37,7 @@ def _console() -> Console:
 
 @dataclass
 class Screen:
-    """Where results are printed; progress only where someone watches."""
+    """Prints results; progress is shown on a terminal only."""
 
     console: Console = field(default_factory=lambda: _console())
 
@@ -201,10 +201,10 @@ class _bar:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def update(self, what: str, done: int, total: int) -> None:
-        if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(what, total=total)
-        self.bar.update(self.tasks[what], completed=done)
+    def update(self, task: str, done: int, total: int) -> None:
+        if task not in self.tasks:
+            self.tasks[task] = self.bar.add_task(task, total=total)
+        self.bar.update(self.tasks[task], completed=done)
 
 
 def _collector(
@@ -334,30 +334,35 @@ def print_target_command(options: PrintTarget, screen: Screen) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
+RUN: dict[type, Callable[[Any, Screen], int]] = {
+    Simulate: simulate,
+    Collect: collect,
+    Solve: solve,
+    Verify: verify,
+    PrintTarget: print_target_command,
+}
+
+
+@command(
+    "calib.handeye",
+    Command,  # type: ignore[arg-type]  # a union of subcommands
+    mistakes=(CalibrationError,),
+    failures=(RobotError, CameraError),
+    interrupted="what was stored before stays",
+    description=__doc__,
+)
+def _run(options: Any) -> int:
+    require_opencv()
+    return RUN[type(options)](options, Screen())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     names = ("simulate", "collect", "solve", "verify", "print-target")
     if not any(a in (*names, "-h", "--help") for a in arguments[:1]):
         arguments = ["simulate", *arguments]
-    options = tyro.cli(Command, args=arguments, prog="python -m calib.handeye", description=__doc__)
-    screen = Screen()
-    try:
-        require_opencv()
-        run: dict[type, Callable[[Any, Screen], int]] = {
-            Simulate: simulate,
-            Collect: collect,
-            Solve: solve,
-            Verify: verify,
-            PrintTarget: print_target_command,
-        }
-        return run[type(options)](options, screen)
-    except (CalibrationError, RobotError, CameraError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    return _run(arguments)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Solve:
     """matrix, quat_xyzw, quat_wxyz, rotvec, euler_XYZ (moving axes) or euler_xyz (fixed axes), then
     :deg, :mm, :cm, :in, :inverse as needed. Default: as the file says, else whichever fits."""
     camera_is: Literal["auto", "in-hand", "fixed"] = "auto"
-    """Where the camera is mounted; fixed: the hand holds the target."""
+    """The camera's mount; fixed: the hand holds the target."""
     camera: Path | None = None
     """Intrinsics: JSON, YAML (ROS, OpenCV), XML (ViSP). Default: a file in the folder."""
     intrinsics: Literal["auto", "given", "estimate"] = "auto"

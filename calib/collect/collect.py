@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.collect.devices import CalibrationCell, ImageFrame
-from calib.collect.motions import (
+from calib.collect.protocol import CalibrationCell, ImageFrame
+from calib.solve.motions import (
     greedy,
     hand_pose,
     middle_of,
@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CollectLimits:
-    """Where the hand may go while it collects."""
+    """Limits of the hand's motion while it collects."""
 
     travel_m: float = 0.35
     """From where it started."""

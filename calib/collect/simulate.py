@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from calib.collect.collect import CollectLimits, Collector, Say, automatic, moving
-from calib.collect.devices import CalibrationCell
+from calib.collect.protocol import CalibrationCell
 from calib.collect.rig import SimulatedRig, make_rig
 from calib.data.readers import read
 from calib.data.recording import Recording

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.collect.motions import middle_of
+from calib.solve.motions import middle_of
 from calib.data.recording import Recording, read_depth
 from calib.errors import CalibrationError
 from calib.solve.closed_form import target_pose
@@ -31,12 +31,12 @@ class VerifyRow:
 
 @dataclass(frozen=True)
 class VerifyCheck:
-    """What was looked at, and how far the views are apart in the robot's frame."""
+    """One observed thing, and how far the views place it apart in the robot's frame."""
 
     what: str
     rows: list[VerifyRow]
     moved_mm: float | None = None
-    """How far the target lies from where the calibration left it, where that is known."""
+    """Distance of the target from its place in the calibration, if that is known."""
 
     @property
     def rms_mm(self) -> float:
@@ -77,7 +77,7 @@ def check_target(
     eye_in_hand: bool,
     T_fixed_target: Array | None = None,
 ) -> VerifyCheck:
-    """Where each view puts the target in the robot's frame, against the mean of all."""
+    """The target's place in the robot's frame as each view alone gives it, against the mean of all."""
     if len(sights) < 2:
         raise CalibrationError(
             f"the target is seen in {len(sights)} of {len(recording.entries)} images; "
@@ -129,7 +129,7 @@ def check_depth(
     fewer than two views show a plane.
     """
     A = fixed_mount(recording, True)
-    rays = _rays(camera, 3)
+    rays = camera.rays()[::3, ::3].astype(np.float64)
     clouds: dict[str, tuple[Array, NDArray[np.bool_]]] = {}
     tables: dict[str, _Table] = {}
     rng = np.random.default_rng(0)
@@ -201,13 +201,6 @@ def check_depth(
             )
         checks.append(VerifyCheck(f"top face of a box by depth, {len(rows)} views", rows))
     return checks
-
-
-def _rays(camera: LensModel, stride: int) -> Array:
-    v, u = np.mgrid[0 : camera.height : stride, 0 : camera.width : stride]
-    grid = np.stack([u, v], axis=-1).reshape(-1, 1, 2).astype(np.float64)
-    xy = cv2.undistortPoints(grid, camera.K, np.array(camera.dist)).reshape(*u.shape, 2)
-    return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1)
 
 
 def _plane(cloud: Array, rng: np.random.Generator) -> _Table | None:

@@ -1,4 +1,4 @@
-"""Robot poses in JSON, YAML, CSV and plain text, whoever wrote them."""
+"""Robot poses in JSON, YAML, CSV and plain text, as many programs write them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _PROPER = ["".join(p) for p in permutations("XYZ")] + [
 
 @dataclass(frozen=True)
 class PoseFormat:
-    """How a row of numbers is a pose: position first, rotation after it (or a matrix)."""
+    """Layout of a pose in a row of numbers: position first, rotation after it (or a matrix)."""
 
     rotation: str = "matrix"
     degrees: bool = False

@@ -1,4 +1,4 @@
-"""Other people's data: folders of images with poses, and samples of other calibration programs."""
+"""Data of other programs: folders of images with poses, and samples of other calibration programs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def last_number(path: Path) -> int | None:
 
 
 def read(path: Path, poses: Path | None = None) -> Recording:
-    """Whatever is at `path`: our dataset, a folder of images and poses, or a file of samples.
+    """The recording at `path`: a dataset of `collect`, a folder of images and poses, or a file of samples.
 
     poses: the file or folder of robot poses, where it is not found by itself. Raises CalibrationError.
     """

@@ -45,7 +45,7 @@ class RecordedPair:
     image: Path | None = None
     depth: Path | None = None
     T_camera_target: Array | None = None
-    """Where a program gave the target's pose instead of an image."""
+    """(4, 4), if a program gave the target's pose instead of an image."""
     image_stamp_s: float | None = None
     robot_stamp_s: float | None = None
 
@@ -56,12 +56,12 @@ class Recording:
 
     source: Path
     kind: str
-    """Which reader understood it."""
+    """The reader that understood it."""
     entries: list[RecordedPair]
     rows: Array
     """(N, k) robot poses as they are written."""
     format: PoseFormat | None
-    """How to read them; None if the file does not say."""
+    """Format of `rows`; None if the file does not say."""
     pose_files: str
     target: Target | None = None
     camera: LensModel | None = None

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.spatial.transform import Rotation
 
 from calib.collect.collect import draw_detection
-from calib.collect.motions import PARAMETERS, middle_of
+from calib.solve.motions import PARAMETERS, middle_of
 from calib.solve.model import Unknowns, target_in_camera
 from calib.solve.se3 import inverse
 from calib.solve.solver import HandEyeResult
@@ -166,7 +166,7 @@ def _frustum(axes: Any, T: Array, camera: Any, reach: float, colour: str) -> Arr
 
 
 def coverage(result: HandEyeResult, path: Path) -> None:
-    """Where in the image points were seen, from which directions, and what the motions determine."""
+    """Points in the image, viewing directions, and how well the motions determine each parameter."""
     figure = _figure(12, 4.2)
     image, score = figure.add_subplot(1, 3, 1), figure.add_subplot(1, 3, 3)
     polar: Any = figure.add_subplot(1, 3, 2, projection="polar")

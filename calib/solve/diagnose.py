@@ -1,4 +1,4 @@
-"""What is wrong when images and robot poses do not fit together.
+"""Causes for which images and robot poses do not fit together.
 
 The rotation between two robot poses and the rotation that the camera saw between the same two have
 the same angle, whatever the hand-eye transform: that alone tells most readings of the poses apart.
@@ -41,7 +41,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class TargetViews:
-    """What the camera alone knows."""
+    """The target as the camera alone shows it."""
 
     index: NDArray[np.intp]
     """(n,) which of all pairs show the target."""
@@ -121,7 +121,7 @@ def misreadings(
     seen: TargetViews,
     eye_in_hand: bool,
 ) -> list[Reading]:
-    """What may have gone wrong with all poses at once. T_base_hand (N, 4, 4) of all images."""
+    """Mistakes that affect all poses at once, undone. T_base_hand (N, 4, 4) of all images."""
     n = len(T_base_hand)
 
     def scaled(k: float) -> Array:
@@ -222,7 +222,7 @@ def _radians_for_degrees(
 def resolve_symmetry(
     T_fixed_mount: Array, T_camera_target: Array, symmetries: list[Array]
 ) -> NDArray[np.intp]:
-    """Which way round a symmetric target lies in each view: (N,) indices into symmetries.
+    """Orientation of a symmetric target in each view: (N,) indices into symmetries.
 
     Chosen such that the camera's rotations have the robot's angles; the first of several equals.
     """

@@ -1,4 +1,4 @@
-"""How noisy are the pixels and the robot: variance components by restricted maximum likelihood.
+"""Noise of pixels and robot: variance components by restricted maximum likelihood.
 
 A robot's pose is wrong by as much as the camera's corners, and wrong for all corners of an image at
 once. Residuals are therefore correlated within a view: covariance sigma_px^2 I + D S D^T, with D the

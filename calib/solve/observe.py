@@ -1,4 +1,4 @@
-"""What the images show: the target in each, the lens that took them, depth against size."""
+"""Observations from the images: the target in each, the lens, depth against size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rt.pose import Array
 
 @dataclass
 class Sight:
-    """What was seen in one image."""
+    """The target detected in one image."""
 
     name: str
     index: int
@@ -32,7 +32,7 @@ class Sight:
 Progress = Callable[[str, int, int], None]
 
 
-def silent(what: str, done: int, total: int) -> None:
+def silent(task: str, done: int, total: int) -> None:
     pass
 
 

@@ -1,4 +1,4 @@
-"""Which image-pose pairs do not belong: a consensus of small subsets, then studentised residuals."""
+"""Image-pose pairs that do not belong: a consensus of small subsets, then studentised residuals."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def _surprise(
 
 
 Candidate = tuple[str, Callable[[Array], Array]]
-"""What may have happened to one robot pose, and how to undo it."""
+"""A mistake that may have happened to one robot pose, and the function that undoes it."""
 
 UNDO: tuple[Candidate, ...] = (
     ("its transform is inverted", lambda T: np.linalg.inv(T)),
@@ -256,7 +256,7 @@ def explain(views: Views, judged: Judged) -> dict[int, str]:
 
 
 def _fits(view: Views, fit: Fit, gate: float) -> bool:
-    """Whether one view with a changed pose agrees with the fit."""
+    """True if one view with a changed pose agrees with the fit."""
     if not np.all(np.isfinite(view.T_base_hand)):
         return False
     T_camera_target = target_in_camera(view, fit.state)[0]

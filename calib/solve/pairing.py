@@ -1,4 +1,4 @@
-"""Do images and robot poses belong together, and how are the poses to be read?"""
+"""Pairing of images and robot poses: the reading of the poses, and checks that both belong together."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def check_pairing(
     timed: bool,
     rng: np.random.Generator,
 ) -> bool:
-    """Where images and poses disagree grossly, look for another reading and say so; False then."""
+    """False if images and poses disagree grossly; the likely cause is added to the findings."""
     spread = start.scale_m if start else np.inf
     limit = SEEN_ENOUGH_M * (3 if timed else 1)
     A = (T_base_hand if eye_in_hand else inverse(T_base_hand))[seen.index]

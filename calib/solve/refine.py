@@ -127,7 +127,7 @@ def refine(
 
 
 def left_out(fit: Fit) -> tuple[list[Unknowns], Array, Array]:
-    """What each view is predicted to be by the others.
+    """Prediction of each view by the others.
 
     Returns the states without view i, the hand error (N, 6) of view i under that state, and the
     covariance (N, 6, 6) of that error, which includes the state's own uncertainty.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.collect.motions import Advice, advise
+from calib.solve.motions import Advice, advise
 from calib.data.poses import PoseFormat
 from calib.data.recording import Recording
 from calib.errors import CalibrationError, Finding
@@ -27,7 +27,7 @@ _NONE: tuple[int, ...] = ()
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user may fix about a solution."""
+    """Choices of the user about a solution."""
 
     target: Target | None = None
     eye_in_hand: bool | None = None
@@ -74,11 +74,15 @@ class HandEyeResult:
     """Freed size of the target over the stated one, and its standard deviation."""
     scale_sd: float
     scale_shift_m: float
-    """How far the point at the working distance moves if the size is freed."""
+    """Motion of the point at the working distance if the size is freed."""
     depth_ratio: float | None
     """Measured depth at the corners over the depth that the target's stated size implies."""
     belongs: bool = True
     """False if images and poses as a whole do not belong together; nothing finer means anything then."""
+    reading: str = ""
+    """Format and mount that were used, in words."""
+    intervals_hold: bool = True
+    """False if the data are of a kind for which the intervals were found not to hold the truth."""
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -86,7 +90,7 @@ class HandEyeResult:
         return self.judged.fit
 
     def studentised_text(self, i: int) -> str:
-        """How far a view is out, in words."""
+        """Studentised residual of a view, in words."""
         z = float(self.judged.studentised[i])
         return f"{z:.0f} standard deviations" if z < 1e4 else "beyond measure"
 
@@ -160,7 +164,8 @@ def calibrate(
     free = Free(settings.free_scale, timed, refined_lens)
     judged = judge(views, start, Free(False, timed), free if belongs else None, belongs)
     result = _examine(recording, settings, target, views, judged, lens, bool(refined_lens), rng)
-    return replace(result, belongs=belongs)
+    reading = f"{form}, {'camera in the hand' if eye_in_hand else 'fixed camera'}"
+    return replace(result, belongs=belongs, reading=reading)
 
 
 def _drop_invalid(recording: Recording) -> None:

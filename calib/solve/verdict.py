@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from scipy.stats import t as student
 
-from calib.collect.motions import PARAMETERS
+from calib.solve.motions import PARAMETERS
 from calib.errors import Finding
 from calib.solve.observe import listed
 from calib.solve.se3 import angle_deg
@@ -21,7 +21,7 @@ GOOD, USABLE, NO = "good", "usable", "do not use"
 
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed about the transform, at 95 %."""
+    """Intervals claimed for the transform, at 95 %."""
 
     half_width: Array
     """(6,): rotation [deg] then translation [mm] of T_mount_camera, along the mount's axes."""
@@ -220,6 +220,8 @@ def summary(result: HandEyeResult) -> dict[str, Any]:
         ],
         "transform": "T_hand_camera" if hand else "T_base_camera",
         "eye_in_hand": hand,
+        "reading": result.reading,
+        "intervals_hold": result.intervals_hold,
         "translation_m": X[:3, 3].tolist(),
         "quaternion_xyzw": turn.as_quat(canonical=True).tolist(),
         "rotvec_deg": np.degrees(turn.as_rotvec()).tolist(),

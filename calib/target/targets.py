@@ -130,7 +130,7 @@ class Target:
         return result
 
     def shapes(self) -> list[tuple[bool, Array]]:
-        """What is black (True) or white on top of it, as polygons (K, 2) in the target's frame."""
+        """Polygons (K, 2) in the target's frame, in drawing order; True: black, False: white on top."""
         if self.kind == "charuco":
             return self._chess(0) + self._charuco_markers()
         if self.kind == "chessboard":

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calib.collect.motions import (
+from calib.solve.motions import (
     advise,
     invert,
     middle_of,
