@@ -10,11 +10,14 @@ class CalibrationError(ValueError):
     """Input that cannot be calibrated from: the message names the files, the value and the remedy."""
 
 
+Level = Literal["error", "warning", "note"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing the user should know about the data or the result."""
 
-    level: Literal["error", "warning", "note"]
+    level: Level
     """`error` forbids using the result, `warning` makes it at most usable, `note` only informs."""
     text: str
     remedy: str = ""

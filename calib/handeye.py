@@ -169,7 +169,7 @@ def solve(options: Solve, screen: Screen) -> int:
     out = _out(options.out)
     settings = Settings(
         parse(options.target) if options.target else None,
-        None if options.camera_is == "auto" else options.camera_is == "in-hand",
+        {"hand": True, "in-hand": True, "fixed": False}.get(options.camera_is or ""),
         parse_format(options.pose_format) if options.pose_format else None,
         read_camera(options.camera) if options.camera else None,
         options.intrinsics,
@@ -177,6 +177,7 @@ def solve(options: Solve, screen: Screen) -> int:
         options.working_mm * 1e-3,
         options.tolerance_mm * 1e-3,
         options.seed,
+        options.camera_is == "auto",
     )
     recording = read(options.data, options.poses)
     screen.say(

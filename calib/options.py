@@ -53,9 +53,11 @@ class Solve:
     """File or folder of robot poses, where it is not found by itself."""
     pose_format: str | None = None
     """matrix, quat_xyzw, quat_wxyz, rotvec, euler_XYZ (moving axes) or euler_xyz (fixed axes), then
-    :deg, :mm, :cm, :in, :inverse as needed. Default: as the file says, else whichever fits."""
-    camera_is: Literal["auto", "in-hand", "fixed"] = "auto"
-    """The camera's mount; fixed: the hand holds the target."""
+    :deg, :mm, :cm, :in, :rotation-first, :inverse as needed; or a maker: kuka, fanuc, abb, staubli,
+    ur, franka. Default: as the file says, else the one that fits, if the images decide it."""
+    camera_is: Literal["hand", "fixed", "auto", "in-hand"] | None = None
+    """The camera's mount; fixed: the hand holds the target; auto: the images decide. Default: as the
+    data say, else hand."""
     camera: Path | None = None
     """Intrinsics: JSON, YAML (ROS, OpenCV), XML (ViSP). Default: a file in the folder."""
     intrinsics: Literal["auto", "given", "estimate"] = "auto"

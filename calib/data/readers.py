@@ -177,7 +177,7 @@ def _one_file_each(folder: Path, images: list[Path]) -> tuple[list[Path], list[R
 def pose_pairs(path: Path, data: Any) -> Recording | None:
     """Samples of moveit_calibration or easy_handeye: robot and target poses without images."""
     pairs: list[tuple[Any, Any]] = []
-    inverted = eye_in_hand = None
+    eye_in_hand, as_mount = None, False
     if isinstance(data, list) and data and isinstance(data[0], dict):
         pairs = [(s.get("effector_wrt_world"), s.get("object_wrt_sensor")) for s in data]
         kind = "moveit_calibration samples"
@@ -190,7 +190,8 @@ def pose_pairs(path: Path, data: Any) -> Recording | None:
                 "in_hand" in about["calibration_type"] or "on_hand" in about["calibration_type"]
             )
         if on_hand is not None:
-            eye_in_hand, inverted = bool(on_hand), not on_hand
+            eye_in_hand = bool(on_hand)
+        as_mount = True
         if "samples" in data and isinstance(data["samples"], list | dict):
             samples = data["samples"]
             if isinstance(samples, dict):
@@ -214,9 +215,6 @@ def pose_pairs(path: Path, data: Any) -> Recording | None:
         return None
     formats = {a[1] for a, _ in rows if a}
     format_ = formats.pop() if len(formats) == 1 else None
-    if format_ is not None and inverted:
-        # easy_handeye stores T_hand_base for a fixed camera
-        format_ = PoseFormat(format_.rotation, format_.degrees, format_.unit, True)
     entries = [
         RecordedPair(
             f"sample {k}",
@@ -226,4 +224,14 @@ def pose_pairs(path: Path, data: Any) -> Recording | None:
         if b is not None
     ]
     numbers = np.array([a[0] for a, _ in rows if a is not None])
-    return Recording(path, kind, entries, numbers, format_, path.name, eye_in_hand=eye_in_hand)
+    return Recording(
+        path,
+        kind,
+        entries,
+        numbers,
+        format_,
+        path.name,
+        eye_in_hand=eye_in_hand,
+        # easy_handeye stores T_hand_base for a fixed camera
+        rows_are_fixed_mount=as_mount,
+    )

@@ -67,6 +67,10 @@ class Recording:
     camera: LensModel | None = None
     eye_in_hand: bool | None = None
     trajectory: Trajectory | None = None
+    rows_are_fixed_mount: bool = False
+    """True if a fixed camera's rows are T_hand_base, as easy_handeye stores them."""
+    certain: bool = False
+    """True if this program wrote the data: format and mount are then beyond doubt."""
     findings: list[Finding] = field(default_factory=list)
 
     def read_poses(self, form: PoseFormat) -> Array:
@@ -195,6 +199,7 @@ def read_dataset(folder: Path) -> Recording:
             parse(about["target"]),
             LensModel(**camera),
             bool(about["eye_in_hand"]),
+            certain=True,
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise CalibrationError(f"{path} is damaged: {error!r}; collect again") from error

@@ -48,7 +48,7 @@ def detections(result: HandEyeResult, path: Path, most: int = 24) -> bool:
         picture = draw_detection(picture, Detection(np.arange(len(pixels)), pixels))
         kept = bool(result.keep[i])
         bar = np.full((26, width, 3), 245, np.uint8)
-        text = f"{result.views.names[i][-22:]}  {result.left_out_m[i] * 1e3:.2f} mm" + (
+        text = f"{result.views.names[i][-22:]}  {min(result.left_out_m[i] * 1e3, 9999):.2f} mm" + (
             "" if kept else "  LEFT OUT"
         )
         colour = (40, 40, 40) if kept else (44, 52, 208)
@@ -207,7 +207,7 @@ def parameters(result: HandEyeResult, path: Path, truth: Unknowns | None = None)
     """The six parameters with their 95 % intervals, beside the closed forms (and the truth)."""
     figure = _figure(11, 4.6)
     half = claim(result).half_width
-    X = result.fit.state.T_mount_camera
+    X = result.T_mount_camera
     places = np.vstack([_difference(X, T) for T in result.methods.values()] or [np.zeros((0, 6))])
     for k, axes in enumerate(figure.subplots(2, 3).ravel()):
         scale = 1e3 if k < 3 else 1.0

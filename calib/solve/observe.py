@@ -14,6 +14,7 @@ from calib.errors import CalibrationError, Finding
 from calib.solve.closed_form import target_pose
 from calib.solve.intrinsics import Lens, estimate
 from calib.solve.model import LensModel, Views, project
+from calib.solve.se3 import transform
 from calib.target.detect import LEAST_POINTS, Detection, detect, read_image, why_not
 from calib.target.targets import Target
 from rt.pose import Array
@@ -117,30 +118,36 @@ def listed(names: list[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + more
 
 
+def nominal_camera(T_camera_target: Array) -> Array:
+    """T_camera_nominal (4, 4): a place from which every given target pose (N, 4, 4) is well in view.
+
+    The camera's own frame if it looks at the targets, as that of a tag detector does; otherwise
+    (motion capture, arbitrary frames) a place before them.
+    """
+    p, normal = T_camera_target[:, :3, 3], T_camera_target[:, :3, 2]
+    far = np.linalg.norm(p, axis=1)
+    facing = np.abs(np.sum(p * normal, axis=1)) > 0.2 * far
+    if np.all((p[:, 2] > 0.03) & (np.linalg.norm(p[:, :2], axis=1) < 2 * p[:, 2]) & facing):
+        return np.eye(4)
+    middle = p.mean(axis=0)
+    size = float(np.max(np.linalg.norm(p - middle, axis=1))) + 0.1
+    z = middle / np.linalg.norm(middle) if np.linalg.norm(middle) > 1e-6 else np.array([0, 0, 1.0])
+    x = np.cross([0, 1.0, 0] if abs(z[1]) < 0.9 else [1.0, 0, 0], z)
+    x /= np.linalg.norm(x)
+    return transform(np.stack([x, np.cross(z, x), z], axis=1), middle - 4 * size * z)
+
+
 def virtual(
-    recording: Recording, target: Target
+    T_camera_target: Array, names: list[str], target: Target
 ) -> tuple[list[Sight], list[Array], list[Array], LensModel]:
-    """Target poses without images, as if a perfect camera had seen a board there."""
+    """Target poses (N, 4, 4) without images, as if a nominal camera had seen a target there."""
     camera = LensModel(1000, 1000, 1000.0, 1000.0, 499.5, 499.5)
     points = target.points()
     sights, pixels = [], []
-    for k, entry in enumerate(recording.entries):
-        T = entry.T_camera_target
-        assert T is not None
-        p = points @ T[:3, :3].T + T[:3, 3]
-        if np.any(p[:, 2] <= 0.01):
-            recording.findings.append(
-                Finding("warning", f"{entry.name}: the target is behind the camera; left out")
-            )
-            continue
-        uv = project(camera, p)[0]
-        sights.append(Sight(entry.name, k, Detection(np.arange(len(points)), uv)))
+    for k, (name, T) in enumerate(zip(names, T_camera_target, strict=True)):
+        uv = project(camera, points @ T[:3, :3].T + T[:3, 3])[0]
+        sights.append(Sight(name, k, Detection(np.arange(len(points)), uv)))
         pixels.append(uv)
-    if len(sights) < 3:
-        raise CalibrationError(
-            f"{recording.source}: fewer than 3 samples have the target before the camera; "
-            "are the target poses inverted (T_target_camera)?"
-        )
     return sights, [points] * len(sights), pixels, camera
 
 

@@ -218,6 +218,32 @@ class Target:
         )
 
 
+@dataclass(frozen=True)
+class SampleTarget(Target):
+    """Stand-in for a target whose poses a program gave: a square tag with its origin in the middle."""
+
+    solid: bool = False
+    """True for a body of six points, seen alike from all sides (motion capture)."""
+
+    @property
+    def spec(self) -> str:
+        return (
+            "poses of a body" if self.solid else f"poses of a tag, about {self.size_m * 1e3:g} mm"
+        )
+
+    def points(self) -> Array:
+        """(4, 3), or (6, 3) of a body [m]."""
+        half = self.size_m / 2
+        if self.solid:
+            return np.asarray(half * np.concatenate([np.eye(3), -np.eye(3)]))
+        return half * np.array([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+
+
+def tag_of(side_m: float, solid: bool = False) -> SampleTarget:
+    """The stand-in for a tag (or a body) of this size [m]."""
+    return SampleTarget("aprilgrid", 1, 1, side_m, solid=solid)
+
+
 def _square(x: float, y: float, side: float) -> Array:
     return np.array([[x, y], [x + side, y], [x + side, y + side], [x, y + side]])
 
