@@ -20,6 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
 
+from calib.collect.rig import random_truth, simulated_views
+from calib.errors import CalibrationError, require_opencv
+from calib.solve.closed_form import METHODS, closed_form, target_poses, with_target
+from calib.solve.model import Free, Trajectory, Unknowns, Views
 from calib.solve.motions import (
     Viewpoint,
     advise,
@@ -32,10 +36,6 @@ from calib.solve.motions import (
     seen_fraction,
     working_matrix,
 )
-from calib.collect.rig import random_truth, simulated_views
-from calib.errors import CalibrationError, require_opencv
-from calib.solve.closed_form import METHODS, closed_form, target_poses, with_target
-from calib.solve.model import Free, Trajectory, Unknowns, Views
 from calib.solve.noise import Noise, information
 from calib.solve.outliers import Judged, consensus, corners, explain, judge
 from calib.solve.refine import refine

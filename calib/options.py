@@ -117,7 +117,7 @@ class Collect:
 
 @dataclass(frozen=True)
 class Verify:
-    """Look again from new poses: does the target (or table and box, by depth) stay in one place?"""
+    """Look again from poses far from the calibration's, and tell the error along every axis."""
 
     data: tyro.conf.Positional[Path | None] = None
     """Folder with images and poses taken after calibrating. Default: collect them now."""
@@ -140,7 +140,8 @@ class Verify:
     yes: bool = False
     """Move without asking first."""
     tolerance_mm: float = 2.0
-    """Root mean square error in the robot's frame beyond which the check fails (exit code 1), mm."""
+    """Largest error along the camera's worst axis, its 95 % interval included, beyond which the check
+    fails (exit code 1), mm."""
     seed: int = 0
     """Of the choice of poses, and of the simulated rig."""
     out: Path | None = None

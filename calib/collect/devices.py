@@ -12,7 +12,6 @@ from calib.collect.rig import open_rig
 from calib.errors import CalibrationError
 from calib.solve.model import LensModel
 
-
 _DRIVERS = {("robot", "ur"): "rt.robot.ur.driver"}
 """Modules that offer `open_calibration` under another name than rt.KIND.NAME."""
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from calib.collect.protocol import CalibrationCell, ImageFrame
-from calib.solve.motions import Viewpoint, hand_pose, middle_of, random_viewpoints, seen_fraction
 from calib.solve.model import LensModel, Unknowns, Views, project
+from calib.solve.motions import Viewpoint, hand_pose, middle_of, random_viewpoints, seen_fraction
 from calib.solve.noise import Noise
 from calib.solve.se3 import from_vector, inverse, to_vector, transform
 from calib.target.targets import Target

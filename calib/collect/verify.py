@@ -8,14 +8,17 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
-from calib.solve.motions import middle_of
 from calib.data.recording import Recording, read_depth
 from calib.errors import CalibrationError
-from calib.solve.closed_form import target_pose
-from calib.solve.model import LensModel
+from calib.solve.closed_form import target_pose, with_target
+from calib.solve.diagnose import resolve_symmetry
+from calib.solve.model import LensModel, Views
+from calib.solve.motions import middle_of
 from calib.solve.observe import Sight
-from calib.solve.se3 import angle_deg, inverse, mean_transform
+from calib.solve.refine import refine
+from calib.solve.se3 import angle_deg, inverse, mean_transform, skew, to_vector
 from calib.target.targets import Target
 from rt.pose import Array
 
@@ -111,6 +114,115 @@ def check_target(
     if T_fixed_target is not None:
         moved = float(np.linalg.norm(centre - (T_fixed_target @ middle)[:3]) * 1e3)
     return VerifyCheck(f"{target.spec}, {len(rows)} views", rows, moved)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Change of the calibration that new views ask for, at the target's distance, with 95 % intervals.
+
+    Along the camera's axes x, y, z.
+    """
+
+    distance_m: float
+    point_mm: Array
+    """(3,) displacement of the point on the optical axis at that distance."""
+    point_half_mm: Array
+    turn_deg: Array
+    """(3,) rotation."""
+    turn_half_deg: Array
+    views: int
+
+    @property
+    def bound_mm(self) -> Array:
+        """(3,) the largest error along each axis that the views leave possible."""
+        return np.asarray(np.abs(self.point_mm) + self.point_half_mm)
+
+    @property
+    def worst(self) -> str:
+        """The axis with the largest bound."""
+        return "xyz"[int(np.argmax(self.bound_mm))]
+
+    def verdict(self, tolerance_mm: float) -> tuple[bool, str]:
+        """(verified, one line): by the worst axis; True only if the error is surely below the tolerance."""
+        k = int(np.argmax(self.bound_mm))
+        said = (
+            f"at {self.distance_m * 1e3:.0f} mm the camera's points are off by {self.point_mm[k]:+.2f} ± "
+            f"{self.point_half_mm[k]:.2f} mm along its {self.worst}, the worst direction; the tolerance "
+            f"is {tolerance_mm:g} mm"
+        )
+        if self.bound_mm[k] <= tolerance_mm:
+            return True, f"verified: {said}"
+        if abs(self.point_mm[k]) <= tolerance_mm:
+            return False, f"NOT verified, since {self.views} views cannot tell: {said}; add poses"
+        return False, f"NOT verified: {said}; calibrate again"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers."""
+        return {
+            "distance_m": self.distance_m,
+            "views": self.views,
+            "point_mm": self.point_mm.tolist(),
+            "point_interval95_mm": self.point_half_mm.tolist(),
+            "rotation_deg": self.turn_deg.tolist(),
+            "rotation_interval95_deg": self.turn_half_deg.tolist(),
+        }
+
+
+def correction(
+    recording: Recording,
+    sights: list[Sight],
+    target: Target,
+    camera: LensModel,
+    T_mount_camera: Array,
+    eye_in_hand: bool,
+) -> Correction:
+    """Calibrate anew from the new views alone, and compare; raises CalibrationError below 4 views."""
+    if len(sights) < 4:
+        raise CalibrationError(
+            f"the target is seen in {len(sights)} of {len(recording.entries)} images; a verdict needs 4, "
+            "6 are good"
+        )
+    index = [s.index for s in sights]
+    points = target.points()
+    A = fixed_mount(recording, eye_in_hand)[index]
+    T_base_hand = A if eye_in_hand else inverse(A)
+    seen_points = [points[s.detection.ids] for s in sights]
+    pixels = [s.detection.pixels for s in sights]
+    C = np.array(
+        [
+            target_pose(camera, p, q).T_camera_target
+            for p, q in zip(seen_points, pixels, strict=True)
+        ]
+    )
+    symmetries = target.symmetries()
+    if len(symmetries) > 1:
+        choice = resolve_symmetry(A, C, symmetries)
+        for k, c in enumerate(choice):
+            S = inverse(symmetries[c])
+            seen_points[k] = seen_points[k] @ S[:3, :3].T + S[:3, 3]
+            C[k] = C[k] @ symmetries[c]
+    views = Views(
+        tuple(s.name for s in sights),
+        T_base_hand,
+        tuple(seen_points),
+        tuple(pixels),
+        camera,
+        eye_in_hand,
+    )
+    fit = refine(views, with_target(T_mount_camera, A, C, camera))
+    moved = to_vector(inverse(T_mount_camera) @ fit.state.T_mount_camera)
+    distance = float(np.median(C[:, 2, 3]))
+    J = np.concatenate([-skew([0, 0, distance]), np.eye(3)], axis=1)
+    cov = fit.cov[:6, :6]
+    factor = float(student.ppf(0.975, fit.interval_dof))
+    return Correction(
+        distance,
+        J @ moved * 1e3,
+        factor * np.sqrt(np.diag(J @ cov @ J.T)) * 1e3,
+        np.degrees(moved[:3]),
+        factor * np.degrees(np.sqrt(np.diag(cov)[:3])),
+        len(views),
+    )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from scipy.spatial.transform import Rotation
 
 from calib.collect.collect import draw_detection
-from calib.solve.motions import PARAMETERS, middle_of
 from calib.solve.model import Unknowns, target_in_camera
+from calib.solve.motions import PARAMETERS, middle_of
 from calib.solve.se3 import inverse
 from calib.solve.solver import HandEyeResult
 from calib.solve.verdict import claim

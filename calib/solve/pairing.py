@@ -61,12 +61,13 @@ def choose_reading(
     best = ours[0]
     assert best.key is not None
     fits = best.scale_m < STILL_ENOUGH_M
-    if in_hand is None and not either_mount and others:
-        if decisive(others[0].scale_m, best.scale_m, n) and others[0].scale_m < STILL_ENOUGH_M:
-            raise CalibrationError(
-                f"the {n} pairs fit a fixed camera and not one in the hand ({best_three}); give "
-                "--camera-is fixed if it is, else the poses are T_hand_base: add :inverse to --pose-format"
-            )
+    other_fits = bool(others) and others[0].scale_m < STILL_ENOUGH_M
+    assumed = in_hand is None and not either_mount
+    if assumed and other_fits and decisive(others[0].scale_m, best.scale_m, n):
+        raise CalibrationError(
+            f"the {n} pairs fit a fixed camera and not one in the hand ({best_three}); give "
+            "--camera-is fixed if it is, else the poses are T_hand_base: add :inverse to --pose-format"
+        )
     rivals = [r for r in ours[1:] if fits and not decisive(best.scale_m, r.scale_m, n)]
     if rivals:
         mount_too = any(r.key is not None and r.key[1] != best.key[1] for r in rivals)
@@ -83,7 +84,6 @@ def choose_reading(
         if form is not None
         else f"{recording.pose_files} does not say how its poses are written; "
     )
-    assumed = in_hand is None and not either_mount
     where = "by default (--camera-is)" if assumed else "which fits best"
     recording.findings.append(
         Finding("note", f"{unsaid}read as {best.label}, {where}: {best_three}")

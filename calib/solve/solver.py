@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.solve.motions import Advice, advise
 from calib.data.poses import PoseFormat
 from calib.data.recording import Recording
 from calib.errors import CalibrationError, Finding
@@ -15,6 +14,7 @@ from calib.solve.closed_form import METHODS, closed_form, target_errors, target_
 from calib.solve.diagnose import TargetViews
 from calib.solve.intrinsics import Lens
 from calib.solve.model import Free, LensModel, Unknowns, Views, project, target_in_camera
+from calib.solve.motions import Advice, advise
 from calib.solve.noise import negative_log_likelihood
 from calib.solve.observe import (
     Progress,

@@ -9,8 +9,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from scipy.stats import t as student
 
-from calib.solve.motions import PARAMETERS
+from calib.data.recording import pose_row
 from calib.errors import Finding, Level
+from calib.solve.motions import PARAMETERS
 from calib.solve.observe import listed
 from calib.solve.se3 import angle_deg
 from calib.solve.solver import HandEyeResult
@@ -304,6 +305,7 @@ def summary(result: HandEyeResult) -> dict[str, Any]:
             }
             for i, name in enumerate(result.views.names)
         ],
+        "hand_poses": [pose_row(T) for T in result.views.T_base_hand[kept]],
         "target": result.target.spec,
         "data": str(result.recording.source),
         "data_sha256": result.recording.digest(),
