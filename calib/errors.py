@@ -26,6 +26,12 @@ class Finding:
         return f"{self.level}: {self.text}" + (f". {self.remedy}" if self.remedy else "")
 
 
+def listed(names: list[str], most: int = 6) -> str:
+    """a, b, c and 4 more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def require_opencv() -> None:
     """Raise CalibrationError unless an OpenCV with hand-eye calibration can be imported."""
     remedy = "install it with: pip install 'grasp-servo[calib]'"

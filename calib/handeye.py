@@ -306,7 +306,7 @@ def verify(options: Verify, screen: Screen) -> int:
     ok, line = (
         worst <= options.tolerance_mm,
         (
-            f"by depth the views agree to {worst:.2f} mm rms in the robot's frame (height and two tilts only), "
+            f"by depth the views agree to {worst:.2f} mm rms in the robot's frame (height and tilts only), "
             f"the tolerance is {options.tolerance_mm:g} mm"
         ),
     )

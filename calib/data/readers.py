@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from calib.data.recording import RecordedPair, Recording, is_dataset, read_dataset
-from calib.errors import CalibrationError
+from calib.errors import CalibrationError, Finding, listed
 from calib.data.intrinsic_files import find_camera
-from calib.data.pose_files import Row, load_any, one_pose, pose_rows
+from calib.data.pose_files import STAMP, load_any, one_pose, pose_rows
 from calib.data.poses import PoseFormat
+from calib.data.robot_text import Row
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
-DATA = (".csv", ".txt", ".json", ".yaml", ".yml", ".samples")
+DATA = (
+    ".csv", ".txt", ".json", ".yaml", ".yml", ".samples", ".npy", ".npz", ".xml", ".dat", ".src", ".ls",
+    ".mod", ".script", ".log", ".tum", ".py",
+)  # fmt: skip
 
 
 def natural(text: str) -> list[Any]:
@@ -63,17 +68,35 @@ def read(path: Path, poses: Path | None = None) -> Recording:
     problems = []
     if per_image and (poses is None or poses.is_dir()):
         kept, rows, label = per_image
-        return _recording(path, kept, rows, label)
+        return _with_partners(_recording(path, kept, rows, label), images)
     for file in candidates:
         try:
             rows = pose_rows(file, load_any(file))
-            return _recording(path, *_pair(file, images, rows), file.name)
+            recording = _recording(path, *_pair(file, images, rows), file.name)
+            return _with_partners(recording, images, len(rows))
         except CalibrationError as error:
             problems.append(str(error))
     raise CalibrationError(
         f"no robot poses found for the {len(images)} images in {path}; give their file with --poses"
         + "".join(f"\n  {p}" for p in problems)
     )
+
+
+def _with_partners(recording: Recording, images: list[Path], poses: int = 0) -> Recording:
+    """Add which images and how many poses have no partner."""
+    used = {e.image for e in recording.entries}
+    alone = [p.name for p in images if p not in used]
+    if alone:
+        recording.findings.append(
+            Finding(
+                "warning", f"{len(alone)} images have no pose and are left out: {listed(alone)}"
+            )
+        )
+    if poses > len(recording.entries):
+        recording.findings.append(
+            Finding("warning", f"{poses - len(recording.entries)} poses have no image")
+        )
+    return recording
 
 
 def _tail(path: Path, folder: Path) -> str:
@@ -124,7 +147,11 @@ def _depth_of(image: Path, folder: Path) -> Path | None:
 
 def _pair(file: Path, images: list[Path], rows: list[Row]) -> tuple[list[Path], list[Row]]:
     """Images and rows matched by name where rows have one, by order otherwise."""
-    if all(r[0] for r in rows):
+    if all(str(r[0]).startswith(STAMP) for r in rows):
+        by_time = _by_time(images, rows)
+        if by_time is not None:
+            return by_time
+    elif all(r[0] for r in rows):
         by_name = {p.name.lower(): p for p in images} | {p.stem.lower(): p for p in images}
         matched = [
             (by_name.get(Path(str(r[0])).name.lower()) or by_name.get(str(r[0]).lower()), r)
@@ -142,11 +169,36 @@ def _pair(file: Path, images: list[Path], rows: list[Row]) -> tuple[list[Path], 
         if len(pairs) == min(len(rows), len(images)):
             return [p for p, _ in pairs], [r for _, r in pairs]
     if len(rows) != len(images):
+        groups = Counter((str(p.parent.name), re.sub(r"\d+", "#", p.name)) for p in images)
+        kinds = ", ".join(f"{n} of {folder}/{name}" for (folder, name), n in groups.items())
+        streams = f" (images of {len(groups)} kinds: {kinds}; give the folder of one camera)"
         raise CalibrationError(
-            f"{file.name} has {len(rows)} poses for {len(images)} images and no names to match them by; "
-            "add a column `name`, or remove what has no partner"
+            f"{file.name} has {len(rows)} poses for {len(images)} images and no names to match them by"
+            f"{streams if 1 < len(groups) < 7 else ''}; add a column `name`, or remove what has no partner"
         )
     return images, rows
+
+
+def _by_time(images: list[Path], rows: list[Row]) -> tuple[list[Path], list[Row]] | None:
+    """Images whose names are times, each with the row nearest in time; None if they are no times."""
+    try:
+        image_s = np.array([float(p.stem) for p in images])
+    except ValueError:
+        return None
+    row_s = np.array([float(str(r[0]).removeprefix(STAMP)) for r in rows])
+    if np.median(image_s) > 1e3 * np.median(row_s):
+        image_s = image_s * 1e-9  # nanoseconds
+    off = np.abs(image_s[:, None] - row_s[None])
+    nearest = np.argmin(off, axis=1)
+    near = off[np.arange(len(images)), nearest] <= MOST_APART_S
+    if near.sum() < 3:
+        return None
+    kept = np.flatnonzero(near)
+    return [images[k] for k in kept], [rows[nearest[k]] for k in kept]
+
+
+MOST_APART_S = 0.05
+"""An image and a pose further apart in time are no pair."""
 
 
 def _one_file_each(folder: Path, images: list[Path]) -> tuple[list[Path], list[Row], str] | None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from calib.data.recording import Recording, read_depth
-from calib.errors import CalibrationError, Finding
+from calib.errors import CalibrationError, Finding, listed
 from calib.solve.closed_form import target_pose
 from calib.solve.intrinsics import Lens, estimate
 from calib.solve.model import LensModel, Views, project
@@ -28,6 +28,8 @@ class Sight:
     index: int
     """Row of the recording."""
     detection: Detection
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the image."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -51,7 +53,13 @@ def look(recording: Recording, target: Target, progress: Progress = silent) -> l
         if entry.image is None:
             continue
         progress("looking for the target", k, len(recording.entries))
-        image = read_image(str(entry.image))
+        try:
+            image = read_image(str(entry.image))
+        except CalibrationError as error:
+            recording.findings.append(
+                Finding("warning", f"{error}; it is left out", "copy it again, or take it again")
+            )
+            continue
         sizes.setdefault((image.shape[1], image.shape[0]), []).append(entry.name)
         digests.setdefault(hash(image.tobytes()), []).append(k)
         found = detect(target, image)
@@ -60,19 +68,19 @@ def look(recording: Recording, target: Target, progress: Progress = silent) -> l
             if len(images) < 4:
                 images.append(image)
         else:
-            sights.append(Sight(entry.name, k, found))
+            sights.append(Sight(entry.name, k, found, (image.shape[1], image.shape[0])))
     progress("looking for the target", len(recording.entries), len(recording.entries))
     if len(sizes) > 1:
         common = max(sizes, key=lambda s: len(sizes[s]))
         odd = [f"{n} is {s[0]}x{s[1]}" for s, names in sizes.items() if s != common for n in names]
         raise CalibrationError(
-            f"images of different sizes: most are {common[0]}x{common[1]}, but {listed(odd)}; remove "
-            "them or take all with one setting of the camera"
+            f"images of different sizes: most are {common[0]}x{common[1]}, but {listed(odd)}: they are of "
+            "another camera, stream or setting; remove them"
         )
     if not sights:
         raise CalibrationError(
             f"no {target.spec} is found in any of {len(blind)} images ({listed(blind)}); "
-            + why_not(target, images)
+            + (why_not(target, images) if images else "none can be read")
         )
     if blind:
         hint = why_not(target, images) if len(sights) < 3 else ""
@@ -112,12 +120,6 @@ def of_size(camera: LensModel, size: tuple[int, int]) -> LensModel:
     return camera
 
 
-def listed(names: list[str], most: int = 6) -> str:
-    """a, b, c and 4 more."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def nominal_camera(T_camera_target: Array) -> Array:
     """T_camera_nominal (4, 4): a place from which every given target pose (N, 4, 4) is well in view.
 
@@ -152,13 +154,15 @@ def virtual(
 
 
 def choose_lens(
-    recording: Recording, intrinsics: str, points: list[Array], pixels: list[Array]
+    recording: Recording,
+    intrinsics: str,
+    points: list[Array],
+    pixels: list[Array],
+    size: tuple[int, int],
 ) -> tuple[LensModel, Lens | None, tuple[int, ...]]:
     """The intrinsics to use, those estimated from the images, and which to refine jointly."""
     given = recording.camera
-    image = recording.entries[0].image
-    assert image is not None
-    height, width = read_image(str(image)).shape
+    width, height = size
     if given is not None:
         given = of_size(given, (width, height))
     if given is None and intrinsics == "given":

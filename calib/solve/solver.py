@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from calib.data.poses import PoseFormat
 from calib.data.recording import Recording
-from calib.errors import CalibrationError, Finding
+from calib.errors import CalibrationError, Finding, listed
 from calib.solve.closed_form import METHODS, closed_form, target_errors, target_pose, target_poses
 from calib.solve.diagnose import TargetViews
 from calib.solve.intrinsics import Lens
@@ -20,7 +20,6 @@ from calib.solve.observe import (
     Progress,
     choose_lens,
     depth_ratio,
-    listed,
     look,
     nominal_camera,
     silent,
@@ -159,7 +158,9 @@ def calibrate(
         )
     points = [target.points()[s.detection.ids] for s in sights]
     pixels = [s.detection.pixels for s in sights]
-    camera, lens, refined_lens = choose_lens(recording, settings.intrinsics, points, pixels)
+    camera, lens, refined_lens = choose_lens(
+        recording, settings.intrinsics, points, pixels, sights[0].size
+    )
     progress("solving", 0, 1)
     seen_poses = np.array(
         [target_pose(camera, p, q).T_camera_target for p, q in zip(points, pixels, strict=True)]

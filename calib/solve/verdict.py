@@ -10,9 +10,8 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import t as student
 
 from calib.data.recording import pose_row
-from calib.errors import Finding, Level
+from calib.errors import Finding, Level, listed
 from calib.solve.motions import PARAMETERS
-from calib.solve.observe import listed
 from calib.solve.se3 import angle_deg
 from calib.solve.solver import HandEyeResult
 from rt.pose import Array
