@@ -40,7 +40,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from rt.tools.files import write_json
-from rt.tools.signals import signals_caught
+from rt.tools.process import signals_caught
 from sim.dataset.store import DatasetError, Split, open_split, read_manifest
 from train.batches import Batch, Batches
 from train.checkpoint import (

@@ -92,7 +92,9 @@ class _Mapping:
         self._memory = mmap.mmap(file, 0)
         self.head: NDArray[np.void] = np.frombuffer(self._memory, _HEAD, 1)
         if bytes(self.head["magic"][0]) != _MAGIC or int(self.head["version"][0]) != _VERSION:
-            raise RingError(f"{path} is no ring of version {_VERSION}; restart the program that made it")
+            raise RingError(
+                f"{path} is no ring of version {_VERSION}; restart the program that made it"
+            )
         text = int(self.head["json_bytes"][0])
         start = _slots_at(text)
         self.header: dict[str, Any] = json.loads(self._memory[_HEAD.itemsize :][:text])

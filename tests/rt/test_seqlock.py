@@ -1,4 +1,4 @@
-"""rt.tools.seqlock: a copy that was overwritten meanwhile is never taken for whole, and the order is fenced."""
+"""rt.tools.seqlock: a copy that was overwritten meanwhile never counts as whole; fences keep the order."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Shared memory between the loop and the streaming process: the newest state and the newest command.
 
-Each block has one writer and one reader; a sequence lock (rt.tools.seqlock) tells a whole copy from a torn one.
+Each block has one writer and one reader; a sequence lock (rt.tools.seqlock) tells whole copies
+from torn ones.
 """
 
 from __future__ import annotations
