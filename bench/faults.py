@@ -34,7 +34,8 @@ from rt.guard.rows import Limits
 from rt.record.recorder import RecordError, read_record
 from rt.tools.command import DONE, NOT_DONE, command
 from rt.tools.files import output_folder, write_json
-from sim.hardware.cell import EmulatedCell, children, emulated_cell, wait_until_moving
+from rt.tools.process import children
+from sim.hardware.cell import EmulatedCell, emulated_cell, wait_until_moving
 from sim.hardware.inject import SLOW_S
 from sim.hardware.ur.process import EmulatorError
 

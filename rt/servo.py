@@ -57,7 +57,7 @@ from rt.record.ring import RingError
 from rt.robot import RobotError
 from rt.tools.clock import Clock, ClockError, real_time
 from rt.tools.files import output_folder
-from rt.tools.signals import signals_caught
+from rt.tools.process import signals_caught
 from rt.view import START_HEIGHT_M, VIEW, ViewError, close_gaps
 
 __all__ = ["STAGES", "Loop", "RunSetup", "ServoOptions", "cycle", "main", "run"]

@@ -41,7 +41,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from rt.tools.files import write_json
-from rt.tools.signals import signals_caught
+from rt.tools.process import signals_caught
 from sim.dataset.store import DatasetError, Split, open_split, read_manifest
 from train.architectures import Architecture, asker, loss_of
 from train.batches import Batch, Batches

@@ -319,10 +319,3 @@ def device_source(text: str, T_hand_camera: NDArray[np.float64]) -> DeviceSource
         return maker(T_hand_camera, **options)  # type: ignore[no-any-return]
     except (ImportError, AttributeError, TypeError) as error:
         raise CameraError(f"camera device {text!r} cannot be made: {error}") from error
-
-
-def open_calibration(*, address: str = "", stream: str = "infrared") -> Any:
-    """Pictures for calib.handeye; see rt.camera.pictures. The arm's `address` means nothing here."""
-    from rt.camera.pictures import open_pictures
-
-    return open_pictures(stream)
