@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,8 +23,12 @@ def killed_with_parent(yes: bool = True) -> None:
 
 @contextmanager
 def signals_caught() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are noted while inside; a second one is not caught."""
+    """SIGINT and SIGTERM are noted while inside; a second one is not caught. In another thread than the main
+    one, which receives the signals, nothing is noted."""
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
     before: dict[int, Any] = {}
 
     def note(number: int, _: FrameType | None) -> None:
