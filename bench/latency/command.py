@@ -20,9 +20,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.latency import inference
 from bench.latency.budgets import BudgetError, check, read_budgets
 from bench.latency.callgrind import CallgrindError, count_instructions
-from bench.latency.command import inference
 from bench.latency.cycle import time_cycle
 from bench.latency.plot import draw
 from rt.distance import DistanceError, candidates_for, open_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def best_candidates(
     return kept_actions, kept
 
 
-def simulated(header: dict[str, Any]) -> bool:
+def simulated(header: Mapping[str, Any]) -> bool:
     """True if a flight's header says that its cell was simulated (older ones say only its name)."""
     cell = header.get("cell") or {}
     return bool(cell.get("simulated", cell.get("name") == "twin"))

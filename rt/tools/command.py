@@ -12,7 +12,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 DONE, NOT_DONE, MISTAKE, NOTHING_GRASPED = 0, 1, 2, 3
 
@@ -25,6 +25,12 @@ Options = TypeVar("Options")
 Errors = tuple[type[Exception], ...]
 
 
+class Main(Protocol):
+    """A command: its arguments, by default those of the process, to its exit code."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int: ...
+
+
 def command(
     name: str,
     options: type[Options],
@@ -34,7 +40,7 @@ def command(
     interrupted: str = "nothing was written",
     description: str | None = None,
     parse: Callable[[str, Sequence[str] | None], Options] | None = None,
-) -> Callable[[Callable[[Options], int]], Callable[[Sequence[str] | None], int]]:
+) -> Callable[[Callable[[Options], int]], Main]:
     """Decorator that turns `run(options) -> exit code` into `main(arguments=None) -> exit code`.
 
     name: the module, such as `sim.lifts`. options: a dataclass, or a union of subcommands. Exceptions of
@@ -46,7 +52,7 @@ def command(
 
     wrong: Errors = (*mistakes, ImportError, *_FILE_MISTAKES)
 
-    def decorate(run: Callable[[Options], int]) -> Callable[[Sequence[str] | None], int]:
+    def decorate(run: Callable[[Options], int]) -> Main:
         def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 parsed: Any
