@@ -2,18 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# Named after what can be compiled, so that a compiler or headers that come later install again.
+HEADER := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null)/Python.h
+STAMP := $(VENV)/.installed-$(if $(and $(shell command -v c++ g++ clang++),$(wildcard $(HEADER))),native,numpy)
 # One more than there are cores: many tests wait for what runs in real time.
 TESTERS ?= $(shell expr $$(nproc) + 1)
 
 # Without its cache every process of the tests would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 # A thread each: BLAS's own wait by spinning, which costs whoever runs beside them.
-test: export OMP_NUM_THREADS := 1
-test: export OPENBLAS_NUM_THREADS := 1
+check test: export OMP_NUM_THREADS := 1
+check test: export OPENBLAS_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint style sanitize aarch64 wheel clean
+.PHONY: help demo check test lint style sanitize aarch64 wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +26,7 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard rt/native/*.c
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --no-compile -e .
+	rm -f $(VENV)/.installed*
 	touch $@
 
 $(VENV)/.installed-dev: $(STAMP)
@@ -35,11 +38,18 @@ $(VENV)/.installed-dev: $(STAMP)
 demo: $(STAMP) ## Set up .venv and watch the simulated arm find a grasp
 	$(BIN)/python -m rt.servo --rate 30
 
-test: style ## Set up .venv with everything the tests need; check style, types and tests
-	@# types while the tests run; each must pass
-	$(BIN)/mypy > $(VENV)/mypy.log 2>&1 & types=$$!; \
-	  $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder; tests=$$?; \
-	  wait $$types; types=$$?; cat $(VENV)/mypy.log; exit $$(( tests + types ))
+# Types while the tests run; each must pass.
+define run_tests
+$(BIN)/mypy > $(VENV)/mypy.log 2>&1 & types=$$!; \
+  $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder $(1); tests=$$?; \
+  wait $$types; types=$$?; cat $(VENV)/mypy.log; exit $$(( tests + types ))
+endef
+
+check: style ## Check style, types and the fast tests, for while you edit; under a minute on two cores
+	@$(call run_tests,-m "not slow")
+
+test: style ## Set up .venv with everything the tests need; check style, types and every test (minutes)
+	@$(call run_tests)
 
 lint: style ## Check style and types
 	$(BIN)/mypy

@@ -102,6 +102,29 @@ class DistanceFunction(Protocol):
     ) -> NDArray[np.float32]: ...
 
 
+DOUBT_WEIGHT_M = 0.04
+"""A candidate's score is its distance + this * (1 - probability of a grasp there), where the network has a
+probability: far above a distance's error near grasps, below the way to another object."""
+
+
+def ask(
+    distance: DistanceFunction, view: NDArray[np.float32], actions: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Distances (N,) [m] of actions (N, 3) in a view, and their scores (N,) [m], which a controller goes by.
+
+    A network with a probability is one whose `predict` gives it (rt.distance.Distance); for any other the
+    scores are the distances.
+    """
+    predict = getattr(distance, "predict", None)
+    if predict is None:
+        found = distance(view, actions)
+        return found, found
+    said = predict(view, actions)
+    if said.probability is None:
+        return said.distance, said.distance
+    return said.distance, said.distance + np.float32(DOUBT_WEIGHT_M) * (1 - said.probability)
+
+
 @dataclass(frozen=True)
 class Decision:
     """What a controller decided in one period."""
@@ -139,8 +162,8 @@ class Paper:
         """view (64, 64) as seen from the hand `seen_from` (4,); the hand is now told to be at
         `commanded` (4,). The goal is a place in base, so an old frame is only old news."""
         actions = candidates(self.rng, self.n)
-        distances = distance(view, actions)
-        best = select(actions, distances)
+        distances, scores = ask(distance, view, actions)
+        best = select(actions, scores)
         goal = place(seen_from, actions[best])
         return Decision(actions, distances, best, goal, step(commanded, goal, self.ratio))
 
@@ -168,7 +191,7 @@ class Ensemble(Paper):
         self.goals = np.empty((0, 4))
         """(K, 4) hands in base."""
         self.mean_m, self.views = np.empty(0), np.empty(0)
-        """(K,) distance of each, and in how many views it was weighed, at most MEMORY."""
+        """(K,) score of each, and in how many views it was weighed, at most MEMORY."""
         self.best_m = np.inf
 
     def __call__(
@@ -182,11 +205,11 @@ class Ensemble(Paper):
         fresh = self.fresh(self.n - len(kept), kept)
         actions = np.concatenate([fresh, kept])
         self.symmetry = (self.symmetry + 1) % 8
-        distances = distance(*symmetry(self.symmetry, view, actions))
+        distances, scores = ask(distance, *symmetry(self.symmetry, view, actions))
 
         self.views = np.append(np.ones(len(fresh)), np.minimum(self.views + 1, MEMORY))
-        self.mean_m = np.append(distances[: len(fresh)], self.mean_m)
-        self.mean_m += (distances - self.mean_m) / self.views
+        self.mean_m = np.append(scores[: len(fresh)], self.mean_m)
+        self.mean_m += (scores - self.mean_m) / self.views
         doubtful_m = self.mean_m + DOUBT_M * (self.views**-0.5 - MEMORY**-0.5)
         order = np.argsort(doubtful_m, kind="stable")[: self.n // 4]
         places = np.concatenate([place_all(seen_from, fresh), self.goals])
@@ -260,5 +283,66 @@ def place_all(hand: NDArray[np.float64], actions: NDArray[np.floating]) -> NDArr
     return np.stack([*places, np.arctan2(np.sin(yaw), np.cos(yaw))], axis=-1)
 
 
-CONTROLLERS: dict[str, type[Paper]] = {"paper": Paper, "ensemble": Ensemble}
+MAP_RADIUS_M, MAP_SIDE, MAP_TURNS = 0.15, 33, 18
+"""The dense map of one view: displacements on a square grid, and angles. The training views lie within
+0.12 m of an object's centre, so an object is in reach."""
+
+
+def dense_actions() -> NDArray[np.float32]:
+    """The actions of a dense map of one view, (MAP_SIDE^2 * MAP_TURNS, 3)."""
+    side = np.linspace(-MAP_RADIUS_M, MAP_RADIUS_M, MAP_SIDE)
+    turn = np.arange(MAP_TURNS) * np.pi / MAP_TURNS - np.pi / 2
+    x, y, theta = np.meshgrid(side, side, turn, indexing="ij")
+    return np.stack([x.ravel(), y.ravel(), theta.ravel()], axis=-1).astype(np.float32)
+
+
+class FirstLook(Ensemble):
+    """`Ensemble` about a place that is chosen from the whole first view.
+
+    Following the nearest object loses where that object cannot be grasped. So the first view is weighed
+    everywhere, on a dense map in all eight of its symmetries, and the least mean score is where to go. From
+    then on candidates are drawn around the best goal so far, not around the hand, so that nothing on the way
+    draws the hand aside.
+    """
+
+    def forget(self) -> None:
+        super().forget()
+        self.aim: NDArray[np.float64] | None = None
+        """(4,) hand in base, which new candidates are drawn around."""
+        self.shift = np.zeros(3, np.float32)
+        """The same as an action in the view at hand."""
+
+    def __call__(
+        self,
+        distance: DistanceFunction,
+        view: NDArray[np.float32],
+        seen_from: NDArray[np.float64],
+        commanded: NDArray[np.float64],
+    ) -> Decision:
+        if self.aim is None:
+            actions = dense_actions()
+            scores = np.zeros(len(actions), np.float32)
+            for k in range(8):
+                scores += ask(distance, *symmetry(k, view, actions))[1]
+            self.aim = place(seen_from, actions[select(actions, scores)])
+        self.shift = to_view(self.aim, seen_from).astype(np.float32)
+        told = super().__call__(distance, view, seen_from, commanded)
+        self.aim = told.goal
+        return told
+
+    def fresh(self, n: int, kept: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Those of `Ensemble`, but around the aim; the first stays, the second is the aim itself."""
+        actions = super().fresh(n, kept)
+        own = slice(1, len(actions) - (n // 4 if self.best_m <= FAR_M else 0))
+        actions[1] = 0
+        actions[own] += self.shift
+        actions[own, 2] = wrap_theta(actions[own, 2])
+        return actions
+
+
+CONTROLLERS: dict[str, type[Paper]] = {
+    "paper": Paper,
+    "ensemble": Ensemble,
+    "first_look": FirstLook,
+}
 """By the name that the user gives."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 
 import rt.tools.clock
 from rt.distance.contract import ENCODED, Contract
+from rt.distance.field_shapes import FIELD_WEIGHTS, field_shapes
 from rt.distance.graph import write_model
 from rt.hand import load_hand
 
@@ -28,9 +32,35 @@ LONG = (
 )  # fmt: skip
 """Begun first, so that where files are shared out no processor waits for the last of them."""
 
+SLOW = (
+    *LONG,
+)  # fmt: skip
+"""Files that `make check` leaves out, by their names alone wherever they lie: those that take longer than
+about two seconds, most of them because they run whole commands. `pytest --durations=30` shows candidates."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell in the last lines what was skipped, for want of what, and the remedy."""
+    if line := skipped_line(terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(line, yellow=True)
+
+
+def skipped_line(reports: Sequence[pytest.TestReport | pytest.CollectReport]) -> str:
+    """One line for all skips, grouped by reason; empty if there is none."""
+    reasons: Counter[str] = Counter()
+    for report in reports:
+        _, _, text = report.longrepr  # type: ignore[misc]
+        whole_file = isinstance(report, pytest.CollectReport)
+        reasons[text.removeprefix("Skipped: ") + (" [whole file]" if whole_file else "")] += 1
+    parts = [f"{count} x {reason}" for reason, count in reasons.most_common()]
+    return "skipped: " + "; ".join(parts) if parts else ""
 
 
 def random_weights(encoding: str, seed: int = 0) -> dict[str, NDArray[np.float32]]:
@@ -63,6 +93,41 @@ def write_random_model(path: Path, encoding: str = "double_angle", seed: int = 0
     """A model file like train.export's, with random weights."""
     contract = Contract(hand=load_hand(), training_set="random", action_encoding=encoding)
     write_model(path, contract, random_weights(encoding, seed))
+    return path
+
+
+def random_field_weights(
+    seed: int = 0,
+    channels: tuple[int, int, int, int, int] = (24, 32, 48, 96, 128),
+    features: int = 32,
+    hidden: int = 64,
+) -> dict[str, NDArray[np.float32]]:
+    """Weights of a field network whose distances are centimetres and vary with place and angle."""
+    rng = np.random.default_rng(seed)
+    widths = dict(zip(("in1", "in2", "down2", "down3", "down4"), channels, strict=True))
+    widths |= {"out": features, "head1": hidden}
+    shapes = field_shapes({f"{k}.weight": np.empty((w,)) for k, w in widths.items()})
+    weights = {}
+    for name in FIELD_WEIGHTS:
+        shape = shapes[name]
+        scale = 0.1 if name.endswith("bias") else np.sqrt(2 / np.prod(shape[1:]))
+        weights[name] = (rng.normal(size=shape) * scale).astype(np.float32)
+    weights["head3.weight"] *= np.float32(0.4)
+    weights["head3.bias"][:] = 0.8, -1.0, -4.0
+    return weights
+
+
+def field_contract(**changes: Any) -> Contract:
+    """Of a field network with random weights."""
+    values = {"hand": load_hand(), "training_set": "random", "architecture": "field"} | changes
+    return Contract(**values)
+
+
+@pytest.fixture(scope="session")
+def field_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A field network's model file with random weights."""
+    path = tmp_path_factory.mktemp("model") / "field.onnx"
+    write_model(path, field_contract(), random_field_weights())
     return path
 
 

@@ -22,10 +22,10 @@ from sim.twin import build
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
-from own_arm import OwnArm  # noqa: E402
-from own_camera import OwnCamera  # noqa: E402
-from own_cell import T_FLANGE_HAND, TwinVendor, own_cell  # noqa: E402
-from own_gripper import OwnGripper  # noqa: E402
+from own_arm import OwnArm
+from own_camera import OwnCamera
+from own_cell import T_FLANGE_HAND, TwinVendor, own_cell
+from own_gripper import OwnGripper
 
 
 def twin() -> Cell:

@@ -38,6 +38,11 @@ class Batch:
     actions: Tensor
     distance: Tensor
 
+    @property
+    def image(self) -> Tensor:
+        """All that the network is shown of a view."""
+        return self.depth
+
     def to(self, device: torch.device) -> Batch:
         return Batch(self.depth.to(device), self.actions.to(device), self.distance.to(device))
 
@@ -80,10 +85,7 @@ class Batches(Steps):
     def __init__(self, split: Split, *arguments: Any, **options: Any) -> None:
         super().__init__(split, *arguments, **options)
         self.split = split
-        rng = np.random.default_rng([self.seed, _NOISE])
-        # Noise of an image: a random stretch of one long table, a hundredth of the cost of drawing it.
-        table = rng.standard_normal(1 << 20, dtype=np.float32)
-        self._noise = table * np.float32(self.options.depth_noise_m)
+        self._noise = noise_table(self.seed, self.options.depth_noise_m)
 
     def __call__(self, step: int) -> Batch:
         options = self.options
@@ -102,21 +104,40 @@ class Batches(Steps):
         depth = self.split.depth_m(images)
         if kinds is not None:
             apply_symmetry(depth, actions, kinds[self.part])
-        self._disturb(depth, rng)
+        dropout = self.options.depth_dropout
+        disturb(depth, dropout, self._noise, self.batch_size, self.part, rng)
         return Batch(torch.from_numpy(depth), torch.from_numpy(actions), distance)
 
-    def _disturb(self, depth: NDArray[np.float32], rng: np.random.Generator) -> None:
-        pixels, here = depth[0].size, self.part
-        if self.options.depth_noise_m > 0:
-            starts = rng.integers(0, len(self._noise) - pixels, self.batch_size)[here]
-            for image, start in zip(depth, starts, strict=True):
-                noise = self._noise[start : start + pixels].reshape(image.shape)
-                image += noise * (image > 0)
-        if self.options.depth_dropout > 0:
-            every = self.batch_size * pixels
-            dropped = rng.integers(0, every, rng.poisson(self.options.depth_dropout * every))
-            dropped -= here.start * pixels
-            depth.reshape(-1)[dropped[(dropped >= 0) & (dropped < depth.size)]] = 0
+
+def noise_table(seed: int, sigma_m: float) -> NDArray[np.float32]:
+    """A million draws [m]; none if sigma is 0. An image's noise is a random stretch of it, a hundredth of
+    the cost of drawing anew."""
+    rng = np.random.default_rng([seed, _NOISE])
+    table = rng.standard_normal(1 << 20 if sigma_m > 0 else 0, dtype=np.float32)
+    return table * np.float32(sigma_m)
+
+
+def disturb(
+    depth: NDArray[np.float32],
+    dropout: float,
+    noise_m: NDArray[np.float32],
+    batch_size: int,
+    here: slice,
+    rng: np.random.Generator,
+) -> None:
+    """Add noise to views (B, 64, 64) [m] in place and drop pixels; the views are those of `here` out of a
+    batch, and chance is drawn for the whole batch."""
+    pixels = depth[0].size
+    if len(noise_m):
+        starts = rng.integers(0, len(noise_m) - pixels, batch_size)[here]
+        for image, start in zip(depth, starts, strict=True):
+            noise = noise_m[start : start + pixels].reshape(image.shape)
+            image += noise * (image > 0)
+    if dropout > 0:
+        every = batch_size * pixels
+        dropped = rng.integers(0, every, rng.poisson(dropout * every))
+        dropped -= here.start * pixels
+        depth.reshape(-1)[dropped[(dropped >= 0) & (dropped < depth.size)]] = 0
 
 
 def part_of(batch_size: int, part: tuple[int, int]) -> slice:

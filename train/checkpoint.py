@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 
+from train.architectures import build
+from train.field import FieldNetwork
 from train.network import DistanceNetwork
 
 CHECKPOINT_FORMAT = "grasp-checkpoint/1"
 CHECKPOINT = "checkpoint.pt"
 
-_BEFORE = {"batches": "host", "init": None}
+_BEFORE = {"batches": "host", "init": None, "model": "paper", "field": None, "average": 0.0}
 """What runs were whose checkpoints do not say it yet."""
 
 
@@ -26,8 +29,10 @@ class FitError(ValueError):
 class TrainingState:
     """A run in progress; all of it is in a checkpoint."""
 
-    network: DistanceNetwork
+    network: DistanceNetwork | FieldNetwork
     optimizer: torch.optim.Optimizer
+    average: AveragedModel | None = None
+    """Moving average of the weights, where the preset asks for one."""
     step: int = 0
     elapsed_s: float = 0.0
     """Seconds of training, over all sessions of this run."""
@@ -37,6 +42,13 @@ class TrainingState:
     """Losses in metres since the last point of the curve."""
     validations: list[dict[str, float]] = field(default_factory=list)
     """step, all_m, near_m."""
+
+    @property
+    def result(self) -> DistanceNetwork | FieldNetwork:
+        """The network that the run has come to."""
+        if self.average is None:
+            return self.network
+        return cast(DistanceNetwork | FieldNetwork, self.average.module)
 
 
 def save_checkpoint(
@@ -54,8 +66,9 @@ def save_checkpoint(
             "manifest": manifest,
             "data": str(data.resolve()),
             "network": state.network.state_dict(),
-            "action_encoding": state.network.action_encoding,
-            "leaky_slope": state.network.leaky_slope,
+            "average": None if state.average is None else state.average.state_dict(),
+            "architecture": state.network.architecture,
+            "settings": state.network.settings,
             "optimizer": state.optimizer.state_dict(),
             "step": state.step,
             "elapsed_s": state.elapsed_s,
@@ -86,19 +99,41 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> dict[str,
     return saved
 
 
-def begin_from(path: Path, network: DistanceNetwork) -> dict[str, Any]:
+def kind_of(saved: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Architecture and settings of a checkpoint's network, also of one written before there were two."""
+    if "architecture" in saved:
+        return saved["architecture"], saved["settings"]
+    return "paper", {name: saved[name] for name in ("action_encoding", "leaky_slope")}
+
+
+def network_of(saved: dict[str, Any]) -> DistanceNetwork | FieldNetwork:
+    """The float32 network that the run of a checkpoint has come to."""
+    network = build(*kind_of(saved))
+    if saved.get("average") is None:
+        network.load_state_dict(saved["network"])
+    else:
+        average = AveragedModel(network)
+        average.load_state_dict(saved["average"])
+        network = cast(DistanceNetwork | FieldNetwork, average.module)
+    return network.float().eval()
+
+
+def begin_from(path: Path, network: DistanceNetwork | FieldNetwork) -> dict[str, Any]:
     """Give a new network the weights of a checkpoint, of any run; returns where they came from.
 
     Raises FitError if the networks are not of one kind.
     """
     saved = load_checkpoint(path)
-    for name in ("action_encoding", "leaky_slope"):
-        if saved[name] != getattr(network, name):
+    other = network_of(saved)
+    was = {"architecture": other.architecture, **other.settings}
+    now: dict[str, Any] = {"architecture": network.architecture, **network.settings}
+    for name in {**now, **was}:
+        if was.get(name) != now.get(name):
             raise FitError(
-                f"{path}: {name} is {saved[name]}, here {getattr(network, name)}; "
+                f"{path}: {name} is {was.get(name)}, here {now.get(name)}; "
                 "begin from a network of the same kind, or without --init"
             )
-    network.load_state_dict(saved["network"])
+    network.load_state_dict(other.state_dict())
     images = saved["step"] * saved["run"]["batch"]
     return {"data_id": saved["run"]["data_id"], "steps": saved["step"], "images_seen": images}
 
@@ -118,6 +153,8 @@ def resume(path: Path, state: TrainingState, run: dict[str, Any], device: torch.
             "resume with its options, or train anew in another --out"
         )
     state.network.load_state_dict(saved["network"])
+    if state.average is not None:
+        state.average.load_state_dict(saved["average"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.step, state.elapsed_s = saved["step"], saved["elapsed_s"]
     state.curve, state.losses = saved["curve"], saved["losses"]

@@ -37,11 +37,13 @@ except ImportError as error:
 
 import tyro
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from rt.tools.files import write_json
 from rt.tools.signals import signals_caught
 from sim.dataset.store import DatasetError, Split, open_split, read_manifest
+from train.architectures import Architecture, asker, loss_of
 from train.batches import Batch, Batches
 from train.checkpoint import (
     CHECKPOINT,
@@ -52,8 +54,10 @@ from train.checkpoint import (
     save_checkpoint,
 )
 from train.device_batches import DeviceBatches, resident_bytes
+from train.field import FieldNetwork, FieldShape
+from train.field_batches import FieldBatch, FieldBatches, FieldDraw
 from train.machine import describe_machine, fast_dtype, keep_freed_memory
-from train.network import LENGTH_SCALE_M, DistanceNetwork, predictor
+from train.network import DistanceNetwork
 from train.offsets import BatchOptions, Offsets
 from train.presets import PRESETS, Preset, learning_rate, make_optimizer
 from train.report import Progress, plot_fit, print_report
@@ -65,6 +69,16 @@ QUICK_IMAGES = 512
 CURVE_POINTS = 400
 """Points of the training curve kept in the record, at most."""
 
+AnyBatches = Batches | DeviceBatches | FieldBatches
+
+
+@dataclass(frozen=True)
+class FieldOptions:
+    """What `--model field` is made of and trained on."""
+
+    shape: FieldShape = field(default_factory=FieldShape)
+    draw: FieldDraw = field(default_factory=FieldDraw)
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -75,6 +89,8 @@ class FitOptions:
 
     data: Annotated[Path, tyro.conf.Positional]
     """Folder of the dataset."""
+    model: Architecture = "paper"
+    """paper: the network of Viereck et al. 2017; field: the metric map's (train.field)."""
     out: Path | None = None
     """Folder of checkpoint, record, plot and curves; default runs/fit/<time>/."""
     epochs: float | None = None
@@ -84,7 +100,8 @@ class FitOptions:
     minutes: float | None = None
     """Length as minutes of training; reading the data and the last validation come on top."""
     preset: Literal["modern", "paper"] = "modern"
-    """modern: AdamW, warm-up and cosine, mixed offsets; paper: SGD at 0.001, fixed offsets."""
+    """modern: AdamW, warm-up and cosine, mixed offsets; paper: SGD at 0.001, fixed offsets (the paper's
+    network only)."""
     batch: int | None = None
     """Images a step, of all processes together, instead of the preset's."""
     offsets_per_image: int | None = None
@@ -99,6 +116,7 @@ class FitOptions:
     draw: Annotated[BatchOptions, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = field(
         default_factory=BatchOptions
     )
+    field: Annotated[FieldOptions, tyro.conf.AvoidSubcommands] = field(default_factory=FieldOptions)
     seed: int = 0
     """Seed of weights, order, offsets and noise."""
     init: Path | None = None
@@ -140,12 +158,21 @@ class FitOptions:
                 raise FitError(f"--{name.replace('_', '-')} {value} must be above 0")
         if self.threads < 0:
             raise FitError(f"--threads {self.threads} must be 0 (all cores) or more")
+        if self.model == "field":
+            for name, asked in (
+                ("preset paper", self.preset == "paper"),
+                ("offsets", self.offsets is not None),
+                ("batches device", self.batches == "device"),
+                ("action-encoding", self.action_encoding != "double_angle"),
+            ):
+                if asked:
+                    raise FitError(f"--{name} is for --model paper; leave it out")
         if self.resume and self.out is None:
             raise FitError("--resume goes on from a checkpoint: name its folder with --out")
 
     def resolved(self) -> Preset:
         """The preset with what the options override."""
-        values = asdict(PRESETS[self.preset])
+        values = asdict(PRESETS["field" if self.model == "field" else self.preset])
         for name in ("batch", "offsets_per_image", "offsets", "rate"):
             if (value := getattr(self, name)) is not None:
                 values[name] = value
@@ -155,27 +182,27 @@ class FitOptions:
 def train_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
+    batch: Batch | FieldBatch,
     dtype: torch.dtype = torch.float32,
     clip: float = math.inf,
 ) -> float:
-    """One step down the L1 loss; returns the loss in metres. Raises FitError if it is not finite."""
-    device = batch.depth.device
+    """One step down the loss; returns the mean error in metres. Raises FitError if it is not finite."""
+    device = batch.image.device
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-        predicted = network(batch.depth, batch.actions)
-    loss = (predicted - batch.distance).abs().mean() / LENGTH_SCALE_M
+        outputs = network(batch.image, batch.actions)
+    loss, error_m = loss_of(getattr(network, "module", network), outputs, batch.distance)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     # Of several processes each sees its own loss and the same averaged gradient: all stop or none.
     norm = nn.utils.clip_grad_norm_(network.parameters(), clip)
-    value, norm_value = torch.stack([loss.detach(), norm]).tolist()
+    value_m, norm_value = torch.stack([error_m.detach(), norm]).tolist()
     if not math.isfinite(norm_value):
         raise FitError(
-            f"the loss is {value * LENGTH_SCALE_M} m with a gradient of norm {norm_value}: not finite; "
+            f"the error is {value_m} m with a gradient of norm {norm_value}: not finite; "
             "the last checkpoint is kept. Lower --rate, or check the dataset"
         )
     optimizer.step()
-    return value * LENGTH_SCALE_M
+    return float(value_m)
 
 
 def identity(
@@ -186,8 +213,9 @@ def identity(
     init: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """What must agree for a run to be resumed: everything that its weights depend on."""
-    names = ("epochs", "steps", "minutes", "preset", "action_encoding", "draw", "seed")
+    names = ("epochs", "steps", "minutes", "preset", "action_encoding", "draw", "seed", "model")
     values = {name: value for name, value in asdict(options).items() if name in names}
+    values["field"] = asdict(options.field) if options.model == "field" else None
     plan = {**asdict(options.resolved()), **values}  # `steps` as asked, over the preset's default
     about = {"data_id": data_id, "init": init, **plan}
     return {**about, "dtype": str(dtype), "batches": sampler}
@@ -195,7 +223,7 @@ def identity(
 
 def train(
     state: TrainingState,
-    batches: Batches | DeviceBatches,
+    batches: AnyBatches,
     validate: Callable[[], dict[str, float]],
     options: FitOptions,
     preset: Preset,
@@ -221,14 +249,17 @@ def train(
     ):
         if writer is not None:
             stack.enter_context(contextlib.closing(writer))
-        following = pool.submit(batches, state.step)
+        make: Callable[[int], Batch | FieldBatch] = batches
+        following = pool.submit(make, state.step)
         while state.elapsed_s < total_s if total is None else state.step < total:
             fraction = state.elapsed_s / total_s if total is None else state.step / total
             rate = learning_rate(preset, fraction)
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
-            batch, following = following.result(), pool.submit(batches, state.step + 1)
+            batch, following = following.result(), pool.submit(make, state.step + 1)
             loss_m = train_step(network, state.optimizer, batch.to(device), dtype, preset.clip)
+            if state.average is not None:
+                state.average.update_parameters(state.network)
             state.step += 1
             elapsed_s = elapsed_before + time.perf_counter() - begun
             # One mean for what the processes decide by, so that they stay together.
@@ -274,6 +305,27 @@ def train(
     return 0
 
 
+def new_network(options: FitOptions) -> DistanceNetwork | FieldNetwork:
+    """Random weights of what was asked for, from torch's generator as it stands."""
+    if options.model == "field":
+        return FieldNetwork(options.field.shape)
+    return DistanceNetwork(options.action_encoding)
+
+
+def averaged(network: nn.Module, preset: Preset) -> AveragedModel | None:
+    """The moving average of a network's weights that the preset asks for, if it does."""
+    if not preset.average:
+        return None
+    decay = preset.average
+
+    def mix(mean: Any, new: Any, count: Any) -> None:
+        # Young, the mean is over what there is: random weights do not linger in it.
+        weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
+        torch._foreach_lerp_(mean, new, weight)
+
+    return AveragedModel(network, multi_avg_fn=mix)
+
+
 def total_steps(options: FitOptions, preset: Preset, steps_per_epoch: int) -> int | None:
     """Steps of the plan; None for a plan in minutes."""
     if options.minutes is not None:
@@ -287,10 +339,12 @@ def total_steps(options: FitOptions, preset: Preset, steps_per_epoch: int) -> in
 
 def make_batches(
     split: Split, options: FitOptions, preset: Preset, team: Team, device: torch.device
-) -> Batches | DeviceBatches:
+) -> AnyBatches:
     """The batches of this process: on the device where asked for, or where it is a GPU with room."""
     given = (split, preset.batch, preset.offsets_per_image, options.seed, preset.offsets)
     part = (team.rank, team.size)
+    if options.model == "field":
+        return FieldBatches(*given[:4], options.field.shape, options.field.draw, part)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
     fits = resident_bytes(split) < 0.7 * free
     if options.batches == "device" and not fits:
@@ -332,10 +386,10 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
     batches = make_batches(split, options, preset, team, device)
     sampler = "device" if isinstance(batches, DeviceBatches) else "host"
     torch.manual_seed(options.seed)
-    network = DistanceNetwork(options.action_encoding)
+    network = new_network(options)
     init = begin_from(options.init, network) if options.init else None
     network = network.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
-    state = TrainingState(network, make_optimizer(network, preset))
+    state = TrainingState(network, make_optimizer(network, preset), averaged(network, preset))
     plan = identity(options, manifest["id"], dtype, sampler, init)
     if options.resume:
         resume(checkpoint, state, plan, device)
@@ -350,7 +404,7 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
     questions = draw_validation_set(test, QUICK_IMAGES, options.seed)
 
     def validate() -> dict[str, float]:
-        return quick_errors(predictor(network, dtype), questions)
+        return quick_errors(asker(state.result, dtype), questions)
 
     def save() -> None:
         save_checkpoint(checkpoint, state, plan, manifest, options.data)
@@ -364,7 +418,7 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
         return 0
     print("validating on test objects", flush=True)
     report, true, predicted = full_report(
-        predictor(network), test, options.validation_images, options.seed
+        asker(state.result), test, options.validation_images, options.seed
     )
     images = state.step * batches.batch_size
     record = {

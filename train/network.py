@@ -57,6 +57,8 @@ class DistanceNetwork(nn.Module):
     weights stay float32); the sum over the last 500 and the loss stay float32.
     """
 
+    architecture = "paper"
+
     def __init__(
         self,
         action_encoding: str = "double_angle",
@@ -80,6 +82,11 @@ class DistanceNetwork(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.normal_(self.fc2.weight, std=0.01)
         nn.init.constant_(self.fc2.bias, 0.5)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments that make a network of this kind, for a checkpoint."""
+        return {"action_encoding": self.action_encoding, "leaky_slope": self.leaky_slope}
 
     def image_features(self, depth: Tensor) -> Tensor:
         """Y (B, 50, 13, 13) of depth (B, 64, 64) float32 metres: all that an image contributes."""

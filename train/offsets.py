@@ -118,9 +118,13 @@ def mixed_offsets(
 
 
 def random_grasps_in_reach(
-    split: Split, images: NDArray[np.int64], count: int, rng: np.random.Generator
+    split: Split,
+    images: NDArray[np.int64],
+    count: int,
+    rng: np.random.Generator,
+    reach_m: float = REACH_M,
 ) -> NDArray[np.float32]:
-    """`count` of each image's true grasps within REACH_M of the hand, (B, count, 3) in its view.
+    """`count` of each image's true grasps within reach of the hand, (B, count, 3) in its view.
 
     Draws four times as many of the scene's grasps and keeps the first within reach; NaN where fewer are.
     """
@@ -131,7 +135,7 @@ def random_grasps_in_reach(
     hx, hy, _, hyaw = split.camera[images].T[:, :, None]
     dx, dy, c, s = x - hx, y - hy, np.cos(hyaw), np.sin(hyaw)
     found = np.stack([dx * c + dy * s, dx * s - dy * c, hyaw - yaw], axis=-1)  # rt.pose.to_view
-    out_of_reach = np.abs(found[..., :2]).max(-1) > REACH_M
+    out_of_reach = np.abs(found[..., :2]).max(-1) > reach_m
     found[out_of_reach] = np.nan
     first = np.argsort(out_of_reach, axis=1, kind="stable")[:, :count, None]
     return np.take_along_axis(found, first, axis=1).astype(np.float32, copy=False)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # they import torch, which a validation does without
     from train.batches import Batches
     from train.checkpoint import TrainingState
     from train.device_batches import DeviceBatches
+    from train.field_batches import FieldBatches
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -38,7 +39,7 @@ class Progress:
         state: TrainingState,
         total: int | None,
         total_s: float,
-        batches: Batches | DeviceBatches,
+        batches: Batches | DeviceBatches | FieldBatches,
     ) -> None:
         self.state, self.total, self.total_s, self.batches = state, total, total_s, batches
         self.begun, self.first_step = time.perf_counter(), state.step
@@ -138,6 +139,49 @@ def print_validation(v: dict[str, Any]) -> None:
         f"median true distance {1e3 * choice['start_median_m']:.1f} mm before, "
         f"{1e3 * choice['chosen_median_m']:.1f} mm after, {1e3 * choice['best_median_m']:.1f} mm at best"
     )
+    print_knowledge(v)
+
+
+def print_knowledge(v: dict[str, Any]) -> None:
+    """What a network says beside its distances, and how well it holds; and which objects it tells apart."""
+    heights = Table(title="by the hand's height")
+    for column in ("height", "all offsets", "bias", "near offsets", "bias", "spread holds"):
+        heights.add_column(column, justify="right")
+    held = {row["from_m"]: row["held"] for row in v.get("spread", {}).get("heights", [])}
+    for every, near in zip(v["all"]["heights"], v["near"]["heights"], strict=True):
+        low, high = every["from_m"], every["to_m"]
+        name = f"{low:.2f} to {high:.2f} m" if high else f"above {low:.2f} m"
+        share = f"{held[low]:.1%}" if low in held else ""
+        heights.add_row(name, *_cells({"all": every, "near": near}), share)
+    Console().print(heights)
+    if "spread" in v:
+        parts = ", ".join(
+            f"{1e3 * b['from_m']:.0f} mm {b['held']:.1%}" for b in v["spread"]["bins"]
+        )
+        print(
+            f"the 95 % spread holds {v['spread']['held']:.1%} of the errors, median spread "
+            f"{1e3 * v['spread']['median_spread_m']:.1f} mm; by true distance from {parts}"
+        )
+    if "probability" in v:
+        p = v["probability"]
+        print(
+            f"a grasp within {1e3 * p['within_m']:.0f} mm: {p['share']:.1%} of the offsets; calibration "
+            f"error {p['calibration_error']:.3f}, Brier score {p['brier']:.3f}, "
+            f"separation {p['separation']:.3f}"
+        )
+    if "graspable" in v:
+        g = v["graspable"]
+        for row in g["heights"]:
+            both = (
+                f", greatest probability {row['probability']:.3f}, both {row['both']:.3f}"
+                if "both" in row
+                else ""
+            )
+            print(
+                f"{g['with_few']} of {g['objects']} objects with fewer than {g['few']} grasps, seen from "
+                f"{row['height_m']:.2f} m, are told apart (ROC area) by least distance "
+                f"{row['distance']:.3f}{both}"
+            )
 
 
 def _cells(kinds: dict[str, dict[str, Any]]) -> list[str]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,22 @@ from rt.tools.progress import progress
 from rt.view import View
 from sim.dataset.store import DatasetError, Split, open_split, read_manifest
 from sim.scene.sensor import SensorError
+from train.calibration import (
+    HEIGHT_EDGES_M,
+    Answers,
+    Floats,
+    bins,
+    probability_report,
+    spread_report,
+)
+from train.graspable import graspable_report
 from train.offsets import NEAR_M, REACH_M, near_offsets, nearest_grasp, uniform_offsets
 
-Floats = NDArray[np.float32]
 Groups = dict[str, NDArray[np.str_]]
 """`categories` and `sensors`: names, one for each offset."""
-Predict = Callable[[Floats, Floats], Floats]
-"""Distances (B, K) m of depth (B, 64, 64) m and actions (B, K, 3): whatever computes the network."""
+Predict = Callable[[Floats, Floats], Floats | Answers]
+"""Distances (B, K) m, or all answers, of depth (B, 64, 64) m and actions (B, K, 3): whatever computes the
+network."""
 
 BIN_EDGES_M = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.10, 0.15, np.inf)
 OFFSETS = 16
@@ -53,6 +61,8 @@ class ValidationSet:
     """(B, 2 * OFFSETS, 3): first uniform in the view, then near the hand."""
     distance: Floats
     """(B, 2 * OFFSETS) m."""
+    height_m: Floats
+    """(B,) of the hand above the table."""
     groups: Groups
     """(B, 2 * OFFSETS) each: the category of the object that the nearest grasp holds, the sensor."""
 
@@ -65,8 +75,17 @@ def draw_validation_set(split: Split, images: int, seed: int) -> ValidationSet:
     actions = np.concatenate([uniform_offsets(shape, rng), near_offsets(shape, rng)], axis=1)
     distance, grasp = nearest_grasp(split, chosen, actions)
     return ValidationSet(
-        chosen, split.depth_m(chosen), actions, distance, _groups(split, chosen, grasp)
+        chosen,
+        split.depth_m(chosen),
+        actions,
+        distance,
+        split.camera[chosen, 2],
+        _groups(split, chosen, grasp),
     )
+
+
+def _answers(found: Floats | Answers) -> Answers:
+    return found if isinstance(found, Answers) else Answers(found)
 
 
 def _groups(split: Split, images: NDArray[np.int64], grasp: NDArray[np.int64]) -> Groups:
@@ -87,7 +106,8 @@ def _groups(split: Split, images: NDArray[np.int64], grasp: NDArray[np.int64]) -
 
 def quick_errors(predict: Predict, questions: ValidationSet) -> dict[str, float]:
     """Mean absolute error in metres over offsets uniform in the view (`all_m`) and near ones (`near_m`)."""
-    error = np.abs(predict(questions.depth, questions.actions) - questions.distance)
+    found = _answers(predict(questions.depth, questions.actions)).distance
+    error = np.abs(found - questions.distance)
     return {
         "all_m": float(error[:, :OFFSETS].mean()),
         "near_m": float(error[:, OFFSETS:].mean()),
@@ -100,11 +120,13 @@ def full_report(
     """Everything about a trained network; also true and predicted distances for a plot.
 
     Errors for all and near offsets beside those of the best constant, by bins of true distance and by
-    the category of the nearest grasp's object and by the sensor, and the true distance after one choice
-    among candidates about the hand.
+    the category of the nearest grasp's object, by the sensor and by the hand's height, and the true
+    distance after one choice among candidates about the hand. Where the network says probabilities and
+    spreads, how well they hold.
     """
     questions = draw_validation_set(split, images, seed)
-    true, predicted = questions.distance, predict(questions.depth, questions.actions)
+    answers = _answers(predict(questions.depth, questions.actions))
+    true, predicted = questions.distance, answers.distance
     report: dict[str, Any] = {
         "images": len(questions.images),
         "scenes": len(np.unique(questions.images // split.views)),
@@ -120,9 +142,14 @@ def full_report(
             "bias_m": float((p - t).mean()),
             "correlation": float(np.corrcoef(p.ravel(), t.ravel())[0, 1]),
             "trivial_error_m": float(np.abs(np.median(t) - t).mean()),
-            "bins": _by_bin(t, p),
+            "bins": _by_bin(t, p, t, BIN_EDGES_M),
+            "heights": _by_bin(t, p, questions.height_m[:, None], HEIGHT_EDGES_M),
             **{name: _by_group(t, p, group[part]) for name, group in questions.groups.items()},
         }
+    if answers.probability is not None:
+        report["probability"] = probability_report(true, answers)
+    if answers.spread is not None:
+        report["spread"] = spread_report(true, answers, questions.height_m, BIN_EDGES_M)
     report["choice"] = _choice(
         predict, split, questions.images[:: max(1, images // CHOICE_IMAGES)], seed
     )
@@ -138,14 +165,17 @@ def _errors(true: Floats, predicted: Floats) -> dict[str, Any]:
     }
 
 
-def _by_bin(true: Floats, predicted: Floats) -> list[dict[str, Any]]:
-    bins = []
-    for low, high in pairwise(BIN_EDGES_M):
-        here = (true >= low) & (true < high)
+def _by_bin(
+    true: Floats, predicted: Floats, values: Floats, edges: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Errors of distances (B, K) by bins of values, (B, K) or (B, 1)."""
+    values = np.broadcast_to(values, true.shape)
+    rows = []
+    for part in bins(edges):
+        here = part.holds(values)
         if here.any():
-            ends = {"from_m": low, "to_m": None if high == np.inf else high}
-            bins.append({**ends, **_errors(true[here], predicted[here])})
-    return bins
+            rows.append({**part.ends, **_errors(true[here], predicted[here])})
+    return rows
 
 
 def _by_group(true: Floats, predicted: Floats, group: NDArray[np.str_]) -> dict[str, Any]:
@@ -162,7 +192,7 @@ def _choice(predict: Predict, split: Split, images: NDArray[np.int64], seed: int
     actions[..., :2] *= CANDIDATE_REACH_M / NEAR_M
     actions[:, 0] = 0  # staying is a candidate, and the start
     true, grasp = nearest_grasp(split, images, actions)
-    predicted = predict(split.depth_m(images), actions)
+    predicted = _answers(predict(split.depth_m(images), actions)).distance
     chosen = np.take_along_axis(true, predicted.argmin(1)[:, None], axis=1)[:, 0]
     groups = _groups(split, images, grasp[:, :1])
     return {
@@ -193,8 +223,8 @@ class ValidationOptions:
     Example: python -m train.validation --scenes 50 --seed 1
     """
 
-    model: Path | None = None
-    """Network, as train.export makes it. Default: the shipped one."""
+    model: str | None = None
+    """Network: paper, field, or a file as train.export makes it. Default: the shipped one."""
     data: Path | None = None
     """Dataset whose test scenes to use. Default: a fresh one, made for this run and not kept."""
     scenes: int = 50
@@ -205,6 +235,8 @@ class ValidationOptions:
     """Depth cameras of a fresh set, one drawn for each scene. Default: all that sim.generate has."""
     images: int = 4096
     """Views to ask about, spread over the test scenes; all if there are fewer."""
+    object_scenes: int = 200
+    """Scenes of test objects in which each object is asked about: can it be grasped? 0: none."""
     backend: str = "auto"
     """What computes the network: auto, tensorrt, native, onnx or reference."""
     threads: int = 0
@@ -218,6 +250,8 @@ class ValidationOptions:
         for name in ("scenes", "views", "images"):
             if getattr(self, name) < 1:
                 raise DatasetError(f"--{name} {getattr(self, name)} must be 1 or more")
+        if self.object_scenes < 0:
+            raise DatasetError(f"--object-scenes {self.object_scenes} must be 0 or more")
         if self.seed < 0:
             raise DatasetError(f"--seed {self.seed} must be 0 or more")
 
@@ -253,12 +287,20 @@ def validate(options: ValidationOptions) -> tuple[dict[str, Any], Floats, Floats
     model = open_model(options.model, options.backend, threads=options.threads)
     contract = model.contract
 
-    def predict(depth: Floats, actions: Floats) -> Floats:
-        result = np.empty(actions.shape[:2], np.float32)
-        rows = zip(progress(depth, unit="view", title="asked"), actions, result, strict=True)
-        for view, asked, answer in rows:
-            model(view, asked, out=answer)
-        return result
+    def ask(view: Floats, actions: Floats) -> Answers:
+        found = model.predict(view, actions)
+        return Answers(found.distance, found.probability, found.spread)
+
+    def predict(depth: Floats, actions: Floats) -> Answers:
+        views = zip(progress(depth, unit="view", title="asked"), actions, strict=True)
+        every = [ask(view, asked) for view, asked in views]
+        probability = [a.probability for a in every if a.probability is not None]
+        spread = [a.spread for a in every if a.spread is not None]
+        return Answers(
+            np.stack([a.distance for a in every]),
+            np.stack(probability) if probability else None,
+            np.stack(spread) if spread else None,
+        )
 
     with tempfile.TemporaryDirectory(prefix="validation-") as temporary:
         folder = options.data
@@ -277,6 +319,8 @@ def validate(options: ValidationOptions) -> tuple[dict[str, Any], Floats, Floats
         contract.require(hand=hand, view=view)
         split = open_split(folder, "test")
         report, true, predicted = full_report(predict, split, options.images, options.seed)
+    if options.object_scenes:
+        report["graspable"] = graspable_report(ask, hand, options.object_scenes, options.seed)
     record = {
         "model": str(model.path),
         "weights_sha256": contract.weights_sha256,

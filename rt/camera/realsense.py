@@ -7,6 +7,8 @@ than a period, and the network is trained on what comes raw.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 import math
 import sys
@@ -41,13 +43,33 @@ DeviceSource = AbstractContextManager[Any]
 
 
 def library() -> Any:
-    """pyrealsense2. Raises CameraError, saying how to get it, where it is not installed."""
+    """pyrealsense2. Raises CameraError with the remedy if pyrealsense2 is missing or does not load."""
+    _load_libusb()
     try:
         return importlib.import_module("pyrealsense2")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise CameraError(
             "pyrealsense2 is not installed: pip install 'grasp-servo[realsense]'"
         ) from error
+    except ImportError as error:
+        raise CameraError(
+            f"pyrealsense2 does not load ({error}): pip install 'grasp-servo[realsense]' brings the "
+            "package libusb-package; or apt-get install libusb-1.0-0 (Debian, Ubuntu)"
+        ) from error
+
+
+def _load_libusb() -> None:
+    """Load libusb, which pyrealsense2 links to and does not bring.
+
+    The system's libusb has precedence: it is built with udev, the one in libusb-package without.
+    """
+    try:
+        ctypes.CDLL("libusb-1.0.so.0")
+    except OSError:
+        with contextlib.suppress(ImportError, OSError):  # then pyrealsense2 says what it misses
+            path = importlib.import_module("libusb_package").get_library_path()
+            if path is not None:
+                ctypes.CDLL(str(path))  # the loader then finds it by its soname
 
 
 def open_camera(

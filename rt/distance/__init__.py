@@ -6,16 +6,26 @@ d = distance(depth, actions)  # (64, 64) and (N, 3) float32 -> (N,) float32 m
 
 from rt.distance.budget import candidates_for
 from rt.distance.contract import Contract, DistanceError, ModelError
-from rt.distance.model import BACKENDS, PRECISIONS, SHIPPED_MODEL, Distance, open_model
+from rt.distance.model import (
+    BACKENDS,
+    PRECISIONS,
+    SHIPPED,
+    SHIPPED_MODEL,
+    Distance,
+    Prediction,
+    open_model,
+)
 
 __all__ = [
     "BACKENDS",
     "PRECISIONS",
+    "SHIPPED",
     "SHIPPED_MODEL",
     "Contract",
     "Distance",
     "DistanceError",
     "ModelError",
+    "Prediction",
     "candidates_for",
     "open_model",
 ]

@@ -1,8 +1,12 @@
 """The model file: one ONNX graph whose metadata says everything that the robot must agree with.
 
-Layout of the file (all float32; METHOD: Viereck et al. 2017, Section III-A, factored exactly):
-
     depth (1, 1, 64, 64) [m, 0 = no return]    actions (N, 3) [m, m, rad] of x, y, theta
+    distance (N,) [m]    and, where the network has them, probability (N,) and spread (N,) [m]
+
+`architecture` in the metadata says which network it is. `field` is described in field_graph.py and
+field_shapes.py. Any other name is somebody's own, which ONNX Runtime computes as the file says it.
+`paper` (all float32; Viereck et al. 2017, Section III-A, factored exactly) is:
+
     Y = maxpool2(conv2(maxpool2(lrelu(conv1(depth)))))           (1, 50, 13, 13), once per image
     b = conv2.weight_sum @ (action.weight @ encode(actions) + action.bias)     (N, 50)
     distance = fc2(lrelu(fc1(lrelu(Y + b))))                     (N,) [m]
@@ -29,6 +33,7 @@ import onnx
 import onnx.numpy_helper
 from numpy.typing import NDArray
 
+from rt.distance.field_shapes import FIELD_WEIGHTS, field_shapes
 from rt.hand import Hand
 from rt.pose import METRES_PER_DEGREE
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, VIEW, View
@@ -51,6 +56,9 @@ SHAPES: dict[str, tuple[int | None, ...]] = {
 }
 ENCODED = {"double_angle": 4, "raw": 3}
 """Action encodings by name, and how many numbers each makes of (x, y, theta)."""
+
+ARCHITECTURES = ("paper", "field")
+"""What the reference, the native and the TensorRT backend compute. ONNX Runtime computes any."""
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -75,6 +83,13 @@ class Contract:
     metres_per_degree: float = METRES_PER_DEGREE
     action_encoding: str = "double_angle"
     leaky_slope: float = 0.1
+    architecture: str = "paper"
+    """`paper`, `field`, or the name of somebody's own network. Files older than the field say nothing."""
+    cells: int = 96
+    """Of the field's metric map, a side, and below one cell's side in metres."""
+    cell_m: float = 0.0035
+    distance_scale_m: float = 0.05
+    """The field's distance is this times sinh of the network's first output."""
     weights_sha256: str = ""
     record: dict[str, Any] = field(default_factory=dict)
     format: str = FORMAT
@@ -120,18 +135,58 @@ class Contract:
             )
 
 
-def hash_weights(weights: Weights) -> str:
-    """SHA-256 over names, shapes and little-endian bytes, in the order of SHAPES."""
+def outputs_of(contract: Contract) -> tuple[str, ...]:
+    """What a network of ARCHITECTURES gives for each candidate."""
+    if contract.architecture == "field":
+        return ("distance", "probability", "spread")
+    return ("distance",)
+
+
+def require_architecture(backend: str, contract: Contract) -> None:
+    """Raises DistanceError if a backend that computes only ARCHITECTURES is given another's."""
+    if contract.architecture not in ARCHITECTURES:
+        raise DistanceError(
+            f"backend {backend!r} computes the networks {' and '.join(ARCHITECTURES)}, not "
+            f"{contract.architecture!r}; use backend 'onnx'"
+        )
+
+
+def hash_weights(weights: Weights, architecture: str = "paper") -> str:
+    """SHA-256 over names, shapes and little-endian bytes, in the order of the architecture's names.
+
+    The names of somebody's own network are taken in alphabetical order.
+    """
+    names = {"paper": tuple(SHAPES), "field": FIELD_WEIGHTS}.get(architecture, sorted(weights))
     digest = hashlib.sha256()
-    for name in SHAPES:
+    for name in names:
         array = np.ascontiguousarray(weights[name], dtype="<f4")
         digest.update(f"{name}{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
 
 
+def expected_shapes(contract: Contract, weights: Weights) -> dict[str, tuple[int | None, ...]]:
+    """Every weight's name and shape; of somebody's own network none. Raises ModelError if a size is
+    not given because its weight is missing."""
+    if contract.architecture == "paper":
+        encoded = ENCODED.get(contract.action_encoding)
+        return SHAPES | {"action.weight": (20, encoded)}
+    if contract.architecture == "field":
+        try:
+            return dict(field_shapes(weights))
+        except KeyError as error:
+            raise ModelError(f"weights lack {error.args[0]}") from None
+        except ValueError as error:
+            raise ModelError(f"{error}; export the model again") from None
+    return {}
+
+
 def read_model(path: str | Path) -> tuple[Contract, dict[str, NDArray[np.float32]]]:
-    """Contract and weights of a model file; raises ModelError if it is damaged or foreign."""
+    """Contract and weights of a model file; raises ModelError if it is damaged or foreign.
+
+    Somebody's own architecture must have the tensors depth, actions and distance; its weights are all float32
+    initialisers of the graph, and their hash is compared only if the contract has one.
+    """
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no model file {path}; train.export makes one")
@@ -145,18 +200,42 @@ def read_model(path: str | Path) -> tuple[Contract, dict[str, NDArray[np.float32
             f"{path} has no {METADATA_KEY!r} metadata: it was not made by train.export"
         )
     contract = Contract.from_json(metadata[METADATA_KEY])
+    _require_tensors(path, model.graph)
     weights = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
-    for name, shape in SHAPES.items():
+    try:
+        shapes = expected_shapes(contract, weights)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    for name, shape in shapes.items():
         if name not in weights:
             raise ModelError(f"{path} lacks {name}")
-        if name == "action.weight":
-            shape = (20, ENCODED.get(contract.action_encoding))
         if weights[name].shape != shape or weights[name].dtype != np.float32:
             found = f"{weights[name].shape} {weights[name].dtype}"
             raise ModelError(f"{path}: {name} is {found}, must be {shape} float32")
-    weights = {name: weights[name] for name in SHAPES}
-    if hash_weights(weights) != contract.weights_sha256:
+    if shapes:
+        weights = {name: weights[name] for name in shapes}
+    else:
+        weights = {n: w for n, w in weights.items() if w.dtype == np.float32}
+    unknown_hash = not shapes and not contract.weights_sha256
+    if not unknown_hash and hash_weights(weights, contract.architecture) != contract.weights_sha256:
         raise ModelError(
             f"{path}: weights do not match the hash in the metadata; the file was altered"
         )
     return contract, weights
+
+
+def _require_tensors(path: Path, graph: onnx.GraphProto) -> None:
+    """Raises ModelError unless the graph has depth, actions and distance, all float32."""
+    inputs = {t.name: t for t in graph.input}
+    outputs = {t.name: t for t in graph.output}
+    for kind, tensors, name in (
+        ("input", inputs, "depth"), ("input", inputs, "actions"), ("output", outputs, "distance"),
+    ):  # fmt: skip
+        if name not in tensors:
+            have = ", ".join(tensors) or "none"
+            raise ModelError(
+                f"{path} has no {kind} {name!r} (it has {have}); a model takes depth (1, 1, 64, 64) and "
+                "actions (N, 3) and gives distance (N,), all float32 (docs/formats.md)"
+            )
+        if tensors[name].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+            raise ModelError(f"{path}: {kind} {name!r} is not float32; export it as float32")

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from rt.distance.contract import DistanceError, read_model
+from rt.distance.contract import Contract, DistanceError, Weights, read_model
+from rt.distance.field_graph import map_graph
 from rt.distance.graph import factored_graph
 from rt.tools.files import whole
 
 PRECISIONS = ("fp32", "tf32", "fp16")
-"""tf32 rounds the factors of the matrix products to 10 bits of mantissa, fp16 also the storage of the
-largest one (fc1); sums are float32 in all three."""
+"""tf32 rounds the factors of the matrix products to 10 bits of mantissa; fp16 also stores the largest of the
+paper's network (fc1), or the field's convolutions but the first, in 16 bits."""
 
 BUCKETS = (16, 64, 256, 1024, 4096)
 """Numbers of candidates that a CUDA graph is captured for; N is padded to the next."""
@@ -149,13 +150,7 @@ def build_plan(
     target: str | None = None,
 ) -> bytes:
     """The serialised engine of a model file."""
-    contract, weights = read_model(onnx_path)
-    graph = factored_graph(contract, weights)
-    if precision == "fp16":
-        largest = float(np.abs(weights["fc1.weight"]).max())
-        if largest > float(np.finfo(np.float16).max):
-            raise DistanceError(f"fc1.weight reaches {largest:g}, too large for half precision")
-        graph = with_half_fc1(graph)
+    graph = engine_graph(*read_model(onnx_path), half=precision == "fp16")
     messages = _Messages(trt)
     builder = trt.Builder(messages.logger)
     if builder is None:
@@ -179,6 +174,27 @@ def build_plan(
     if plan is None:
         raise DistanceError(f"TensorRT built no engine from {onnx_path}: {messages.last}")
     return bytes(plan)
+
+
+def engine_graph(contract: Contract, weights: Weights, half: bool = False) -> onnx.ModelProto:
+    """The graph that an engine is built from. Raises DistanceError for somebody's own architecture.
+
+    The field's begins at the metric map, which is drawn on the CPU: TensorRT scatters with no reduction.
+    """
+    if contract.architecture == "field":
+        return map_graph(contract, weights, half)
+    if contract.architecture != "paper":
+        raise DistanceError(
+            f"backend 'tensorrt' builds the networks paper and field, not {contract.architecture!r}; use "
+            "backend 'onnx'"
+        )
+    graph = factored_graph(contract, weights)
+    if not half:
+        return graph
+    largest = float(np.abs(weights["fc1.weight"]).max())
+    if largest > float(np.finfo(np.float16).max):
+        raise DistanceError(f"fc1.weight reaches {largest:g}, too large for half precision")
+    return with_half_fc1(graph)
 
 
 def _aim(trt: Any, config: Any, target: str) -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.distance.contract import Contract, DistanceError, Weights, read_model
+from rt.distance.contract import ARCHITECTURES, Contract, DistanceError, Weights, read_model
 from rt.distance.engine import built_for
 from rt.distance.graph import check_weights
 from rt.native import native
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "distance.onnx"
+SHIPPED = {"paper": SHIPPED_MODEL, "field": SHIPPED_MODEL.with_name("field.onnx")}
+"""Files that open_model knows by name."""
 
 PRECISIONS = ("float32", "tf32", "half")
 """float32 is exact to rounding; tf32 rounds the factors of matrix products to 10 bits of mantissa; half
-stores the big weight matrix in 16 bits and sums in float32."""
+stores the paper's big weight matrix in 16 bits and sums in float32 (of the field only TensorRT has it)."""
 
 MAX_DEPTH_M = 10.0
 """A larger depth is taken for millimetres and refused."""
@@ -33,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """What computes d(I, a). `gradient` is optional."""
+    """What computes d(I, a). `gradient`, `predict` and `outputs` are optional."""
 
     def __call__(
         self,
@@ -41,6 +44,18 @@ class Backend(Protocol):
         actions: NDArray[np.float32],
         out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """All that a network says of N candidates, (N,) float32 each; None for what it has no output for."""
+
+    distance: NDArray[np.float32]
+    """To the nearest good grasp, m."""
+    probability: NDArray[np.float32] | None
+    """That a grasp lies within 15 mm, 0 to 1."""
+    spread: NDArray[np.float32] | None
+    """Half the 95 % interval of the distance, m."""
 
 
 class Distance:
@@ -78,6 +93,30 @@ class Distance:
             )
         return self.compute(depth, actions, out)
 
+    def predict(self, depth: NDArray[np.float32], actions: NDArray[np.float32]) -> Prediction:
+        """Distance, probability and spread of each candidate, as far as the network has them.
+
+        Arguments and errors as for a call. `require_outputs` refuses a model that lacks one beforehand.
+        """
+        _check(depth, actions, self.contract.view.size_px)
+        if not hasattr(self.compute, "predict"):
+            return Prediction(self.compute(depth, actions, None), None, None)
+        return Prediction(*self.compute.predict(depth, actions))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What `predict` fills in: `distance`, and maybe `probability` and `spread`."""
+        known: tuple[str, ...] = getattr(self.compute, "outputs", ("distance",))
+        return known
+
+    def require_outputs(self, *names: str) -> None:
+        """Raises DistanceError if `predict` has no answer for one of these names."""
+        if missing := [name for name in names if name not in self.outputs]:
+            raise DistanceError(
+                f"{self.path.name} (network {self.contract.architecture!r}) has no output "
+                f"{', '.join(missing)}, only {', '.join(self.outputs)}; open a field model"
+            )
+
     def gradient(
         self, depth: NDArray[np.float32], actions: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -86,8 +125,10 @@ class Distance:
         Raises DistanceError also where the backend has no gradient (see `has_gradient`).
         """
         if not self.has_gradient:
+            remedy = "; open the model with 'native' or 'reference'"
+            known = self.contract.architecture in ARCHITECTURES
             raise DistanceError(
-                f"backend {self.backend!r} has no gradient; open the model with 'native' or 'reference'"
+                f"backend {self.backend!r} has no gradient{remedy if known else ''}"
             )
         _check(depth, actions, self.contract.view.size_px)
         result: tuple[NDArray[np.float32], NDArray[np.float32]] = self.compute.gradient(  # type: ignore[attr-defined]
@@ -109,13 +150,14 @@ def open_model(
 ) -> Distance:
     """Open a model file, check its metadata, and choose what computes it.
 
-    path: None for the shipped model. backend: one of BACKENDS, or `auto`: tensorrt where an engine was
-    built for this model and GPU (train.export --tensorrt), else native, else onnx, with one line of
-    log for whatever had to be passed over. threads: 0 for one per core (CPU backends). precision: one
+    path: a file, or `paper` or `field` for a shipped one; None for the default, which is the paper's.
+    backend: one of BACKENDS, or `auto`: tensorrt where an engine was built for this model and GPU
+    (train.export --tensorrt), else native, else onnx, with one line of log for whatever had to be passed
+    over; somebody's own network goes to onnx. threads: 0 for one per core (CPU backends). precision: one
     of PRECISIONS; `auto` takes it as a leave to be less exact. Raises ModelError for a missing or
     altered file, DistanceError for a backend that is unknown, cannot run here or has no such precision.
     """
-    path = SHIPPED_MODEL if path is None else Path(path)
+    path = SHIPPED_MODEL if path is None else SHIPPED.get(str(path), Path(path))
     if backend != "auto" and backend not in BACKENDS:
         known = ", ".join(["auto", *BACKENDS])
         raise DistanceError(f"unknown backend {backend!r}; known are {known}")
@@ -129,6 +171,8 @@ def open_model(
         )
     contract, weights = read_model(path)
     check_weights(contract, weights)
+    if backend == "native" and precision == "half" and contract.architecture == "field":
+        raise DistanceError("backend 'native' has no precision 'half' for the field, only float32")
     for name in [backend] if backend != "auto" else _automatic(contract):
         served = precision if precision in _precisions(name) else "float32"
         try:
@@ -143,6 +187,8 @@ def open_model(
 
 def _automatic(contract: Contract) -> list[str]:
     """What `auto` tries, in order. A GPU is used if somebody built an engine of this model."""
+    if contract.architecture not in ARCHITECTURES:
+        return ["onnx"]
     if not built_for(contract.weights_sha256):
         return ["native", "onnx"]
     return ["tensorrt", "native", "onnx"]

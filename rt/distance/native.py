@@ -1,7 +1,7 @@
 """Backend `native`: the exact piecewise-linear evaluation in C++ (rt/native/distance*.cpp).
 
 The algebra is in docs/inference.md; the twin and oracle is rt/distance/reference.py. The weights are
-packed here once, in the order in which the kernels read them.
+packed here once, in the order in which the kernels read them. The field's is in field_native.py.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.distance.contract import Contract, DistanceError, Weights
+from rt.distance.contract import Contract, DistanceError, Weights, require_architecture
+from rt.distance.field_native import FieldNative
+from rt.distance.native_isa import choose_isa, require_native
 from rt.native import native
-
-ISA_VARIABLE = "GRASP_SERVO_ISA"
-"""Environment variable that names the instruction set (sse2, avx2, avx512; neon), for tests."""
 
 STAGES = ("convolutions", "ranking", "sums")
 
@@ -43,20 +42,12 @@ class NativeDistance:
         `isa` '': GRASP_SERVO_ISA, or the best. Raises DistanceError if the kernels are not built or
         this processor lacks the instruction set.
         """
-        if native is None:
-            raise DistanceError(
-                "backend 'native' needs rt._native, which is not built (or GRASP_SERVO_NATIVE=0 is set); "
-                "install a C++ compiler and run `pip install -e .`, or use backend 'onnx'"
-            )
-        isa = isa or os.environ.get(ISA_VARIABLE, "")
-        if isa and isa not in available_isas():
-            raise DistanceError(
-                f"instruction set {isa!r} is not one of this processor: {', '.join(available_isas())}"
-            )
+        require_native()
+        assert native is not None
         self._engine: Any = native.DistanceEngine(
             **pack(contract, weights, precision),
             threads=threads or min(len(os.sched_getaffinity(0)), native.DISTANCE_BLOCKS),
-            isa=isa,
+            isa=choose_isa(isa, available_isas()),
         )
 
     @property
@@ -145,5 +136,8 @@ def _float32(array: NDArray[Any]) -> NDArray[np.float32]:
 
 def open_backend(
     path: Path, contract: Contract, weights: Weights, threads: int, precision: str
-) -> NativeDistance:
+) -> NativeDistance | FieldNative:
+    require_architecture("native", contract)
+    if contract.architecture == "field":
+        return FieldNative(contract, weights, threads)
     return NativeDistance(contract, weights, threads, precision)

@@ -1,4 +1,7 @@
-"""Backend `reference`: the network as contract.py writes it, in plain NumPy float64. The oracle."""
+"""Backend `reference`: the network as contract.py writes it, in plain NumPy float64. The oracle.
+
+The field's is in field_reference.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.distance.contract import Contract, Weights
+from rt.distance.contract import Contract, Weights, require_architecture
+from rt.distance.field_reference import FieldReference
 
 _CHUNK = 256  # candidates at a time: (256, 8450) float64 is 17 MB
 
@@ -91,7 +95,10 @@ class ReferenceDistance:
 
 def open_backend(
     path: Path, contract: Contract, weights: Weights, threads: int, precision: str
-) -> ReferenceDistance:
+) -> ReferenceDistance | FieldReference:
+    require_architecture("reference", contract)
+    if contract.architecture == "field":
+        return FieldReference(contract, weights)
     return ReferenceDistance(contract, weights)
 
 

@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.distance.contract import Contract, DistanceError, Weights
+from rt.distance.contract import (
+    Contract,
+    DistanceError,
+    Weights,
+    outputs_of,
+    require_architecture,
+)
 from rt.distance.cuda_graph import CudaGraph
 from rt.distance.engine import (
     BUCKETS,
@@ -27,7 +33,8 @@ from rt.distance.engine import (
     read_engine,
     write_engine,
 )
-from rt.distance.reference import ReferenceDistance
+from rt.distance.metric_map import metric_map
+from rt.distance.reference import open_backend as open_reference
 
 _PRECISION = {"float32": "fp32", "tf32": "tf32", "half": "fp16"}
 _TOLERANCE_M = {"float32": 1e-5, "tf32": 1e-3, "half": 1e-3}
@@ -51,6 +58,7 @@ class TensorRTDistance:
         )
         import pycuda.driver as cuda
 
+        self._contract = contract
         self._cuda, self._lock = cuda, threading.Lock()
         self._context = cuda.Device(0).retain_primary_context()
         self._context.push()
@@ -84,7 +92,13 @@ class TensorRTDistance:
         self._execution = self._engine.create_execution_context()
         self._stream = cuda.Stream()
         self._host, self._device = {}, {}
-        for name, shape in (("depth", (64, 64)), ("actions", (most, 3)), ("distance", (most,))):
+        size, cells = self._contract.view.size_px, self._contract.cells
+        shapes: dict[str, tuple[int, ...]] = {"depth": (size, size)}
+        if self._contract.architecture == "field":
+            shapes = {"map": (2, cells, cells)}
+        self._image, self.outputs = next(iter(shapes)), outputs_of(self._contract)
+        shapes["actions"] = (most, 3)
+        for name, shape in (shapes | dict.fromkeys(self.outputs, (most,))).items():
             self._host[name] = cuda.pagelocked_zeros(shape, np.float32)
             self._device[name] = cuda.mem_alloc(self._host[name].nbytes)
             self._execution.set_tensor_address(name, int(self._device[name]))
@@ -97,34 +111,55 @@ class TensorRTDistance:
         out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         distance = np.empty(len(actions), np.float32) if out is None else out
+        self._run(depth, actions, {"distance": distance})
+        return distance
+
+    def predict(
+        self, depth: NDArray[np.float32], actions: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32] | None, ...]:
+        """Distance [m], probability and spread [m], (N,) each; None where the network has none."""
+        results = {name: np.empty(len(actions), np.float32) for name in self.outputs}
+        self._run(depth, actions, results)
+        return tuple(results.get(name) for name in ("distance", "probability", "spread"))
+
+    def _run(
+        self,
+        depth: NDArray[np.float32],
+        actions: NDArray[np.float32],
+        results: dict[str, NDArray[np.float32]],
+    ) -> None:
+        c, most = self._contract, BUCKETS[-1]
+        image = depth
+        if c.architecture == "field":
+            image = metric_map(depth, c.cells, c.cell_m, c.view)
         with self._lock:
             self._context.push()
             try:
-                for start in range(0, len(actions), BUCKETS[-1]):
-                    stop = min(start + BUCKETS[-1], len(actions))
-                    self._evaluate(depth, actions[start:stop], distance[start:stop])
+                for start in range(0, len(actions), most):
+                    part = slice(start, start + most)
+                    self._evaluate(image, actions[part], {n: r[part] for n, r in results.items()})
             except self._cuda.Error as error:
                 raise DistanceError(f"backend 'tensorrt': CUDA failed ({error})") from error
             finally:
                 self._context.pop()
-        return distance
 
     def _evaluate(
         self,
-        depth: NDArray[np.float32],
+        image: NDArray[np.float32],
         actions: NDArray[np.float32],
-        out: NDArray[np.float32],
+        results: dict[str, NDArray[np.float32]],
     ) -> None:
         n = len(actions)
         bucket = next(b for b in BUCKETS if b >= n)
-        self._host["depth"][:] = depth
+        self._host[self._image][:] = image
         self._host["actions"][:n] = actions
         self._host["actions"][n:bucket] = 0
         if bucket not in self._graphs:
             self._graphs[bucket] = self._capture(bucket)
         self._graphs[bucket].launch()
         self._stream.synchronize()
-        out[:] = self._host["distance"][:n]
+        for name, result in results.items():
+            result[:] = self._host[name][:n]
 
     def _capture(self, n: int) -> CudaGraph:
         """The upload, the network and the download of n candidates as one CUDA graph."""
@@ -136,23 +171,25 @@ class TensorRTDistance:
 
     def _enqueue(self, n: int) -> None:
         cuda, host, device, stream = self._cuda, self._host, self._device, self._stream
-        cuda.memcpy_htod_async(device["depth"], host["depth"], stream)
+        cuda.memcpy_htod_async(device[self._image], host[self._image], stream)
         cuda.memcpy_htod_async(device["actions"], host["actions"][:n], stream)
         if not self._execution.execute_async_v3(stream.handle):
             raise DistanceError("TensorRT did not accept the call; see its log")
-        cuda.memcpy_dtoh_async(host["distance"][:n], device["distance"], stream)
+        for name in self.outputs:
+            cuda.memcpy_dtoh_async(host[name][:n], device[name], stream)
 
 
 def open_backend(
     path: Path, contract: Contract, weights: Weights, threads: int, precision: str
 ) -> TensorRTDistance:
     """Opens, and compares one answer with the reference: drivers and engines can be wrong."""
+    require_architecture("tensorrt", contract)
     try:
         opened = TensorRTDistance(path, contract, precision)
-        depth = np.full((64, 64), 0.28, np.float32)
+        depth = np.full((contract.view.size_px,) * 2, 0.28, np.float32)
         depth[20:40, 25:35] = 0.22
         actions = np.linspace(-0.05, 0.05, 48, dtype=np.float32).reshape(16, 3)
-        wanted = ReferenceDistance(contract, weights)(depth, actions)
+        wanted = open_reference(path, contract, weights, 0, "float32")(depth, actions)
         error_m = float(np.abs(opened(depth, actions) - wanted).max())
     except DistanceError:
         raise

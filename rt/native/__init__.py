@@ -1,4 +1,4 @@
-"""The compiled module, or None with one clear line when the package was built without a compiler."""
+"""The compiled module, or None with one clear line if the package was installed without it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ if os.environ.get("GRASP_SERVO_NATIVE", "1") != "0":
     except ImportError as error:
         warnings.warn(
             f"rt._native is not built ({error}): using the slower NumPy twins. Install a C++ compiler "
-            "(Debian: apt-get install g++) and run `pip install -e .` again",
+            "and Python's headers (Debian, Ubuntu: apt-get install g++ python3-dev), then run `make "
+            "demo` or `pip install -e .` again",
             RuntimeWarning,
             stacklevel=2,
         )
+        os.environ["GRASP_SERVO_NATIVE"] = "0"  # processes that this one starts need not repeat it

@@ -1,44 +1,15 @@
-// The engine behind rt/distance/native.py: stages of a call, memory, and fork. Kernels are in
+// The engine behind rt/distance/native.py: the stages of a call. Kernels are in
 // distance_kernel.cpp, the Python class in distance_bind.cpp.
 #include "distance.h"
 
-#include <pthread.h>
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <stdexcept>
 
 using namespace distance_kernel;
 
 namespace {
-
-constexpr size_t HUGE_PAGE = 2 << 20;
-
-// Forking waits for running calls to end, so that the child finds no lock held by a thread it lacks.
-std::mutex registry_lock;
-std::vector<DistanceEngine *> &registry() {
-    static auto *engines = new std::vector<DistanceEngine *>;
-    return *engines;
-}
-void before_fork() {
-    registry_lock.lock();
-    for (DistanceEngine *engine : registry()) engine->lock().lock();
-}
-void after_fork_in_parent() {
-    for (DistanceEngine *engine : registry()) engine->lock().unlock();
-    registry_lock.unlock();
-}
-void after_fork_in_child() {
-    for (DistanceEngine *engine : registry()) {
-        engine->after_fork();
-        engine->lock().unlock();
-    }
-    registry_lock.unlock();
-}
 
 const Kernel *find_kernel(const std::string &name) {
     std::string known;
@@ -61,25 +32,6 @@ double now() {
 }
 
 }  // namespace
-
-Memory::Memory(size_t bytes) : bytes_(bytes) {
-    if (bytes == 0) return;
-    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
-    size_t rounded = (bytes + align - 1) / align * align;
-    data_ = static_cast<char *>(std::aligned_alloc(align, rounded));
-    if (!data_) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-    if (align == HUGE_PAGE) madvise(data_, rounded, MADV_HUGEPAGE);
-#endif
-    std::memset(data_, 0, rounded);  // touched here, not in the loop
-}
-
-Memory::~Memory() {
-#if defined(__SANITIZE_ADDRESS__)
-    ASAN_UNPOISON_MEMORY_REGION(data_, used_);
-#endif
-    std::free(data_);
-}
 
 std::vector<std::string> DistanceEngine::isas() {
     std::vector<std::string> names;
@@ -143,17 +95,6 @@ DistanceEngine::DistanceEngine(const Weights &w, int threads, const std::string 
     image(dry_image);
     image_memory_ = std::make_unique<Memory>(dry_image.used());
     image(*image_memory_);
-
-    static std::once_flag once;
-    std::call_once(once, [] { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); });
-    std::lock_guard<std::mutex> hold(registry_lock);
-    registry().push_back(this);
-}
-
-DistanceEngine::~DistanceEngine() {
-    std::lock_guard<std::mutex> hold(registry_lock);
-    auto &engines = registry();
-    engines.erase(std::find(engines.begin(), engines.end(), this));
 }
 
 void DistanceEngine::stages(double out[3]) {

@@ -6,40 +6,15 @@
 #include <string>
 #include <vector>
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#endif
-
 #include "distance_kernel.h"
+#include "fork_guard.h"
+#include "memory.h"
 #include "workers.h"
-
-// Zeroed memory on 64-byte lines, on huge pages where the system gives them.
-class Memory {
-  public:
-    explicit Memory(size_t bytes);
-    ~Memory();
-    Memory(const Memory &) = delete;
-    template <class T> T *take(size_t count) {  // nullptr past the end, so that a dry run can count
-        size_t at = used_, size = count * sizeof(T);
-        used_ += (size + 63) / 64 * 64;
-#if defined(__SANITIZE_ADDRESS__)  // a gap that nobody may touch, since all of it is one block
-        used_ += 64;
-        if (used_ <= bytes_) ASAN_POISON_MEMORY_REGION(data_ + at + size, used_ - at - size);
-#endif
-        return used_ <= bytes_ ? reinterpret_cast<T *>(data_ + at) : nullptr;
-    }
-    size_t used() const { return used_; }
-
-  private:
-    char *data_ = nullptr;
-    size_t bytes_, used_ = 0;
-};
 
 class DistanceEngine {
   public:
     // Arrays are copied; their layouts are in distance_kernel.h, their sizes must have been checked.
     DistanceEngine(const distance_kernel::Weights &weights, int threads, const std::string &isa);
-    ~DistanceEngine();
 
     // depth (64, 64) m, actions (n, 3), out (n,), gradient (n, 3) or null. Safe from several threads.
     void run(const float *depth, const float *actions, int64_t n, float *out, float *gradient);
@@ -51,9 +26,6 @@ class DistanceEngine {
     void stages(double out[3]);
 
     static std::vector<std::string> isas();  // that this processor has, best first
-
-    std::mutex &lock() { return lock_; }
-    void after_fork() { workers_.restart_after_fork(); }
 
   private:
     struct Run;
@@ -76,4 +48,5 @@ class DistanceEngine {
     double stages_[3] = {0, 0, 0};
     Workers workers_;
     std::mutex lock_;
+    ForkGuard fork_guard_{lock_, workers_};
 };

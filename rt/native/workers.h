@@ -24,6 +24,7 @@
 class Workers {
   public:
     using Task = void (*)(void *context, int task, int thread);
+    static constexpr int MAX_THREADS = 64;
 
     explicit Workers(int threads) : threads_(threads) {
         if (threads_ > MAX_THREADS) threads_ = MAX_THREADS;
@@ -84,7 +85,6 @@ class Workers {
     }
 
   private:
-    static constexpr int MAX_THREADS = 64;
     struct State {
         alignas(64) std::atomic<uint64_t> ticket{0};
         alignas(64) std::atomic<int> done{0};

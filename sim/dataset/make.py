@@ -137,14 +137,14 @@ def parameters(config: GenerateOptions) -> dict[str, Any]:
         "grasp_samples": config.grasp_samples,
         "scenes_per_shard": config.scenes_per_shard,
         "objects": {
-            split: _fingerprint(config, split, scenes)
-            for split, scenes in zip(store.SPLITS, (config.scenes, test), strict=True)
+            "train": _fingerprint(config, "train", config.scenes),
+            "test": _fingerprint(config, "test", test),
         },
     }
 
 
 def _fingerprint(config: GenerateOptions, split: Split, scenes: int) -> str:
-    """Of the objects of a split; a split without scenes needs none."""
+    """Fingerprint of the objects of a split; a split without scenes needs none."""
     try:
         return config.objects(split).fingerprint()
     except ObjectError:

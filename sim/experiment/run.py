@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from rt.controller import CONTROLLERS, ITERATIONS, RATIO
-from rt.distance import SHIPPED_MODEL, Distance, DistanceError, open_model
+from rt.distance import Distance, DistanceError, open_model
 from rt.hand import HandError, load_hand
 from rt.pose import METRES_PER_DEGREE
 from rt.tools.pool import spread
@@ -75,8 +75,8 @@ class TrialsOptions:
     """Model of the depth camera (sim.scene.sensor). Any but the ideal one sits beside the hand."""
     lift: bool = False
     """Also close and lift each grasp in MuJoCo."""
-    model: Path | None = None
-    """Network, as train.export makes it. Default: the shipped one."""
+    model: str | None = None
+    """Network: paper, field, or a file as train.export makes it. Default: the shipped one."""
     backend: str = "auto"
     """Backend that computes the network: auto, native, onnx, reference."""
     workers: int = 0
@@ -124,10 +124,10 @@ class TrialsOptions:
 _worker: tuple[ObjectSet, TrialSetup, Distance, Detector]
 
 
-def _begin(setup: TrialSetup, model: Path | None, backend: str) -> None:
+def _begin(setup: TrialSetup, model: str | None, backend: str) -> None:
     """Start of a worker: open once what every trial needs, with one thread, as processes share the cores."""
     global _worker
-    distance = open_model(model, "native" if backend == "auto" else backend, threads=1)
+    distance = open_model(model, backend, threads=1)
     _worker = objects_of(setup), setup, distance, Detector(hand=load_hand(setup.hand))
 
 
@@ -138,7 +138,7 @@ def _one(number: int) -> dict[str, Any]:
 def run(
     setup: TrialSetup,
     trials: int,
-    model: Path | None,
+    model: str | None,
     backend: str,
     workers: int,
     title: str = "trials",
@@ -165,13 +165,13 @@ def check(config: TrialsOptions) -> dict[str, Any]:
     if config.meshes is not None:
         require_graspable(objects, "test", load_hand(config.hand))
     Detector()
-    distance = open_model(config.model, "native" if config.backend == "auto" else config.backend)
+    distance = open_model(config.model, config.backend)
     hand = load_hand(config.hand)
     distance.contract.require(hand=hand, view=VIEW, metres_per_degree=METRES_PER_DEGREE)
     if config.lift:
         _require_physics()
     return {
-        "path": (config.model or SHIPPED_MODEL).name,
+        "path": distance.path.name,
         "training_set": distance.contract.training_set,
         "weights_sha256": distance.contract.weights_sha256,
         "backend": distance.backend,

@@ -30,10 +30,6 @@ from sim.scene.render import Renderer
 from sim.scene.rig import IDEAL
 from sim.scene.scene import Scene, camera_poses
 
-MAP_RADIUS_M, MAP_SIDE, MAP_TURNS = 0.15, 33, 18
-"""The dense map of the network used once: displacements on a square grid, and angles. The training
-views lie within 0.12 m of an object's centre, so an object is in reach."""
-
 Hand4 = NDArray[np.float64]
 """(4,) of x, y, z [m], yaw [rad] of a hand that looks straight down."""
 
@@ -163,11 +159,8 @@ def reach(world: World, goal: Hand4, fate: TrialChance, noisy: bool, setup: Tria
 
 def map_once(world: World, view: NDArray[np.float32], distance: Distance) -> Hand4:
     """The least of a dense map of the distance over the first view: the network without the loop."""
-    side = np.linspace(-MAP_RADIUS_M, MAP_RADIUS_M, MAP_SIDE)
-    turn = np.arange(MAP_TURNS) * np.pi / MAP_TURNS - np.pi / 2
-    x, y, theta = np.meshgrid(side, side, turn, indexing="ij")
-    actions = np.stack([x.ravel(), y.ravel(), theta.ravel()], axis=-1).astype(np.float32)
-    best = actions[controller.select(actions, distance(view, actions))]
+    actions = controller.dense_actions()
+    best = actions[controller.select(actions, controller.ask(distance, view, actions)[1])]
     return np.array(from_top_down(top_down(*world.start) @ planar(best)))
 
 

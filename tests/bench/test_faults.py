@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import needed, needed_realsense
 
-pytest.importorskip("rtde_control")
-pytest.importorskip("pyrealsense2")
+needed("ur", "rtde_control")
+needed_realsense()
 
 from flights import cycle, header
 

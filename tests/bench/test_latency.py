@@ -193,7 +193,8 @@ def _children() -> set[str]:
 
 
 @pytest.mark.skipif(
-    shutil.which("valgrind") is None or native is None, reason="needs valgrind and rt._native"
+    shutil.which("valgrind") is None or native is None,
+    reason="no valgrind (or no rt._native): apt-get install valgrind g++ python3-dev, then make again",
 )
 def test_instructions_are_counted(model_file, tmp_path):
     """One run under valgrind; the command takes the difference of two."""

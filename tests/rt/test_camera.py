@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import needed
 
 from rt.camera import CameraError, Intrinsics, StaleFrameError, distort
 
@@ -51,7 +52,7 @@ def test_the_two_models_act_in_opposite_ways(k: tuple[float, ...]) -> None:
 
 
 def test_rays_agree_with_opencv() -> None:
-    cv2 = pytest.importorskip("cv2")
+    cv2 = needed("calib", "cv2")
     k = (-0.12, 0.05, 0.001, -0.002, 0.01)
     camera = Intrinsics(**CAMERA, distortion=k)  # type: ignore[arg-type]
     K = np.array([[60, 0, 30.5], [0, 58, 25], [0, 0, 1.0]])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flights import cycle, header
+from needs import needed_realsense
 
 from rt.camera import CameraError, StaleFrameError
 from rt.camera.replay import Recorded, ReplayCamera, open_replay
@@ -19,7 +20,7 @@ MOUNT = np.eye(4)
 
 def recording(tmp_path: Path, count: int = 12) -> tuple[Path, list[np.ndarray], list[int]]:
     """A .db3 that the library has recorded of a software device, its pixels and stamps."""
-    pytest.importorskip("pyrealsense2")
+    needed_realsense()
     from rt.camera.realsense import open_camera
     from sim.hardware.realsense import SoftwareCamera, d405_modes
 

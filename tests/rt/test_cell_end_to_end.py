@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import needed, needed_realsense
 
-pytest.importorskip("rtde_control")
-pytest.importorskip("pyrealsense2")
+needed("ur", "rtde_control")
+needed_realsense()
 
 from sim.hardware.ur.process import Emulator, start_emulator
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -269,3 +271,56 @@ def test_it_lets_go_of_a_goal_that_moved_away() -> None:
     world.run(control, cycles=40)
     world.grasps = np.array([[0.02, 0.05, 0.0]])
     assert world.away_m(world.run(control, cycles=40)[0]) < 0.006
+
+
+class Doubtful(World):
+    """A network with a probability: where it has none of a grasp, its distance is of no use."""
+
+    def __init__(self, grasps: np.ndarray, decoy: np.ndarray) -> None:
+        super().__init__(np.concatenate([grasps, decoy]), 0.0)
+        self.true, self.decoy = grasps, decoy
+
+    def predict(self, depth: np.ndarray, actions: np.ndarray) -> SimpleNamespace:
+        distance = self(depth, actions)
+        every, self.grasps = self.grasps, self.true
+        probability = (self(depth, actions) < 0.015).astype(np.float32)
+        self.grasps = every
+        return SimpleNamespace(distance=distance, probability=probability)
+
+
+@pytest.mark.parametrize("name", list(controller.CONTROLLERS))
+def test_a_probability_tells_a_grasp_from_what_looks_like_one(name: str) -> None:
+    """Two places with no distance to go, of which the nearer one has no probability."""
+    world = Doubtful(np.array([[0.045, 0.0, 0.0]]), np.array([[-0.02, 0.0, 0.0]]))
+    hand, _ = world.run(controller.CONTROLLERS[name](0.2, 512, np.random.default_rng(0)))
+    assert grasp_distance(hand[[0, 1, 3]], world.true[0]) < 0.008
+
+
+def test_scores_are_distances_where_there_is_no_probability() -> None:
+    world = World(np.zeros((1, 3)), 0.0)
+    actions = controller.candidates(np.random.default_rng(0), 16)
+    distances, scores = controller.ask(world, spot(), actions)
+    np.testing.assert_array_equal(distances, scores)
+    doubtful = Doubtful(np.zeros((1, 3)), np.ones((1, 3)))
+    distances, scores = controller.ask(doubtful, spot(), actions)
+    near = distances < 0.015
+    np.testing.assert_array_equal(scores[near], distances[near])
+    np.testing.assert_allclose(scores[~near], distances[~near] + controller.DOUBT_WEIGHT_M)
+
+
+def test_the_first_look_chooses_from_the_whole_view_and_is_not_drawn_aside() -> None:
+    """A bait beside the hand that looks like 1 cm from a grasp, and a grasp 0.12 m away."""
+    grasp = np.array([[0.10, 0.07, 0.4]])
+
+    class Baited(World):
+        def __call__(self, depth: np.ndarray, actions: np.ndarray) -> np.ndarray:
+            far = super().__call__(depth, actions)
+            true, self.grasps = self.grasps, np.array([[-0.03, 0.0, 0.0]])
+            bait = super().__call__(depth, actions) + np.float32(0.01)
+            self.grasps = true
+            return np.minimum(far, bait)
+
+    for name, found in (("paper", False), ("first_look", True)):
+        world = Baited(grasp, 0.0)
+        hand, _ = world.run(controller.CONTROLLERS[name](0.2, 256, np.random.default_rng(0)))
+        assert (world.away_m(hand) < 0.005) == found

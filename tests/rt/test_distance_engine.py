@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from needs import NO_GPU, no
 
 from rt.distance import DistanceError, open_model
 from rt.distance import engine as engine_module
@@ -31,7 +32,7 @@ from rt.distance.reference import ReferenceDistance
 
 KEY = EngineKey("0" * 64, "tensorrt 10.0", "NVIDIA L4 SM89", "fp16")
 needs_builder = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
+    importlib.util.find_spec("tensorrt_rtx") is None, reason=no("tensorrt-rtx")
 )
 
 
@@ -124,7 +125,7 @@ def test_without_the_library_the_message_says_what_to_install(monkeypatch):
         engine_module.import_library()
 
 
-@pytest.mark.skipif(a_gpu_is_here(), reason="there is a GPU")
+@pytest.mark.skipif(a_gpu_is_here(), reason="a GPU is here: run where there is none")
 def test_without_a_gpu_auto_falls_back_and_the_named_backend_fails(
     model_file, tmp_path, monkeypatch, caplog
 ):
@@ -142,7 +143,7 @@ def test_without_a_gpu_auto_falls_back_and_the_named_backend_fails(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not a_gpu_is_here(), reason="no GPU")
+@pytest.mark.skipif(not a_gpu_is_here(), reason=NO_GPU)
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("float32", 1e-5), ("tf32", 1e-3), ("half", 1e-3)]
 )

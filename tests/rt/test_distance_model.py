@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from needs import NO_NATIVE
 
 from rt.distance import BACKENDS, DistanceError, ModelError, budget, candidates_for, open_model
 from rt.distance import model as model_module
@@ -73,7 +74,7 @@ def test_one_bad_value_anywhere_is_found(distance, depth_view):
             distance(depth_view, actions)
 
 
-@pytest.mark.skipif(model_module.native is None, reason="rt._native is not built")
+@pytest.mark.skipif(model_module.native is None, reason=NO_NATIVE)
 @pytest.mark.parametrize("columns", [1, 2, 3])
 @pytest.mark.parametrize("bad", [None, np.nan, np.inf, -np.inf])
 def test_compiled_extremes_equal_their_twin(columns, bad, monkeypatch):

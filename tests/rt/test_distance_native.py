@@ -14,17 +14,19 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from needs import NO_NATIVE
 
 from rt.cell.cell import open_cell
 from rt.distance.contract import Contract, DistanceError, read_model
 from rt.distance.model import SHIPPED_MODEL
-from rt.distance.native import ISA_VARIABLE, NativeDistance, available_isas
+from rt.distance.native import NativeDistance, available_isas
+from rt.distance.native_isa import ISA_VARIABLE
 from rt.distance.reference import ReferenceDistance
 from rt.native import native
 from rt.view import Reprojector
 from tests.conftest import random_weights, write_random_model
 
-pytestmark = pytest.mark.skipif(native is None, reason="rt._native is not built")
+pytestmark = pytest.mark.skipif(native is None, reason=NO_NATIVE)
 
 TOLERANCE_M = {"float32": 1e-5, "half": 1e-3}
 IMAGES = ("random", "flat", "empty", "far", "step", "spike", "real")
@@ -288,7 +290,8 @@ int posix_memalign(void **p, size_t a, size_t n) { calls++; return (*p = __libc_
 
 
 @pytest.mark.skipif(
-    not shutil.which("g++") or not sys.platform.startswith("linux"), reason="needs g++ and glibc"
+    not shutil.which("g++") or not sys.platform.startswith("linux"),
+    reason="no g++ with glibc: apt-get install g++",
 )
 def test_no_heap_allocation_per_call(tmp_path, model_file):
     """Counted by an allocator put before the C library's: a whole call through rt.distance."""

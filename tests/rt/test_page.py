@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from needs import NO_CHROMIUM, needed
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -184,7 +185,7 @@ def test_surface_depth_is_that_of_the_object_under_the_action() -> None:
 
 # What needs viser, but no browser.
 
-pytest.importorskip("viser", reason="viser is not installed: pip install '.[view]'")
+needed("view", "viser")
 
 
 def test_the_cloud_lies_where_the_table_is() -> None:
@@ -442,10 +443,10 @@ def chromium() -> str | None:
 
 
 def browser_or_skip() -> tuple[Any, str]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    api = needed("dev", "playwright.sync_api")
     path = chromium()
     if path is None:
-        pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
+        pytest.skip(NO_CHROMIUM)
     return api, path
 
 

@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 import pytest
+from needs import needed_realsense
 
-pytest.importorskip("pyrealsense2")
+needed_realsense()
 
 from rt.camera import CameraError, StaleFrameError
 from rt.camera.realsense import open_camera

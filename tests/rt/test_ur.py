@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import needed
 from numpy.typing import NDArray
 
-pytest.importorskip("rtde_control")
-pytest.importorskip("ruckig")
+needed("ur", "rtde_control", "ruckig")
 
 from rt.robot import RobotError
 from rt.robot.ur.driver import UR, open_calibration, open_robot

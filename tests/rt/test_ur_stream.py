@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import needed
 
-pytest.importorskip("ruckig")
+needed("ur", "ruckig")
 
 from rt.robot.ur.follower import Follower, MotionLimits
 from rt.robot.ur.shared import STOP, TARGET, attach, create

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import NO_NATIVE
 from numpy.typing import NDArray
 
 import rt.view
@@ -16,7 +17,7 @@ from rt.camera import Intrinsics
 from rt.controller import symmetry
 from rt.view import VIEW, Reprojector, View, ViewError, close_gaps, reproject
 
-needs_native = pytest.mark.skipif(rt.view.native is None, reason="rt._native is not built")
+needs_native = pytest.mark.skipif(rt.view.native is None, reason=NO_NATIVE)
 
 
 def rotation(x: float, y: float, z: float) -> NDArray[np.float64]:

@@ -38,12 +38,12 @@ def test_the_plain_renderer_sees_a_box_where_it_is(scene):
 
 
 def test_openrave_agrees_with_embree():
-    pytest.importorskip("openravepy", reason="openravepy is not installed (built from source)")
+    pytest.importorskip("openravepy", reason="no openravepy: build OpenRAVE from source")
     found = compare(RenderersOptions("embree", "openrave", scenes=2, views=2))
     assert found["largest_on_a_surface_m"] < 1e-5
 
 
-@pytest.mark.skipif(HERE, reason="openravepy is installed")
+@pytest.mark.skipif(HERE, reason="openravepy is here: run where it is not")
 def test_openrave_that_is_missing_is_said_in_a_line():
     command = [sys.executable, "-m", "sim.compare", "--other", "openrave", "--scenes", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

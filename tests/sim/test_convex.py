@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from needs import needed
 from solids import box
 
 from sim.physics import convex
@@ -26,14 +27,14 @@ def cube():
 
 
 def test_a_mesh_that_aborts_is_turned_and_its_parts_turned_back(cube, monkeypatch):
-    pytest.importorskip("coacd", reason="lifts need the extra `physics`")
+    needed("physics", "coacd")
     monkeypatch.setattr(convex, "_run_coacd", abort_unless_turned)
     (part,) = convex._decompose(*cube)
     np.testing.assert_allclose(part, cube[0], atol=1e-12)
 
 
 def test_a_mesh_that_always_aborts_is_named(cube, monkeypatch):
-    pytest.importorskip("coacd", reason="lifts need the extra `physics`")
+    needed("physics", "coacd")
     monkeypatch.setattr(convex, "_run_coacd", always_abort)
     monkeypatch.setattr(convex, "_TURNS", 2)
     with pytest.raises(convex.PhysicsError, match="12 faces, turned in 2 ways"):

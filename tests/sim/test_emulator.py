@@ -1,6 +1,5 @@
 """rt.robot.emulator: its arm against plain mathematics, and its ports with the real client libraries."""
 
-# ruff: noqa: E402 (the clients may not be installed)
 from __future__ import annotations
 
 import subprocess
@@ -10,10 +9,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from needs import needed
 
-rtde_control = pytest.importorskip("rtde_control")
-rtde_receive = pytest.importorskip("rtde_receive")
-dashboard_client = pytest.importorskip("dashboard_client")
+rtde_control = needed("ur", "rtde_control")
+rtde_receive = needed("ur", "rtde_receive")
+dashboard_client = needed("ur", "dashboard_client")
 
 from rt.robot.kinematics import ARMS
 from rt.robot.ur_pose import difference

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from needs import needed
 from sets import SMALL, small_set
 
 from sim.dataset import store
@@ -17,8 +18,6 @@ from sim.dataset.engines import ENGINES, place_shard
 from sim.dataset.make import GenerateOptions
 from sim.dataset.store import DatasetError
 from sim.generate import generate
-
-NEEDS_RAY = "generation on a cluster needs the extra `cluster`"
 
 
 def bytes_of(folder):
@@ -74,7 +73,7 @@ def children(parent: int) -> dict[int, str]:
 
 def test_a_ray_cluster_that_loses_a_worker_gives_the_same_bytes(whole, tmp_path):
     """Two workers; one of them is killed while it makes a shard."""
-    pytest.importorskip("ray", reason=NEEDS_RAY)
+    needed("cluster", "ray")
     out = tmp_path / "set"
     process = subprocess.Popen(
         command(out, "--engine", "ray", "--workers", "2"),
@@ -100,7 +99,7 @@ def test_a_ray_cluster_that_loses_a_worker_gives_the_same_bytes(whole, tmp_path)
 
 
 def test_a_cluster_that_is_not_there_is_said_in_a_line(tmp_path, monkeypatch):
-    pytest.importorskip("ray", reason=NEEDS_RAY)
+    needed("cluster", "ray")
     import ray
 
     def init(**_):

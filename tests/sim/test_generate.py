@@ -152,7 +152,10 @@ def test_the_manifest_names_every_parameter(unbroken):
     assert params["seed"] == 5 and params["grasp_samples"] == 200 and params["friction"] == 0.5
 
 
-@pytest.mark.skipif(importlib.util.find_spec("openravepy") is not None, reason="openravepy is here")
+@pytest.mark.skipif(
+    importlib.util.find_spec("openravepy") is not None,
+    reason="openravepy is here: run where it is not",
+)
 def test_a_renderer_that_is_missing_is_said_before_anything_is_written(tmp_path):
     done = run(tmp_path / "set", "--renderer", "openrave")
     assert done.returncode == 2 and "openravepy is not usable here" in done.stderr

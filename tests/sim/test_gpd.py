@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import needed
 from solids import box
 
 from rt.hand import load_hand
@@ -109,7 +110,7 @@ def test_the_descriptor_shows_a_point_where_it_is_in_each_projection() -> None:
 
 def test_mirrored_examples_are_descriptors_of_the_mirrored_scene() -> None:
     """The training's augmentation is exact: a mirrored cloud gives the mirrored image."""
-    torch = pytest.importorskip("torch")
+    torch = needed("train", "torch")
     rng = np.random.default_rng(0)
     points = rng.uniform((-0.04, -0.009, 0.005), (0.04, 0.009, 0.05), (60, 3)).astype(np.float32)
     normals = rng.standard_normal((60, 3)).astype(np.float32)
@@ -132,7 +133,7 @@ def test_the_best_of_a_bar_is_a_grasp_across_it() -> None:
 
 
 def test_the_shipped_classifier_equals_the_plain_network() -> None:
-    torch = pytest.importorskip("torch")
+    torch = needed("train", "torch")
     with np.load(WEIGHTS) as file:
         w = {name: torch.from_numpy(file[name].astype(np.float32)) for name in file.files}
     image = torch.rand(3, 15, 60, 60, generator=torch.Generator().manual_seed(0))
@@ -156,7 +157,7 @@ def test_a_damaged_classifier_is_refused(tmp_path: Path) -> None:
 
 
 def test_training_ends_in_a_file_that_the_detector_reads(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+    needed("train", "torch")
     out = tmp_path / "gpd.npz"
     command = "-m sim.gpd train --scenes 2 --held-out 1 --epochs 1 --workers 1 --per-scene 4"
     done = subprocess.run(

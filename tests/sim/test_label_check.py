@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from needs import needed
 from sets import SMALL, small_set
 
 from sim.dataset import store
@@ -39,8 +40,7 @@ def test_a_set_with_other_grasps_than_this_version_makes_is_refused(made):
 
 
 def test_the_command_lifts_and_reports_by_category(made, tmp_path):
-    pytest.importorskip("mujoco", reason="lifts need the extra `physics`")
-    pytest.importorskip("coacd", reason="lifts need the extra `physics`")
+    needed("physics", "mujoco", "coacd")
     command = [sys.executable, "-m", "sim.generate", "--out", str(made.out), *SMALL]
     done = subprocess.run(
         [*command, "--physics-check", "1", "--workers", "1"],

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from needs import needed
 from solids import box
 
 from sim.lifts import LiftRecord, lift_grasps, rates, wilson
@@ -40,8 +41,7 @@ def test_rates_count_each_category_and_all():
 
 
 def test_a_grasp_holds_only_if_it_lifts_its_own_object(tmp_path, monkeypatch):
-    pytest.importorskip("mujoco", reason="lifts need the extra `physics`")
-    pytest.importorskip("coacd", reason="lifts need the extra `physics`")
+    needed("physics", "mujoco", "coacd")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     aside = np.eye(4)
     aside[0, 3] = 0.15
@@ -58,8 +58,7 @@ def test_a_grasp_holds_only_if_it_lifts_its_own_object(tmp_path, monkeypatch):
 
 
 def test_the_command_writes_what_it_prints(tmp_path):
-    pytest.importorskip("mujoco", reason="lifts need the extra `physics`")
-    pytest.importorskip("coacd", reason="lifts need the extra `physics`")
+    needed("physics", "mujoco", "coacd")
     meshes = tmp_path / "meshes"
     meshes.mkdir()
     trimesh.creation.box((0.04, 0.06, 0.05)).export(meshes / "block.stl")

@@ -8,6 +8,7 @@ from pathlib import Path
 import manifold3d
 import numpy as np
 import pytest
+from needs import needed
 from scipy.spatial import ConvexHull
 from solids import box, solid
 
@@ -17,8 +18,7 @@ from sim.scene.objects import Object
 from sim.scene.render import Renderer
 from sim.scene.scene import Scene, assemble
 
-pytest.importorskip("mujoco", reason="lifts need the extra `physics`")
-pytest.importorskip("coacd", reason="lifts need the extra `physics`")
+needed("physics", "mujoco", "coacd")
 
 from sim.physics.convex import cache_folder, convex_parts
 from sim.physics.lift import LIFT_M, PhysicsError, approach_height, lift

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import needed_realsense
 from numpy.typing import NDArray
 
-rs = pytest.importorskip("pyrealsense2")
+rs = needed_realsense()
 
-from rt.camera import CameraError, Frame, Intrinsics, StaleFrameError  # noqa: E402
-from rt.camera.realsense import RealSense, open_camera, read_intrinsics  # noqa: E402
-from sim.hardware.realsense import Feeder, SoftwareCamera, SoftwareMode, d405_modes, to_z16  # noqa: E402
-from sim.twin import MOUNTS  # noqa: E402
+from rt.camera import CameraError, Frame, Intrinsics, StaleFrameError
+from rt.camera.realsense import RealSense, library, open_camera, read_intrinsics
+from sim.hardware.realsense import Feeder, SoftwareCamera, SoftwareMode, d405_modes, to_z16
+from sim.twin import MOUNTS
 
 MOUNT = MOUNTS["wrist"].T_hand_camera
 MODES = d405_modes([(848, 480), (480, 270)], [30, 60])
@@ -48,6 +50,35 @@ def frame_number(camera: RealSense, number: int) -> Frame:
         return frame if frame.number == number else None
 
     return eventually(look)  # type: ignore[no-any-return]
+
+
+def test_the_bundled_libusb_serves_where_the_system_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = []
+
+    def load(name: str) -> ctypes.CDLL:
+        if name == "libusb-1.0.so.0":
+            raise OSError("cannot open shared object file")
+        loaded.append(real(name))
+        return loaded[-1]
+
+    real = ctypes.CDLL
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert library() is rs
+    (bundled,) = loaded
+    assert bundled.libusb_get_version and "libusb_package" in bundled._name
+
+
+def test_a_library_that_does_not_load_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ImportError(f"{name}: libusb-1.0.so.0: cannot open shared object file")
+
+    monkeypatch.setattr("rt.camera.realsense.importlib.import_module", broken)
+    with pytest.raises(
+        CameraError, match=r"(?s)libusb-1\.0\.so\.0.*grasp-servo\[realsense\].*libusb-1\.0-0"
+    ):
+        library()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from needs import NO_GPU
 from synthetic import make_dataset, random_actions
 
 import train.device_batches
@@ -125,7 +126,7 @@ def test_resident_bytes_are_those_of_the_arrays(split: Split) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU)
 def test_a_gpu_makes_the_same_labels(split: Split) -> None:
     batches = DeviceBatches(split, 8, 5, seed=0, options=PLAIN, device="cuda")
     batch = batches(0)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from needs import no
 from synthetic import make_dataset, random_actions, random_views
 
 import train.export
@@ -21,8 +22,8 @@ from rt.distance.contract import read_model
 from rt.hand import load_hand
 from rt.view import VIEW
 from sim.dataset.store import read_manifest
-from train.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from train.export import load_network, main
+from train.checkpoint import TrainingState, load_checkpoint, network_of, save_checkpoint
+from train.export import main
 from train.network import DistanceNetwork
 from train.presets import PRESETS, make_optimizer
 
@@ -65,7 +66,7 @@ def test_the_file_is_the_network(run: Path, tmp_path: Path) -> None:
     assert "random views" in text and "real views" in text
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["model.json", "model.onnx"]
     assert out.stat().st_size < 20e6
-    network = load_network(load_checkpoint(run / "checkpoint.pt"))
+    network = network_of(load_checkpoint(run / "checkpoint.pt"))
     rng = np.random.default_rng(1)
     depth, actions = random_views(1, rng), random_actions((1, 33), rng)
     with torch.no_grad():
@@ -134,9 +135,7 @@ def test_what_is_no_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
     assert code == 1 and "sim.generate" in errors
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
-)
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason=no("tensorrt-rtx"))
 def test_an_engine_is_built_beside_the_file(run: Path, tmp_path: Path) -> None:
     where = ("--out", tmp_path / "model.onnx", "--engines", tmp_path / "engines")
     code, text, errors = export(

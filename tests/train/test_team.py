@@ -54,6 +54,15 @@ def one_of_two(rank: int, data: Path, folder: Path, port: int) -> None:
         with assemble(CPU) as (team, device):
             assert (team.rank, team.size, device) == (rank, 2, CPU)
             torch.save(gradient(data, team), folder / f"{rank}.pt")
+            assert gloo_threads()
+        # A thread that outlives the interpreter aborts the process at its end, now and then.
+        assert not gloo_threads()
+
+
+def gloo_threads() -> list[str]:
+    """Names of this process's threads that work for gloo."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]
 
 
 def test_the_averaged_gradient_is_that_of_one_process(

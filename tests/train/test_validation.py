@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from synthetic import make_dataset
 
+from rt.hand import load_hand
 from sim.dataset.store import DatasetError, Split, open_split
+from train.calibration import Answers
+from train.graspable import graspable_report
 from train.offsets import nearest_grasp, uniform_offsets
 from train.validation import (
     OFFSETS,
@@ -137,3 +140,35 @@ def test_what_cannot_be_validated_is_refused_in_one_line(
         assert done.stderr.count("\n") == 1
     with pytest.raises(DatasetError, match="--scenes 0 must be 1 or more"):
         ValidationOptions(scenes=0)
+
+
+def test_what_a_network_says_of_itself_is_judged(test: Split) -> None:
+    """A network with all three answers, from the truth: its spread holds, its probability is right."""
+    depths = {d.tobytes(): i for i, d in enumerate(test.depth_m(np.arange(len(test))))}
+
+    def predict(depth: np.ndarray, actions: np.ndarray) -> Answers:
+        true = nearest_grasp(test, np.array([depths[d.tobytes()] for d in depth]), actions)[0]
+        near = (true < 0.015).astype(np.float32)
+        return Answers(true + np.float32(0.001), near, np.full_like(true, 0.002))
+
+    report, _, _ = full_report(predict, test, 16, seed=0)
+    assert report["spread"]["held"] == 1 and report["probability"]["calibration_error"] == 0
+    for kind in ("all", "near"):
+        assert sum(row["samples"] for row in report[kind]["heights"]) == 16 * OFFSETS
+        assert report[kind]["bias_m"] == pytest.approx(0.001, rel=1e-3)
+
+
+def test_objects_are_told_apart_by_the_least_distance_over_them() -> None:
+    """Asked of every object over its own pixels: an oracle by the scene's own grasps separates perfectly."""
+    asked: list[np.ndarray] = []
+
+    def ask(view: np.ndarray, actions: np.ndarray) -> Answers:
+        asked.append(actions)
+        return Answers(np.full(len(actions), 0.01 * len(asked), np.float32))
+
+    report = graspable_report(ask, load_hand(), scenes=2, seed=0)
+    assert report["objects"] * len(report["heights"]) == len(asked)
+    assert [row["height_m"] for row in report["heights"]] == [0.20, 0.30]
+    for actions in asked:
+        assert len(actions) % 12 == 0 and np.abs(actions[:, :2]).max() < 0.25
+        assert len(np.unique(actions[:, 2])) == 12
