@@ -76,7 +76,9 @@ def main(config: ArchitectureOptions) -> int:
     made = page()
     if config.check:
         same = made == (ROOT / PAGE).read_text()
-        print(f"{PAGE}: up to date" if same else f"{PAGE} differs: run `python -m bench.architecture`")
+        print(
+            f"{PAGE}: up to date" if same else f"{PAGE} differs: run `python -m bench.architecture`"
+        )
         return DONE if same else NOT_DONE
     write_text(ROOT / PAGE, made)
     print(f"{PAGE}: written")

@@ -25,7 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG = (
-    "test_page_bench", "test_cell_end_to_end", "test_faults", "test_trials", "test_tracking", "test_page",
+    "test_cell_end_to_end", "test_faults", "test_trials", "test_page",
     "test_generate", "test_engines", "test_team", "test_servo", "test_calib_handeye", "test_throughput",
 )  # fmt: skip
 """Begun first, so that where files are shared out no processor waits for the last of them."""
