@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rt import servo
-from rt.cell.cell import open_cell
+from rt.cell.open import open_cell
 from rt.distance import Distance
 from rt.tools.clock import Clock, Histogram, real_time
 from rt.tools.files import plain
@@ -113,7 +113,7 @@ def time_cycle(
             done, held = done + report.cycles, held + report.held
             missed += report.clock.missed
             refused = report.refused
-            outcomes[report.outcome] = outcomes.get(report.outcome, 0) + 1
+            outcomes[report.text] = outcomes.get(report.text, 0) + 1
             approach += 1
             if report.cycles == 0:  # something stops every approach at once
                 break

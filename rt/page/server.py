@@ -27,6 +27,7 @@ import tyro
 from numpy.typing import NDArray
 
 from rt.record.ring import CONTROL, DONE, FAILED, READY, Reader, RingError
+from rt.record.schema import simulated
 from rt.tools.process import Child
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Buttons:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._twin = (reader.header.get("cell") or {}).get("name") == "twin"
+        self._twin = simulated(reader.header)
         self.asked: dict[str, int] = dict.fromkeys(CONTROL, 0)
 
     def turn_to(self, reader: Reader) -> None:

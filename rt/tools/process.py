@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -161,9 +162,13 @@ def killed_with_parent(yes: bool = True) -> None:
 def signals_caught() -> Iterator[list[int]]:
     """Note the first of STOP_SIGNALS while inside, for the loop to read between two cycles.
 
-    The second one is not caught. A signal that was ignored before (nohup) stays ignored.
+    The second one is not caught. A signal that was ignored before (nohup) stays ignored. In another thread
+    than the main one, which receives the signals, nothing is noted.
     """
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
     before: dict[int, Any] = {}
 
     def note(number: int, _: FrameType | None) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rt.cell.cell import open_cell
+from rt.cell.open import open_cell
 from rt.distance.contract import Contract, DistanceError, read_model
 from rt.distance.model import SHIPPED_MODEL
 from rt.distance.native import ISA_VARIABLE, NativeDistance, available_isas
