@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import needed
 
-pytest.importorskip("rtde_control")
-pytest.importorskip("ruckig")
+needed("ur", "rtde_control", "ruckig")
 
 from rt.robot.ur import driver, link
 from rt.robot.ur.driver import open_robot

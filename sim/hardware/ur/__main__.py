@@ -17,7 +17,7 @@ import tyro
 from rt.robot.kinematics import ARMS
 from rt.robot.ur_pose import transform
 from sim.hardware.ur.channel import COMMANDS, CONTROL_PORT, Channel
-from sim.hardware.ur.controller import MODELS, Controller
+from sim.hardware.ur.controller import MODELS, EmulatedController
 from sim.hardware.ur.wire import Server
 
 Pose = tuple[float, float, float, float, float, float]
@@ -83,7 +83,7 @@ def serve(config: EmulatorOptions) -> None:
         major, minor, bugfix = (int(v) for v in config.polyscope.split("."))
         model = replace(model, version=(major, minor, bugfix, 0))
     start = None if config.start is None else np.array(config.start)
-    controller = Controller(
+    controller = EmulatedController(
         model,
         transform(config.tcp),
         start,
