@@ -126,6 +126,15 @@ def score(
     return result
 
 
+def rescore(
+    record: FlightRecord, distance: Distance, every: int = 1
+) -> tuple[NDArray[np.intp], list[NDArray[np.float32]]]:
+    """Score the recorded views with a network: the rows (n,) of record.cycles that hold a view, every n-th of
+    them, and for each row the distances (K,) [m] of its recorded candidates."""
+    rows = scorable(record, every)
+    return rows, score(record, rows, distance)
+
+
 def compare(
     record: FlightRecord,
     rows: NDArray[np.intp],
