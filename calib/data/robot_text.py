@@ -120,7 +120,9 @@ def array_rows(poses: Array) -> list[Row] | None:
 
 def npz_rows(arrays: dict[str, Any]) -> list[Row] | None:
     """Rows of a .npz: an array of poses, or rotations (N, 3, 3) and positions (N, 3)."""
-    names = sorted(arrays, key=lambda k: not re.search(r"grip|hand|base|tcp|flange|robot", k.lower()))
+    names = sorted(
+        arrays, key=lambda k: not re.search(r"grip|hand|base|tcp|flange|robot", k.lower())
+    )
     for name in names:
         a = np.asarray(arrays[name])
         if a.dtype.kind in "fiu" and (rows := array_rows(a.astype(np.float64))):
