@@ -21,6 +21,8 @@ from rich.table import Table
 from scipy.stats import t as student
 
 from calib.collect.rig import random_truth, simulated_views
+from calib.data.poses import PoseFormat
+from calib.data.recording import RecordedPair, Recording, pose_row
 from calib.errors import CalibrationError, require_opencv
 from calib.solve.closed_form import METHODS, closed_form, target_poses, with_target
 from calib.solve.model import Free, Trajectory, Unknowns, Views
@@ -40,7 +42,9 @@ from calib.solve.noise import Noise, information
 from calib.solve.outliers import Judged, consensus, corners, explain, judge
 from calib.solve.refine import refine
 from calib.solve.se3 import angle_deg, from_vector, inverse, to_vector
-from calib.target.targets import Target
+from calib.solve.solver import Settings, calibrate
+from calib.solve.verdict import claim
+from calib.target.targets import Target, tag_of
 from rt.pose import Array
 from rt.tools.command import command
 from rt.tools.files import write_json
@@ -53,8 +57,10 @@ class StudyOptions:
 
     rigs: int = 200
     """Rigs for accuracy and for each kind of corruption."""
-    poses: int = 15
-    """Poses of each rig."""
+    poses: tuple[int, ...] = (15,)
+    """Numbers of poses for the accuracy; the other questions use the largest."""
+    tags: int = 50
+    """Rigs whose data are poses of a single tag instead of images."""
     pixel_px: float = 0.1
     """Corner noise, px."""
     robot_mm: float = 0.2
@@ -88,15 +94,19 @@ def planned(rng: np.random.Generator, truth: Unknowns, count: int, noise: Noise)
     return [options[k] for k in greedy(info, working_matrix(truth.T_mount_camera, 0.3), count)]
 
 
-def rig(seed: int, o: StudyOptions) -> tuple[np.random.Generator, Unknowns, Views, Noise]:
+def rig(
+    seed: int, o: StudyOptions, poses: int = 0
+) -> tuple[np.random.Generator, Unknowns, Views, Noise]:
     rng = np.random.default_rng(seed)
     truth = random_truth(rng)
     noise = Noise(o.pixel_px, o.robot_mm * 1e-3, float(np.radians(o.robot_deg)))
-    viewpoints = planned(rng, truth, o.poses, noise)
+    poses = poses or max(o.poses)
+    # three or four poses as people take them, not as the most telling ones
+    viewpoints = planned(rng, truth, poses, noise) if poses >= 5 else None
     return (
         rng,
         truth,
-        simulated_views(rng, truth, TARGET.points(), o.poses, noise, viewpoints=viewpoints),
+        simulated_views(rng, truth, TARGET.points(), poses, noise, viewpoints=viewpoints),
         noise,
     )
 
@@ -107,12 +117,12 @@ def solved(views: Views, rng: np.random.Generator, free: Free | None = None) -> 
     return judge(views, start, free or Free())
 
 
-def accuracy(o: StudyOptions) -> dict[str, Any]:
+def accuracy(o: StudyOptions, poses: int) -> dict[str, Any]:
     """Errors of the joint result and of every closed form; how often intervals hold the truth."""
     errors: dict[str, list[tuple[float, float]]] = {m: [] for m in (*METHODS, "joint")}
     inside, inside_point, blamed = [], [], 0
-    for k in progress(range(o.rigs), unit="rig", title="accuracy"):
-        rng, truth, views, _ = rig(o.seed + k, o)
+    for k in progress(range(o.rigs), unit="rig", title=f"accuracy of {poses} poses"):
+        rng, truth, views, _ = rig(o.seed + k, o, poses)
         A, C = views.fixed_mount(), target_poses(views)
         j = solved(views, rng)
         blamed += bool((~j.keep).any())
@@ -126,19 +136,58 @@ def accuracy(o: StudyOptions) -> dict[str, Any]:
                         float(angle_deg(T[:3, :3].T @ M[:3, :3])),
                     )
                 )
-        factor = student.ppf(0.975, j.fit.dof)
+        factor = student.ppf(0.975, j.fit.interval_dof)
         error = np.concatenate([to_vector(X @ inverse(T))[:3], X[:3, 3] - T[:3, 3]])
         inside.append(np.abs(error) <= factor * np.sqrt(np.diag(j.fit.hand_eye_cov)))
         p = np.array([0, 0, 0.3])
         miss = (X[:3, :3] - T[:3, :3]) @ p + X[:3, 3] - T[:3, 3]
         inside_point.append(np.abs(miss) <= factor * np.sqrt(np.diag(j.fit.point_cov(p))))
     return {
+        "poses": poses,
         "median": {m: np.median(e, axis=0).tolist() for m, e in errors.items()},
         "p95": {m: np.quantile(e, 0.95, axis=0).tolist() for m, e in errors.items()},
         "coverage": np.mean(inside, axis=0).tolist(),
         "coverage_all": float(np.mean(inside)),
         "coverage_point": float(np.mean(inside_point)),
         "clean_rigs_with_a_pair_blamed": blamed / o.rigs,
+    }
+
+
+def tags(o: StudyOptions) -> dict[str, Any]:
+    """Poses of a 50 mm tag with 0.3 px of corner noise, no images: joint result, Park, intervals."""
+    tag, noise = tag_of(0.05), Noise(0.3, o.robot_mm * 1e-3, float(np.radians(o.robot_deg)))
+    errors: dict[str, list[float]] = {"joint": [], "Park": []}
+    inside, claimed = [], []
+    for k in progress(range(o.tags), unit="rig", title="single tags"):
+        rng = np.random.default_rng(o.seed + 400_000 + k)
+        truth = random_truth(rng)
+        views = simulated_views(rng, truth, tag.points(), max(o.poses), noise)
+        C = target_poses(views)
+        recording = Recording(
+            Path("samples"),
+            "simulated tags",
+            [RecordedPair(n, T_camera_target=T) for n, T in zip(views.names, C, strict=True)],
+            np.array([pose_row(T) for T in views.T_base_hand]),
+            PoseFormat("quat_xyzw"),
+            "samples",
+            eye_in_hand=True,
+        )
+        result = calibrate(recording, Settings())
+        T = truth.T_mount_camera[:3, 3]
+        half = claim(result).half_width[3:]
+        park = closed_form(views.T_base_hand, C, "Park")
+        off = (result.T_mount_camera[:3, 3] - T) * 1e3
+        errors["joint"].append(float(np.linalg.norm(off)))
+        if park is not None:
+            errors["Park"].append(float(np.linalg.norm(park[:3, 3] - T) * 1e3))
+        inside.append(np.abs(off) <= half)
+        claimed.append(float(np.linalg.norm(half)))
+    quantiles = {f"{m}_mm": np.quantile(e, [0.5, 0.95]).tolist() for m, e in errors.items()}
+    return {
+        **quantiles,
+        "poses": max(o.poses),
+        "claimed_mm": float(np.median(claimed)),
+        "coverage": float(np.mean(inside)),
     }
 
 
@@ -246,7 +295,9 @@ def time_offset(o: StudyOptions, dt_s: float = 0.03, images: int = 25) -> dict[s
         )  # fmt: skip
         fit = solved(views, rng, Free(dt=True)).fit
         errors.append((fit.state.dt_s - dt_s) * 1e3)
-        inside.append(abs(fit.state.dt_s - dt_s) <= student.ppf(0.975, fit.dof) * fit.dt_sd_s)
+        inside.append(
+            abs(fit.state.dt_s - dt_s) <= student.ppf(0.975, fit.interval_dof) * fit.dt_sd_s
+        )
     e = np.abs(errors)
     return {
         "true_ms": dt_s * 1e3,
@@ -275,19 +326,26 @@ def simulated_at(
 
 
 def show(console: Console, s: dict[str, Any]) -> None:
-    a = s["accuracy"]
-    table = Table(title="error of T_hand_camera")
-    for heading in ("method", "median mm", "median deg", "95 % mm", "95 % deg"):
-        table.add_column(heading, justify="left" if heading == "method" else "right")
-    for m, (mm, deg) in a["median"].items():
-        far = a["p95"][m]
-        table.add_row(m, f"{mm:.3f}", f"{deg:.4f}", f"{far[0]:.3f}", f"{far[1]:.4f}")
-    console.print(table)
-    per = ", ".join(f"{c:.1%}" for c in a["coverage"])
+    for a in s["accuracy"].values():
+        table = Table(title=f"error of T_hand_camera, {a['poses']} poses")
+        for heading in ("method", "median mm", "median deg", "95 % mm", "95 % deg"):
+            table.add_column(heading, justify="left" if heading == "method" else "right")
+        for m, (mm, deg) in a["median"].items():
+            far = a["p95"][m]
+            table.add_row(m, f"{mm:.3f}", f"{deg:.4f}", f"{far[0]:.3f}", f"{far[1]:.4f}")
+        console.print(table)
+        per = ", ".join(f"{c:.1%}" for c in a["coverage"])
+        console.print(
+            f"{a['poses']} poses: 95 % intervals that hold the truth: {a['coverage_all']:.1%} "
+            f"(rx ry rz tx ty tz: {per}; point at 300 mm: {a['coverage_point']:.1%}); "
+            f"clean rigs with a pair blamed: {a['clean_rigs_with_a_pair_blamed']:.1%}",
+            soft_wrap=True,
+        )
+    t = s["tags"]
     console.print(
-        f"95 % intervals that hold the truth: {a['coverage_all']:.1%} "
-        f"(rx ry rz tx ty tz: {per}; point at 300 mm: {a['coverage_point']:.1%}); "
-        f"clean rigs with a pair blamed: {a['clean_rigs_with_a_pair_blamed']:.1%}",
+        f"{t['poses']} poses of a single tag, no images: joint {t['joint_mm'][0]:.2f} mm in median, "
+        f"{t['joint_mm'][1]:.2f} mm at 95 % (Park {t['Park_mm'][0]:.2f} and {t['Park_mm'][1]:.2f}); "
+        f"intervals hold the truth in {t['coverage']:.1%}",
         soft_wrap=True,
     )
     table = Table(title="one corrupted pair")
@@ -313,10 +371,15 @@ def show(console: Console, s: dict[str, Any]) -> None:
 def main(options: StudyOptions) -> int:
     """Run the study; returns the exit code."""
     require_opencv()
-    if min(options.rigs, options.advised, options.timed) < 1 or options.poses < 5:
-        raise CalibrationError("give at least one rig of each kind and five poses")
-    result = {
-        "accuracy": accuracy(options),
+    if min(options.rigs, options.tags, options.advised, options.timed) < 1:
+        raise CalibrationError("give at least one rig of each kind")
+    if min(options.poses) < 3 or max(options.poses) < 5:
+        raise CalibrationError(
+            f"--poses {options.poses}: each must be 3 or more, and the largest 5 or more"
+        )
+    result: dict[str, Any] = {
+        "accuracy": {str(n): accuracy(options, n) for n in options.poses},
+        "tags": tags(options),
         "corruption": corruption(options),
         "next_pose": next_pose(options),
         "time_offset": time_offset(options),

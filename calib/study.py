@@ -1,6 +1,10 @@
 """The command `python -m calib.study`: claims against truth on simulated rigs (bench.handeye)."""
 
-import runpy
+import sys
+
+from bench.handeye import main
+
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    runpy.run_module("bench.handeye", run_name="__main__", alter_sys=True)
+    sys.exit(main())

@@ -87,9 +87,7 @@ _HOMES = {
 }
 """Module of each public name."""
 
-__all__ = [  # noqa: PLE0604
-    *_HOMES
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

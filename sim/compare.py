@@ -1,6 +1,10 @@
 """The command `python -m sim.compare`: two renderers on the same scenes (bench.renderers)."""
 
-import runpy
+import sys
+
+from bench.renderers import main
+
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    runpy.run_module("bench.renderers", run_name="__main__", alter_sys=True)
+    sys.exit(main())

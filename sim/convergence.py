@@ -1,6 +1,10 @@
-"""The command `python -m sim.convergence`: the number of grasps that labels need (bench.labels)."""
+"""The command `python -m sim.convergence`: the number of grasps that a label needs (bench.labels)."""
 
-import runpy
+import sys
+
+from bench.labels import main
+
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    runpy.run_module("bench.labels", run_name="__main__", alter_sys=True)
+    sys.exit(main())

@@ -1,16 +1,19 @@
-"""README and docs: no relative link is broken, and every command named in them parses."""
+"""README and docs: links, paths, module names and commands are true; the architecture page is the tree."""
 
 from __future__ import annotations
 
 import importlib
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tyro
+
+from bench import architecture
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -49,6 +52,67 @@ def test_every_page_is_in_the_index() -> None:
     ] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_path_in_code_exists(page: Path) -> None:
+    """Paths such as `rt/view.py` in inline code."""
+    paths = re.findall(r"`((?:rt|sim|train|calib|bench|tests|docs)/[\w./-]*)`", prose(page))
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+NAME = r"(?:rt|sim|train|calib|bench)(?:\.[A-Za-z_]\w*)+"
+
+
+def resolves(name: str) -> bool:
+    """True if a dotted name is a module, or an attribute of one."""
+    for k in range(len(parts := name.split(".")), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:k]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[k:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs/data-flow.svg"], ids=lambda p: p.name)
+def test_every_name_in_code_resolves(page: Path) -> None:
+    """Names such as `rt.guard.Limits` in inline code, and those of the picture."""
+    pattern = rf"`({NAME})" if page.suffix == ".md" else rf">({NAME})<"
+    names = dict.fromkeys(re.findall(pattern, prose(page)))
+    retired = {"bench.page", "bench.tracking"}
+    assert [name for name in names if name not in retired and not resolves(name)] == []
+
+
+def test_the_architecture_page_is_the_tree() -> None:
+    """One row per Python file in git, equal to the first sentence of its docstring."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--", *(f"{package}/*.py" for package in architecture.PACKAGES)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    text = (ROOT / architecture.PAGE).read_text()
+    rows = re.findall(r"^\| (\*\*)?`([\w/.]+)`", text, flags=re.MULTILINE)
+    shown = [path + "__init__.py" if room else path for room, path in rows]
+    assert sorted(shown) == sorted(path for path in listed if (ROOT / path).exists())
+    made = architecture.page().splitlines()
+    stale = [line for line in made if line not in text.splitlines()]
+    assert not stale, "run `python -m bench.architecture`:\n" + "\n".join(stale)
+
+
+def test_a_docstring_gives_its_first_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text('"""Poses, as in e.g. a|b: one\nsentence. And another.\n\nMore."""\n')
+    assert architecture.first_sentence(path) == "Poses, as in e.g. a\\|b: one sentence"
+    path.write_text("x = 1\n")
+    with pytest.raises(architecture.ArchitectureError, match="no docstring"):
+        architecture.first_sentence(path)
+
+
 def commands(page: Path) -> list[str]:
     """Every command of the project on a page, as `module arguments`: lines of code, and inline code."""
     text = page.read_text().replace("\\\n", " ")
@@ -81,7 +145,9 @@ def parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found.main()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "architecture.md"], ids=lambda p: p.name
+)
 def test_every_command_parses(
     page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

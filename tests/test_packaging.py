@@ -57,7 +57,7 @@ def test_every_extra_is_explained() -> None:
     ],
 )
 def test_data_files_lie_in_their_packages(package: str, file: str) -> None:
-    """Whatever lies in a package and is not excluded goes into the wheel."""
+    """A file that lies in a package and is not excluded goes into the wheel."""
     assert importlib.resources.files(package).joinpath(file).is_file()
     assert package in PROJECT["tool"]["scikit-build"]["wheel"]["packages"]
     excluded = PROJECT["tool"]["scikit-build"]["wheel"]["exclude"]

@@ -27,6 +27,9 @@ Offsets = Literal["mixed", "uniform", "fixed"]
 fresh ones, uniform in the view; fixed: uniform in the view, drawn once for each image (the paper)."""
 
 
+OFFSETS = 16
+"""Offsets of each kind on each validation image."""
+
 FIXED_STREAM = 3
 """Of the random numbers of the paper's fixed offsets; train.batches uses others."""
 

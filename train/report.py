@@ -16,7 +16,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from rt.tools.files import write_figure
-from train.validation import OFFSETS
+from train.offsets import OFFSETS
 
 if TYPE_CHECKING:  # they import torch, which a validation does without
     from train.batches import Batches

@@ -34,7 +34,7 @@ from train.calibration import (
     spread_report,
 )
 from train.graspable import graspable_report
-from train.offsets import NEAR_M, REACH_M, near_offsets, nearest_grasp, uniform_offsets
+from train.offsets import NEAR_M, OFFSETS, REACH_M, near_offsets, nearest_grasp, uniform_offsets
 
 Groups = dict[str, NDArray[np.str_]]
 """`categories` and `sensors`: names, one for each offset."""
@@ -43,8 +43,6 @@ Predict = Callable[[Floats, Floats], Floats | Answers]
 network."""
 
 BIN_EDGES_M = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.10, 0.15, np.inf)
-OFFSETS = 16
-"""Offsets of each kind on each validation image."""
 CANDIDATES, CANDIDATE_REACH_M = 256, 0.06
 """One decision of a controller: this many candidates on a disc about the hand."""
 CHOICE_IMAGES = 512

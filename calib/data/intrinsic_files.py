@@ -141,7 +141,9 @@ def _visp(path: Path, text: str) -> LensModel:
     if "<opencv_storage>" in text:
         arrays = {
             name: [float(x) for x in data.split()]
-            for name, data in re.findall(r"<(\w+)[^>]*>(?:(?!</\1>).)*?<data>(.*?)</data>", text, re.S)
+            for name, data in re.findall(
+                r"<(\w+)[^>]*>(?:(?!</\1>).)*?<data>(.*?)</data>", text, re.S
+            )
         }
         numbers = {k: value(k, text) for k in ("image_width", "image_height", "image_Width")}
         camera = _from_mapping({**arrays, **{k: v for k, v in numbers.items() if v is not None}})

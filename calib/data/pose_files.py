@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from calib.errors import CalibrationError
 from calib.data.intrinsic_files import load_yaml
 from calib.data.poses import PoseFormat
 from calib.data.robot_text import (
@@ -23,8 +22,10 @@ from calib.data.robot_text import (
     program_rows,
     visp_pose,
 )
+from calib.errors import CalibrationError
 from calib.solve.se3 import transform
 from rt.pose import Array
+
 
 def load_any(path: Path) -> Any:
     """The contents of a JSON, YAML or table file."""
@@ -231,7 +232,12 @@ def _table_rows(file: Path, table: list[list[str]], single: bool) -> list[Row]:
     """Rows of a CSV or text file, with or without a header line."""
     numeric = [_is_number(c) for c in table[0]]
     # a header has words where the line below it has numbers
-    if len(table) > 1 and not any(numeric[1:]) and any(map(_is_number, table[1][1:])):
+    if (
+        len(table) > 1
+        and len(numeric) > 2
+        and not any(numeric[1:])
+        and any(map(_is_number, table[1][1:]))
+    ):
         return _headed_rows(file, table[0], table[1:])
     flat = [[c for c in row if c] for row in table]
     flat = [row for row in flat if row]

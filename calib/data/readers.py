@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from calib.data.recording import RecordedPair, Recording, is_dataset, read_dataset
-from calib.errors import CalibrationError, Finding, listed
 from calib.data.intrinsic_files import find_camera
 from calib.data.pose_files import STAMP, load_any, one_pose, pose_rows
 from calib.data.poses import PoseFormat
+from calib.data.recording import RecordedPair, Recording, is_dataset, read_dataset
 from calib.data.robot_text import Row
+from calib.errors import CalibrationError, Finding, listed
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
 DATA = (
@@ -124,7 +124,8 @@ def _recording(folder: Path, images: list[Path], rows: list[Row], pose_files: st
         )
     formats = {r[2] for r in rows}
     entries = [
-        RecordedPair(str(p.relative_to(folder).with_suffix("")), p, _depth_of(p, folder)) for p in images
+        RecordedPair(str(p.relative_to(folder).with_suffix("")), p, _depth_of(p, folder))
+        for p in images
     ]
     return Recording(
         folder,

@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from calib.data.poses import PoseError, PoseFormat
 from calib.errors import CalibrationError, Finding
 from calib.solve.model import LensModel, Trajectory
-from calib.data.poses import PoseError, PoseFormat
 from calib.solve.se3 import transform
 from calib.target.targets import Target, parse
-from rt.tools.files import whole, write_json
 from rt.pose import Array
+from rt.tools.files import whole, write_json
 
 FORMAT = "handeye-dataset/1"
 POSE_COLUMNS = ("x_m", "y_m", "z_m", "qx", "qy", "qz", "qw")

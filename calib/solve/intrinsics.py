@@ -38,6 +38,10 @@ def estimate(
         raise CalibrationError(
             f"{len(points_m)} views cannot give the intrinsics; take 10 or more, tilted, or give them"
         )
+    if max(map(len, points_m)) < 6:
+        raise CalibrationError(
+            "four corners of a single tag cannot give the intrinsics; give them with --camera"
+        )
     objects = [np.ascontiguousarray(p, dtype=np.float32) for p in points_m]
     images = [np.ascontiguousarray(p[:, None], dtype=np.float32) for p in pixels]
     flags, K = 0, None

@@ -257,7 +257,7 @@ def _surprise(
     d2 = np.einsum("ni,ni->n", error, np.linalg.solve(cov, error[..., None])[..., 0])
     behind = target_in_camera(views, fit.state)[:, 2, 3] <= 0
     d2[behind | ~np.isfinite(d2)] = 1e12
-    p = f_distribution.sf(d2 / 6, 6, fit.interval_dof)
+    p = f_distribution.sf(d2 / 6, 6, max(fit.dof / 3, 2))
     return np.asarray(p), np.sqrt(d2 / 6), states
 
 

@@ -18,6 +18,10 @@ LEAST_POINTS = 6
 """Fewer points of a target than this do not make a view."""
 
 
+MOST_PX = 1600
+"""Chessboards are searched in images no larger than this."""
+
+
 @dataclass(frozen=True)
 class Detection:
     """Points of the target in one image."""
@@ -48,7 +52,8 @@ def detect(target: Target, image: NDArray[np.uint8]) -> Detection | None:
         "acircles": _circles,
     }[target.kind]
     found = find(target, image)
-    if found is None or len(found.ids) < LEAST_POINTS or _collinear(target, found):
+    least = min(LEAST_POINTS, len(target.points()))
+    if found is None or len(found.ids) < least or _collinear(target, found):
         return None
     return found
 
@@ -150,7 +155,7 @@ def _aprilgrid(target: Target, image: NDArray[np.uint8]) -> Detection | None:
                 break
         if len(seen) >= 2:
             break
-    if len(seen) < 2:
+    if len(seen) < min(2, target.columns * target.rows):
         return None
     found = _tag_corners(target, np.array(list(seen), dtype=np.intp), np.array(list(seen.values())))
     return None if found is None else _refined_tags(target, image, found)
@@ -196,18 +201,24 @@ def _tag_corners(target: Target, tags: NDArray[np.intp], pixels: Array) -> Detec
 
 def _chessboard(target: Target, image: NDArray[np.uint8]) -> Detection | None:
     size = (target.columns, target.rows)
+    zoom = min(1.0, MOST_PX / max(image.shape))
+    # the search takes minutes on a large image: it is done on a small one, and refined on the large
+    small = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
     flags = cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_ACCURACY
-    found, pixels = cv2.findChessboardCornersSB(image, size, flags=flags)
+    found, pixels = cv2.findChessboardCornersSB(small, size, flags=flags)
     if not found:
         found, pixels = cv2.findChessboardCornersSB(
-            image, size, flags=flags | cv2.CALIB_CB_EXHAUSTIVE
+            small, size, flags=flags | cv2.CALIB_CB_EXHAUSTIVE
         )
+    precise = found and zoom == 1
     if not found:
         found, pixels = cv2.findChessboardCorners(
-            image, size, flags=cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_FAST_CHECK
+            small, size, flags=cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_FAST_CHECK
         )
         if not found:
             return None
+    if not precise:
+        pixels = ((pixels + 0.5) / zoom - 0.5).astype(np.float32)
         p = pixels.reshape(target.rows, target.columns, 2)
         step = min(
             np.linalg.norm(np.diff(p, axis=0), axis=-1).min(),
@@ -256,26 +267,32 @@ def _blobs(smallest_px: float, largest_px: float) -> cv2.SimpleBlobDetector:
 
 
 def _circles(target: Target, image: NDArray[np.uint8]) -> Detection | None:
-    size = (target.columns, target.rows)
-    largest = image.size / (target.columns * target.rows)
-    blobs = _blobs(12.0, round(largest, -2) + 100.0)
-    layout = (
-        cv2.CALIB_CB_SYMMETRIC_GRID if target.kind == "circles" else cv2.CALIB_CB_ASYMMETRIC_GRID
-    )
-    pixels = None
+    """Black circles on white, or white ones on black; with our blob settings, then with OpenCV's."""
+    for picture in (image, 255 - image):
+        largest = picture.size / (target.columns * target.rows)
+        ours = _blobs(12.0, round(largest, -2) + 100.0)
+        for blobs in (ours, cv2.SimpleBlobDetector_create()):
+            grid = _circle_grid(target, picture, blobs)
+            if grid is not None:
+                pixels = _refined_circles(picture, grid.reshape(-1, 2))
+                return Detection(np.arange(len(pixels)), pixels)
+    return None
+
+
+def _circle_grid(
+    target: Target, picture: NDArray[np.uint8], blobs: cv2.SimpleBlobDetector
+) -> Array | None:
+    """Centres (rows, columns, 2) of a grid of dark circles."""
+    asymmetric = target.kind == "acircles"
+    layout = cv2.CALIB_CB_ASYMMETRIC_GRID if asymmetric else cv2.CALIB_CB_SYMMETRIC_GRID
     for flags in (layout, layout | cv2.CALIB_CB_CLUSTERING):
-        found, pixels = cv2.findCirclesGrid(image, size, flags=flags, blobDetector=blobs)
+        found, pixels = cv2.findCirclesGrid(
+            picture, (target.columns, target.rows), flags=flags, blobDetector=blobs
+        )
         if found:
-            break
-    else:
-        return None
-    assert pixels is not None
-    grid = pixels.reshape(target.rows, target.columns, 2).astype(np.float64)
-    if target.kind == "circles":
-        grid = _right_handed(grid)
-    return Detection(
-        np.arange(target.columns * target.rows), _refined_circles(image, grid.reshape(-1, 2))
-    )
+            grid = pixels.reshape(target.rows, target.columns, 2).astype(np.float64)
+            return grid if asymmetric else _right_handed(grid)
+    return None
 
 
 def _refined_circles(image: NDArray[np.uint8], centres: Array) -> Array:

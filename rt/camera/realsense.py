@@ -275,6 +275,11 @@ def find_device(rs: Any, context: Any, serial: str | None) -> Any:
             "installed (99-realsense-libusb.rules)"
         )
     if serial is None:
+        if len(devices) > 1:
+            raise CameraError(
+                f"{len(devices)} RealSense cameras are connected: choose one by `serial` in [camera], of "
+                f"{', '.join(sorted(str(s) for s in serials))}"
+            )
         return devices[0]
     if serial not in serials:
         raise CameraError(

@@ -126,8 +126,14 @@ def depth_sensor(rs: Any, device: Any) -> Any:
 
 
 def depth_unit_m(rs: Any, sensor: Any) -> float:
-    """Metres per count of z16."""
-    return float(sensor.get_option(rs.option.depth_units))
+    """Metres per count of z16. Raises CameraError for a unit that is not positive."""
+    unit_m = float(sensor.get_option(rs.option.depth_units))
+    if not unit_m > 0:
+        raise CameraError(
+            f"the camera reports a depth unit of {unit_m:g} m, so every depth would be 0: reset its "
+            "`Depth Units` (0.001, D405: 0.0001) in the RealSense Viewer"
+        )
+    return unit_m
 
 
 def depth_of(frames: Any) -> Any:

@@ -13,7 +13,7 @@ from rt.gripper.protocol import Gripper
 from rt.robot.protocol import Robot
 
 if TYPE_CHECKING:
-    from rt.cell.open import Devices
+    from rt.cell.devices import Devices
 
 
 @dataclass

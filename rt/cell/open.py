@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.cell.cell import Cell
+from rt.cell.devices import Devices as Devices
 from rt.cell.file import CAMERAS, GRIPPERS, ROBOTS, CellFile, load_cell
 from rt.cell.options import ServoOptions
 from rt.cell.setup import RunSetup, SpeedBound, slower
@@ -42,21 +43,6 @@ def open_cell(source: str | Path = "twin", **options: Any) -> Cell:
         return open_devices(config, settle(config))
     cell: Cell = resolve("cell", str(source), CELLS, extra=("a file.toml",))(**options)
     return cell
-
-
-@dataclass(frozen=True)
-class Devices:
-    """All that is settled before anything is opened."""
-
-    robot: str
-    hand: str
-    cell: CellFile | None = None
-    gripper: str = "none"
-    model: str | Path | None = None
-    """The network; None: the shipped one."""
-    contract: dict[str, str] = field(default_factory=dict)
-    """Values that the cell demands of the model's contract."""
-    setup: RunSetup = field(default_factory=RunSetup)
 
 
 def settle(config: ServoOptions) -> Devices:

@@ -1,6 +1,10 @@
 """The command `python -m rt.robot.emulator`: an emulated UR controller (sim.hardware.ur)."""
 
-import runpy
+import sys
+
+from sim.hardware.ur.__main__ import main
+
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    runpy.run_module("sim.hardware.ur", run_name="__main__", alter_sys=True)
+    sys.exit(main())

@@ -162,8 +162,8 @@ def killed_with_parent(yes: bool = True) -> None:
 def signals_caught() -> Iterator[list[int]]:
     """Note the first of STOP_SIGNALS while inside, for the loop to read between two cycles.
 
-    The second one is not caught. A signal that was ignored before (nohup) stays ignored. Nothing is noted
-    in another thread than the main one, which receives the signals.
+    The second one is not caught. A signal that was ignored before (nohup) stays ignored. In another thread
+    than the main one, which receives the signals, nothing is noted.
     """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -144,7 +144,7 @@ def parameters(config: GenerateOptions) -> dict[str, Any]:
 
 
 def _fingerprint(config: GenerateOptions, split: Split, scenes: int) -> str:
-    """Of the objects of a split; a split without scenes needs none."""
+    """Fingerprint of the objects of a split; a split without scenes needs none."""
     try:
         return config.objects(split).fingerprint()
     except ObjectError:

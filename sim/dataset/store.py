@@ -120,7 +120,9 @@ def write_shard(
     path: Path, arrays: dict[str, NDArray[Any]], objects: list[list[str]], sensors: list[str]
 ) -> None:
     """Write one shard beside its place and rename it there, synced to disk first. Raises DiskFullError."""
-    with shard_beside(path, sum(array.nbytes for array in arrays.values())) as beside:
+    with shard_beside(
+        path, sum(getattr(array, "nbytes", 0) for array in arrays.values())
+    ) as beside:
         digests = {}
         for name in ARRAYS:
             file = beside / f"{name}.npy"

@@ -72,10 +72,10 @@ class GripperEmulator:
                         if reply:
                             self.wfile.write(reply)
 
-        class Server(socketserver.ThreadingTCPServer):
+        class GripperServer(socketserver.ThreadingTCPServer):
             allow_reuse_address, daemon_threads = True, True
 
-        self._server = Server((host, port), Handler)
+        self._server = GripperServer((host, port), Handler)
         self._server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.host, self.port = self._server.server_address[:2]
         self._thread = threading.Thread(

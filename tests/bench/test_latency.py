@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.latency import callgrind, inference
 from bench.latency.budgets import BudgetError, check, read_budgets
-from bench.latency.command import LatencyOptions, callgrind, inference, prepared
+from bench.latency.command import LatencyOptions, prepared
 from bench.latency.cycle import background_load, bare_loop
 from rt.distance.contract import read_model
 from rt.distance.native import pack

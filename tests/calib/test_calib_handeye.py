@@ -18,7 +18,7 @@ from calib.collect.collect import CollectLimits, Collector, free_drive
 from calib.collect.devices import open_cell
 from calib.collect.protocol import CalibrationCell
 from calib.collect.rig import guided_route, make_rig
-from calib.collect.verify import check_depth, check_target
+from calib.collect.verify import check_depth, check_target, correction
 from calib.data.readers import read
 from calib.data.recording import read_dataset
 from calib.errors import CalibrationError
@@ -128,6 +128,31 @@ def test_wrong_transform_fails_verification(simulated):
     assert tables[0].rms_mm < 3
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_verify_finds_an_error_along_any_axis(simulated, axis):
+    """5 mm along each of the camera's axes, tz included, from poses beside those of the calibration."""
+    _, out = simulated
+    recording = read_dataset(out / "verify")
+    X = np.array(json.loads((out / "handeye.json").read_text())["matrix"])
+    sights, camera = look(recording, recording.target), recording.camera
+    good = correction(recording, sights, recording.target, camera, X, True)
+    assert good.verdict(2.0)[0] and np.all(good.bound_mm < 2)
+    off = np.zeros(3)
+    off[axis] = 5e-3
+    X[:3, 3] += X[:3, :3] @ off
+    ok, line = correction(recording, sights, recording.target, camera, X, True).verdict(2.0)
+    assert not ok and f"along its {'xyz'[axis]}" in line and "calibrate again" in line
+
+
+def test_verify_looks_from_poses_beside_those_of_the_calibration(simulated):
+    _, out = simulated
+    known, new = (poses_of_folder(out / k) for k in ("data", "verify"))
+    for T in new:
+        away = np.linalg.norm(known[:, :3, 3] - T[:3, 3], axis=1) > 0.04
+        turned = angle_deg(np.swapaxes(known[:, :3, :3], 1, 2) @ T[:3, :3]) > 11
+        assert np.all(away | turned)
+
+
 def test_depth_check_sees_a_tilted_camera(simulated):
     _, out = simulated
     recording = read_dataset(out / "verify")
@@ -172,7 +197,11 @@ def foreign(out, folder, rows, count=15):
 
 
 def poses_of(out):
-    recording = read_dataset(out / "data")
+    return poses_of_folder(out / "data")
+
+
+def poses_of_folder(folder):
+    recording = read_dataset(folder)
     return recording.read_poses(recording.format)
 
 
@@ -212,9 +241,13 @@ def test_inverted_poses_are_explained_and_refused(simulated, tmp_path):
     result = calibrate(read(folder), Settings(target=Target(), eye_in_hand=True))
     verdict, reason, _ = judge_result(result)
     assert verdict == NO and "inverted" in reason
-    # left open, it is understood as a fixed camera, which is the same equation
-    free = calibrate(read(folder), Settings(target=Target()))
+    # by default the camera is in the hand, and the data that speak for another mount are named
+    with pytest.raises(CalibrationError, match="fit a fixed camera and not one in the hand"):
+        calibrate(read(folder), Settings(target=Target()))
+    # left to the images, it is a fixed camera, which is the same equation: the dual is named
+    free = calibrate(read(folder), Settings(target=Target(), either_mount=True))
     assert summary(free)["transform"] == "T_base_camera"
+    assert any("dual reading" in f.text and ":inverse" in f.remedy for f in free.findings)
 
 
 def unturned(T):
@@ -279,8 +312,8 @@ def test_errors_are_one_line_with_exit_code_2(tmp_path):
         (("print-target", "chess:3"), "KIND:COLUMNSxROWS"),
     ):
         done = command(*arguments, folder=tmp_path)
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+        assert done.returncode == (1 if "ur" in arguments else 2)
+        assert done.stderr.startswith("calib.handeye: ") and done.stderr.count("\n") == 1
         assert words in done.stderr
     assert not any(tmp_path.iterdir())
 
@@ -345,7 +378,21 @@ def test_study_compares_claims_with_truth(tmp_path):
             sys.executable,
             "-m",
             "calib.study",
-            *["--rigs", "2", "--advised", "2", "--timed", "1", "--out"],
+            *[
+                "--rigs",
+                "2",
+                "--tags",
+                "3",
+                "--advised",
+                "2",
+                "--timed",
+                "1",
+                "--poses",
+                "5",
+                "6",
+                "15",
+                "--out",
+            ],
             tmp_path,
         ],
         capture_output=True,
@@ -355,7 +402,9 @@ def test_study_compares_claims_with_truth(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     s = json.loads((tmp_path / "study.json").read_text())
-    assert s["accuracy"]["median"]["joint"][0] < 0.5
+    assert s["accuracy"]["5"]["median"]["joint"][0] < 2
+    assert s["accuracy"]["6"]["poses"] == 6
+    assert s["tags"]["joint_mm"][0] < s["tags"]["Park_mm"][0]
     assert all(c["found"] == 1 for c in s["corruption"].values())
     assert s["next_pose"]["error_ratio_advised"] < s["next_pose"]["error_ratio_random"]
     assert s["time_offset"]["worst_error_ms"] < 3

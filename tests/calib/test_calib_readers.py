@@ -269,3 +269,115 @@ def test_what_is_no_rotation_is_refused():
     M[2, :3, 0] *= -1
     with pytest.raises(CalibrationError, match=r"pose 2: .* mirrors"):
         PoseFormat().read(M.reshape(-1, 16))
+
+
+def euler(order):
+    return Rotation.from_matrix(T[:, :3, :3]).as_euler(order, degrees=True)
+
+
+def lines_of(pattern, rows):
+    return "\n".join(pattern.format(*row) for row in rows) + "\n"
+
+
+MM = np.array([1e3, 1e3, 1e3])
+PROGRAMS = {
+    "ur.script": lines_of("movej(p[{}, {}, {}, {}, {}, {}], a=1.2)", np.c_[T[:, :3, 3], VECTOR]),
+    "kuka.src": lines_of(
+        "PTP {{X {}, Y {}, Z {}, A {}, B {}, C {}}}", np.c_[T[:, :3, 3] * MM, euler("ZYX")]
+    ),
+    "fanuc.ls": lines_of(
+        "P[1]{{\n X = {:.9f} mm, Y = {:.9f} mm, Z = {:.9f} mm,\n"
+        " W = {:.9f} deg, P = {:.9f} deg, R = {:.9f} deg\n}};",
+        np.c_[T[:, :3, 3] * MM, euler("xyz")],
+    ),
+    "abb.mod": lines_of(
+        "CONST robtarget p:=[[{},{},{}],[{},{},{},{}],[0,0,0,0],[9E+09,9E+09,9E9,9E9,9E9,9E9]];",
+        np.c_[T[:, :3, 3] * MM, QUAT[:, [3, 0, 1, 2]]],
+    ),
+    "echo.txt": lines_of(
+        "At time 1.0\n- Translation: [{}, {}, {}]\n- Rotation: in Quaternion [{}, {}, {}, {}]\n"
+        "            in RPY (radian) [0.1, 0.2, 0.3]",
+        np.c_[T[:, :3, 3], QUAT],
+    ),
+    "echo2.txt": lines_of(
+        "At time 0.0\n- Translation: [{}, {}, {}]\n- Rotation: in Quaternion (xyzw) [{}, {}, {}, {}]",
+        np.c_[T[:, :3, 3], QUAT],
+    ),
+    "list.py": f"poses = {T.tolist()}\n",
+    "printed.txt": "".join(f"{M}\n" for M in np.round(T, 9)),
+    "franka.txt": table(np.swapaxes(T, 1, 2).reshape(N, 16)),
+    "apart.txt": table(np.c_[T[:, :3, :3].reshape(N, 9), T[:, :3, 3]]),
+    "counted.txt": f"{N}\n" + table(T.reshape(N, 16)),
+    "comma.txt": table(T.reshape(N, 16), "; ").replace(".", ","),
+    "blocks.txt": "".join(f"pose{k}\n" + table(M) + "\n" for k, M in enumerate(T)),
+    "three.txt": table(T[:, :3].reshape(-1, 4)),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_notations_of_robots_and_tools(tmp_path, name):
+    with np.printoptions(precision=12):
+        (images(tmp_path) / name).write_text(PROGRAMS[name])
+    recording = read(tmp_path)
+    assert recording.format is not None
+    check(recording)
+
+
+def test_numpy_files(tmp_path):
+    np.save(images(tmp_path) / "poses.npy", T)
+    check(read(tmp_path))
+    (tmp_path / "poses.npy").unlink()
+    np.savez(tmp_path / "data.npz", R_gripper2base=T[:, :3, :3], t_gripper2base=T[:, :3, 3:])
+    check(read(tmp_path))
+
+
+def test_times_of_a_tum_file_are_matched_with_images(tmp_path):
+    for k in range(N):
+        cv2.imwrite(str(tmp_path / f"{100 + k * 0.5:.3f}.png"), np.full((4, 6), k, np.uint8))
+    stamps = np.arange(99.0, 107.0, 0.02)
+    index = np.argmin(np.abs(stamps[:, None] - (100 + 0.5 * np.arange(N))), axis=1)
+    rows = np.c_[stamps, np.tile(T[0, :3, 3], (len(stamps), 1)), np.tile(QUAT[0], (len(stamps), 1))]
+    for k in range(N):
+        at = int(np.argmin(np.abs(stamps - (100 + 0.5 * k))))
+        rows[at, 1:] = [*T[k][:3, 3], *QUAT[k]]
+    assert len(index) == len(stamps)
+    (tmp_path / "trajectory.tum").write_text(table(rows))
+    recording = read(tmp_path)
+    np.testing.assert_allclose(recording.format.read(recording.rows), T, atol=1e-7)
+
+
+def test_a_list_of_images_with_pose_files(tmp_path):
+    """cal_data.yaml: each image with the file of its pose."""
+    images(tmp_path)
+    (tmp_path / "pose").mkdir()
+    for k in range(N):
+        np.savetxt(tmp_path / "pose" / f"p{chr(97 + k)}.txt", T[k])
+    listed = [{"image": f"image{k}.png", "pose": f"pose/p{chr(97 + k)}.txt"} for k in range(N)]
+    (tmp_path / "cal_data.yaml").write_text(json.dumps({"data": listed}))
+    check(read(tmp_path))
+
+
+def test_images_without_a_pose_are_listed(tmp_path):
+    images(tmp_path)
+    lines = [f"image{k}.png " + " ".join(map(str, T[k].ravel())) for k in range(N - 2)]
+    (tmp_path / "poses.txt").write_text("\n".join(lines))
+    recording = read(tmp_path)
+    (found,) = recording.findings
+    assert "2 images have no pose" in found.text and "image10.png" in found.text
+
+
+def test_visp_cameras_with_distortion(tmp_path):
+    path = tmp_path / "camera.xml"
+    path.write_text(
+        "<root><camera><image_width>6</image_width><image_height>4</image_height><model><!--kind-->"
+        "<type>perspectiveProjWithDistortion</type><px>600</px><py>601</py><u0>3</u0><v0>2</v0>"
+        "<kud>-0.2</kud><kdu>0.2</kdu></model></camera></root>"
+    )
+    camera = read_camera(path)
+    assert camera.fx == 600 and camera.dist[0] == -0.2
+
+
+@pytest.mark.parametrize("maker", ["kuka", "fanuc", "abb", "ur", "staubli:inverse"])
+def test_makers_name_formats(maker):
+    form = parse_format(maker)
+    assert parse_format(str(form)) == form and form.inverted == maker.endswith(":inverse")

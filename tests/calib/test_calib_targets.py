@@ -135,3 +135,27 @@ def test_printed_squares_have_true_size(spec, tmp_path):
 def test_too_large_a_target_is_refused():
     with pytest.raises(CalibrationError, match="A0"):
         page(Target("chessboard", 40, 40, 0.05))
+
+
+@pytest.mark.parametrize("spec", ["circles:7x6:25", "acircles:4x11:15"])
+def test_white_circles_on_black_are_read(spec):
+    target = parse(spec)
+    image, _ = raster(spec)
+    found = detect(target, 255 - image)
+    assert found is not None
+    straight = detect(target, image)
+    np.testing.assert_allclose(found.pixels, straight.pixels, atol=0.1)
+
+
+def test_a_large_chessboard_is_found_to_a_fraction_of_a_pixel():
+    target = parse("chessboard:9x6:22")
+    image, A = target.raster(12000, 0.02)
+    assert max(image.shape) > 2500
+    found = detect(target, image)
+    xy = target.points()[found.ids, :2]
+    np.testing.assert_allclose(found.pixels, np.c_[xy, np.ones(len(xy))] @ A[:2].T, atol=0.2)
+
+
+def test_a_single_tag_is_found():
+    found = detect(parse("aprilgrid:1x1:60:18"), raster("aprilgrid:1x1:60:18")[0])
+    assert found is not None and len(found.ids) == 4

@@ -118,9 +118,9 @@ def test_the_force_counts_from_its_mean_at_rest() -> None:
     c = cell()
     feeling(c, lambda z: 5.0 + 2.0 * rng.standard_normal() + (30.0 if z < 0.010 else 0.0))
 
-    def descend(loop: Any, options: Any, notes: Any, zero: Any) -> None:
+    def descend(loop: Any, options: Any, notes: Any, zero: Any) -> Any:
         zeros.append((zero, loop.wrench_zero))
-        usual(loop, options, notes, zero)
+        yield from usual(loop, options, notes, zero)
 
     usual = approach._descend
     with pytest.MonkeyPatch.context() as patch:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +12,8 @@ from hypothesis import strategies as st
 from needs import needed
 
 from rt.camera import CameraError, Intrinsics, StaleFrameError, distort
+from rt.camera.realsense import find_device
+from rt.camera.stream import depth_unit_m
 
 CAMERA = {
     "width_px": 64,
@@ -85,3 +90,38 @@ def test_distortion_without_an_inverse_is_refused() -> None:
 def test_a_stale_frame_tells_its_age() -> None:
     error = StaleFrameError(0.2, 0.15)
     assert error.age_s == 0.2 and "200 ms" in str(error) and "150 ms" in str(error)
+
+
+class _Devices:
+    """Of the library: what `find_device` and `depth_unit_m` ask."""
+
+    def __init__(self, *serials: str, unit_m: float = 1e-3) -> None:
+        self.serials, self.unit_m = serials, unit_m
+        self.camera_info = SimpleNamespace(serial_number="serial_number")
+        self.option = SimpleNamespace(depth_units="depth_units")
+
+    def query_devices(self) -> list[Any]:
+        return [
+            SimpleNamespace(supports=lambda _: True, get_info=lambda _, s=s: s)
+            for s in self.serials
+        ]
+
+    def get_option(self, _: str) -> float:
+        return self.unit_m
+
+
+def test_of_two_cameras_one_must_be_chosen() -> None:
+    two = _Devices("111", "222")
+    with pytest.raises(CameraError, match=r"2 RealSense cameras.*serial.*111, 222"):
+        find_device(two, two, None)
+    assert find_device(two, two, "222").get_info("") == "222"
+    one = _Devices("111")
+    assert find_device(one, one, None).get_info("") == "111"
+
+
+@pytest.mark.parametrize("unit_m", [0.0, -0.001, float("nan")])
+def test_a_depth_unit_that_is_not_positive_is_named(unit_m: float) -> None:
+    device = _Devices(unit_m=unit_m)
+    with pytest.raises(CameraError, match=f"depth unit of {unit_m:g} m"):
+        depth_unit_m(device, device)
+    assert depth_unit_m(_Devices(), _Devices()) == 1e-3

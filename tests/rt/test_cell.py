@@ -126,6 +126,7 @@ def summary(**changes: object) -> dict[str, object]:
         "data_sha256": "0",
         "target": "charuco:7x5:30:22",
         "T_fixed_target": np.eye(4).tolist(),
+        "hand_poses": [[0.4, 0.0, 0.3, 1.0, 0.0, 0.0, 0.0]],
         "camera": {"width": 4, "height": 4, "fx": 1.0, "fy": 1.0, "cx": 1, "cy": 1, "dist": []},
         "time_offset_ms": None,
         **changes,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from needs import NO_NATIVE
 from tests.test_distance_native import COUNTER, IMAGES, image, some_actions
 
 from rt.distance import DistanceError, open_model
@@ -21,7 +22,7 @@ from rt.distance.field_reference import FieldReference
 from rt.native import native
 from tests.conftest import field_contract, random_field_weights
 
-pytestmark = pytest.mark.skipif(native is None, reason="rt._native is not built")
+pytestmark = pytest.mark.skipif(native is None, reason=NO_NATIVE)
 
 ISAS = native.field_isas() if native else []
 SIZES = (
@@ -161,7 +162,8 @@ assert np.array_equal(d(depth, actions), wanted)
 
 
 @pytest.mark.skipif(
-    not shutil.which("g++") or not sys.platform.startswith("linux"), reason="needs g++ and glibc"
+    not shutil.which("g++") or not sys.platform.startswith("linux"),
+    reason="no g++ or glibc: apt-get install g++",
 )
 def test_no_heap_allocation_per_call(tmp_path, field_file):
     """Counted by an allocator put before the C library's: a whole call through rt.distance."""

@@ -109,7 +109,7 @@ def test_every_row_has_a_case_here() -> None:
 
 
 def test_the_page_on_bringing_up_has_every_row() -> None:
-    page = (Path(__file__).parents[2] / "docs/bring-up.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/guard.md").read_text()
     table = re.findall(r"^\| `(\w+)` \| (\w+) \| [\w ]+, at (\w+) (\S+) \|", page, re.MULTILINE)
     decision = [(r.name, r.action.value, r.at, str(r.limit)) for r in ROWS]
     assert [(name, action, at, limit.strip("`")) for name, action, at, limit in table] == decision

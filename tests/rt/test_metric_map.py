@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from needs import NO_NATIVE
 
 import rt.distance.metric_map
 from rt.distance.contract import DistanceError
@@ -14,7 +15,7 @@ from rt.view import VIEW, View
 
 NATIVE = rt.distance.metric_map.native
 ISAS = NATIVE.metric_map_isas() if NATIVE else [""]
-needs_native = pytest.mark.skipif(NATIVE is None, reason="rt._native is not built")
+needs_native = pytest.mark.skipif(NATIVE is None, reason=NO_NATIVE)
 
 
 def by_numpy(*arguments, **options):

@@ -15,8 +15,6 @@ from rt.cell.options import ServoOptions, parse
 from rt.guard.limits import Limits
 from rt.tools.resolve import ResolveError
 
-OWN = 'max_force_N = 30.0\nmax_missed_in_a_row = 5\n[grasp]'
-
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -25,8 +23,12 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = EXAMPLE.read_text()
     head, mark, tail = text.partition("[limits]\n")
     assert mark, "the example has a section [limits]"
-    lines = [line for line in tail.splitlines() if not line.startswith(("max_force_N", "max_missed"))]
-    path.write_text("\n".join([head, "[limits]", "max_force_N = 30.0", "max_missed_in_a_row = 5", *lines]))
+    lines = [
+        line for line in tail.splitlines() if not line.startswith(("max_force_N", "max_missed"))
+    ]
+    path.write_text(
+        "\n".join([head, "[limits]", "max_force_N = 30.0", "max_missed_in_a_row = 5", *lines])
+    )
     return path
 
 

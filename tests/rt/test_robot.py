@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rt.cell.open import open_cell
 from rt.pose import from_top_down, top_down
 from rt.robot import PoseHistory, RobotError, RobotState
+from rt.tools.resolve import ResolveError
 
 MS = 1_000_000
 
@@ -58,7 +59,7 @@ def test_an_empty_history_knows_nothing() -> None:
 
 
 def test_an_unknown_robot_lists_the_known_ones() -> None:
-    with pytest.raises(RobotError, match=r"'kuka'.*twin"):
+    with pytest.raises(ResolveError, match=r"'kuka'.*twin"):
         open_cell("kuka")
 
 

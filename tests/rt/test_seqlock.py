@@ -68,7 +68,7 @@ def test_a_half_written_slot_is_never_whole() -> None:
     assert not slot.lock.unchanged(0, slot.lock.begin_read(0))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="fork")
+@pytest.mark.skipif(sys.platform != "linux", reason="no fork: run on Linux")
 def test_no_torn_copy_between_two_processes() -> None:
     memory = mmap.mmap(-1, 8 * 66)
     words = np.frombuffer(memory, "u8")

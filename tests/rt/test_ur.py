@@ -235,13 +235,13 @@ def test_a_stopped_program_says_whether_this_computer_was_too_busy(
     with connect() as robot:
         drive(robot, 0.2)
         if own:
-            robot._process.send_signal(signal.SIGSTOP)
+            robot._child.process.send_signal(signal.SIGSTOP)
             time.sleep(0.35)  # at 5 Hz the watchdog waits 0.2 s
-            robot._process.send_signal(signal.SIGCONT)
+            robot._child.process.send_signal(signal.SIGCONT)
         else:
             emulator.tell("stop")
         deadline = time.monotonic() + 5.0
-        while robot._process.poll() is None and time.monotonic() < deadline:
+        while robot._child.code is None and time.monotonic() < deadline:
             time.sleep(0.01)
         with pytest.raises(UrError, match="program_stopped") as fault:
             robot.state()
@@ -257,7 +257,7 @@ def test_a_killed_loop_stops_the_arm(emulator: Emulator) -> None:
         "from rt.robot.ur.driver import open_robot\n"
         f"r = open_robot({HOST!r}, T_flange_hand=np.array({T_FLANGE_HAND.tolist()}), watchdog_hz=5.0)\n"
         "T = r.state().T_base_hand.copy()\n"
-        "print('driving', r._process.pid, flush=True)\n"
+        "print('driving', r._child.pid, flush=True)\n"
         "while True:\n"
         "    T = T.copy(); T[0, 3] += 0.002; r.move(T); time.sleep(1 / 30)\n"
     )

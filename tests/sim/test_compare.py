@@ -13,9 +13,10 @@ from bench.plain_render import PlainRenderer
 from bench.renderers import RenderersOptions, compare
 from rt.pose import top_down
 from rt.view import VIEW
+from sim.scene import openrave
 from sim.scene.openrave import OpenraveRenderer, RendererError, probe
 from sim.scene.render import Renderer
-from sim.scene.scene import assemble, openrave
+from sim.scene.scene import assemble
 
 HERE = importlib.util.find_spec("openravepy") is not None
 

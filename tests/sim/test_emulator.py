@@ -18,7 +18,7 @@ dashboard_client = needed("ur", "dashboard_client")
 from rt.robot.kinematics import ARMS
 from rt.robot.ur_pose import difference
 from sim.hardware.ur.arm import HOME_Q, JointArm, Motion
-from sim.hardware.ur.controller import MODELS, PROTECTIVE, Controller
+from sim.hardware.ur.controller import MODELS, PROTECTIVE, EmulatedController
 from sim.hardware.ur.process import Emulator, EmulatorError, start_emulator
 
 HOST = "127.0.0.41"
@@ -30,18 +30,18 @@ def emulator() -> Iterator[Emulator]:
         yield running
 
 
-def controller(model: str = "e") -> Controller:
-    return Controller(MODELS[model], np.eye(4), None, 0.004, 8.0, 4.0)
+def controller(model: str = "e") -> EmulatedController:
+    return EmulatedController(MODELS[model], np.eye(4), None, 0.004, 8.0, 4.0)
 
 
-def command(c: Controller, number: int, doubles: list[float], ints: int = 0) -> None:
+def command(c: EmulatedController, number: int, doubles: list[float], ints: int = 0) -> None:
     values: dict[str, float | int] = {
         f"input_double_register_{k}": v for k, v in enumerate(doubles)
     }
     c.receive(values | {"input_int_register_0": number, "input_int_register_1": ints}, c.time_s)
 
 
-def started(model: str = "e") -> Controller:
+def started(model: str = "e") -> EmulatedController:
     c = controller(model)
     c.upload("def rtde_control():\nend\n")
     for _ in range(60):

@@ -7,13 +7,15 @@ time.monotonic_ns (rt.robot.ur.link.ClockMap). Faults are raised by `state` and 
 `name` is one of: protective_stop, emergency_stop, safeguard_stop, safety_violation, safety_fault,
 recovery_mode, program_stopped, connection_lost, frozen, stream_stalled, driver_failed; and before
 anything moves: unreachable, not_remote, not_running, program_running, program_refused, in_use,
-wrong_tcp, wrong_device, too_old, no_library, no_watchdog, connection_failed. None is ever resumed from.
+wrong_tcp, wrong_device, too_old, not_supported, no_library, no_watchdog, connection_failed. None is
+ever resumed from.
 """
 
 from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 from dataclasses import asdict
 from types import TracebackType
@@ -24,10 +26,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from rt.pose import inverse
 from rt.robot import RobotState
-from rt.robot.kinematics import ArmModel, recognise
-from rt.robot.ur.link import UrError
+from rt.robot.kinematics import ARMS, ArmModel, recognise
+from rt.robot.ur.link import UrError, stop_program
 from rt.robot.ur.settings import StreamSetup
-from rt.robot.ur.shared import STOP, TARGET, attach, create
+from rt.robot.ur.shared import STARTS_PROGRAM, STOP, TARGET, attach, create
 from rt.robot.ur.stream import ENDS_WITHIN_S, OPENS_WITHIN_S, STUCK_S
 from rt.tools.process import Child, is_sleeping
 
@@ -80,6 +82,12 @@ class UR:
         T_base_flange = state.T_base_hand @ inverse(self.setup.T_flange_hand)
         self.arm_model, off_m = recognise(self.about.get("model", ""), state.q, T_base_flange)
         self.about["arm"] = self.arm_model.name if self.arm_model else "unknown"
+        if self.arm_model is None:
+            print(
+                f"rt.robot.ur: the arm {self.about.get('model', '')!r} is unknown (known: "
+                f"{', '.join(ARMS)}): its reach, joint speeds and shoulder singularity are not checked",
+                file=sys.stderr,
+            )
         self.about["arm_off_mm"] = round(off_m * 1e3, 3)
 
     def _raise_fault(self) -> None:
@@ -102,12 +110,30 @@ class UR:
                     f"the streaming process hung for more than {STUCK_S:g} s and was ended; the "
                     "controller's watchdog has stopped the arm",
                 )
+            if ended < 0 and here["stamp_ns"] == 0:
+                raise self._died_while_opening(-ended)
             if ended < 0:  # a signal: ur-rtde may crash when its connection breaks
                 raise UrError(
                     "connection_lost",
                     f"the streaming process died of signal {-ended}; the controller's watchdog stops the arm",
                 )
             raise UrError("driver_failed", f"the streaming process {self._child.end_text}")
+
+    def _died_while_opening(self, number: int) -> UrError:
+        """The watchdog may not be armed yet, so a program that was started is stopped by the dashboard."""
+        end = ""
+        if bytes(self._state.here["message"]) == STARTS_PROGRAM:
+            stopped = stop_program(self.setup.host)
+            end = (
+                "; the control program was stopped"
+                if stopped
+                else "; stop the control program on the pendant"
+            )
+        return UrError(
+            "connection_failed",
+            f"the streaming process died of {signal.Signals(number).name} while it connected to "
+            f"{self.setup.host}{end}; nothing has moved; check the versions of PolyScope and ur-rtde",
+        )
 
     @property
     def _patience_s(self) -> float:

@@ -23,7 +23,8 @@ from rt.robot.kinematics import model_name
 
 Array = NDArray[np.float64]
 
-PORTS = {30004: "RTDE", 30003: "programs", 29999: "dashboard"}
+DASHBOARD_PORT = 29999
+PORTS = {30004: "RTDE", 30003: "programs", DASHBOARD_PORT: "dashboard"}
 VARIABLES = [
     "timestamp",
     "actual_q",
@@ -36,6 +37,10 @@ VARIABLES = [
     "safety_status_bits",
 ]
 RUNNING_MODE, PLAYING = 7, 2
+LEAST_VERSIONS = {3: (3, 4), 5: (5, 4)}
+"""Oldest PolyScope of each generation (CB3, e-Series): ur-rtde crashes while it connects to an older one."""
+_LINE_BYTES = 4096
+"""Longest line that a dashboard may answer."""
 _MODES = {
     -1: "no controller",
     0: "disconnected",
@@ -170,10 +175,15 @@ def connect(host: str, timeout_s: float = 2.0) -> Link:
         try:
             socket.create_connection((host, port), timeout_s).close()
         except OSError as error:
+            hint = (
+                "; PolyScope X (10 and later) has no dashboard and is not supported"
+                if port == DASHBOARD_PORT
+                else ""
+            )
             raise UrError(
                 "unreachable",
                 f"{host}:{port} ({what}) does not answer within {timeout_s:g} s ({error}); check the "
-                "address, the cable, and Settings > Security > Services on the pendant",
+                "address, the cable, and Settings > Security > Services on the pendant" + hint,
             ) from error
     about = _ask_dashboard(host, timeout_s)
     try:
@@ -211,33 +221,76 @@ def _not_remote(host: str) -> str:
 def _ask_dashboard(host: str, timeout_s: float) -> dict[str, Any]:
     """Version, model, and remote control where the controller knows it (PolyScope 5.6 and later)."""
     try:
-        with (
-            socket.create_connection((host, 29999), timeout_s) as sock,
-            sock.makefile("rb") as file,
-        ):
-            sock.settimeout(timeout_s)
-            file.readline()  # the greeting
+        with socket.create_connection((host, DASHBOARD_PORT), timeout_s) as sock:
+            _read_line(sock, timeout_s)  # the greeting
 
             def ask(question: str) -> str:
                 sock.sendall(question.encode() + b"\n")
-                return file.readline().decode(errors="replace").strip()
+                return _read_line(sock, timeout_s)
 
             text = ask("PolyscopeVersion")
             found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
             if found is None:
                 raise UrError("wrong_device", f"{host} does not tell its version, but {text!r}")
             version = tuple(int(v) for v in found.groups())
+            _check_version(host, version)
             remote = ask("is in remote control") if version >= (5, 6, 0) else "true"
             model = model_name(ask("get robot model"), version[0])  # not known to all versions
     except OSError as error:
         raise UrError(
             "unreachable", f"the dashboard of {host} does not answer ({error})"
         ) from error
-    if version < (3, 3, 0):
-        raise UrError("too_old", f"{host} has PolyScope {text}; 3.3 or later is needed")
     if remote.lower() != "true":
         raise UrError("not_remote", _not_remote(host))
     return {"version": version, "polyscope": text, "model": model}
+
+
+def _check_version(host: str, version: tuple[int, ...]) -> None:
+    """Refuse, before any program is started, a PolyScope that ur-rtde cannot talk to. Raises UrError."""
+    told = ".".join(map(str, version))
+    if version[0] >= 10:
+        raise UrError(
+            "not_supported", f"{host} has PolyScope X {told}; PolyScope 5.4 or later is needed"
+        )
+    least = LEAST_VERSIONS[3 if version[0] <= 3 else 5]
+    if version[:2] < least:
+        raise UrError(
+            "too_old",
+            f"{host} has PolyScope {told}; {'.'.join(map(str, least))} or later is needed, ur-rtde crashes "
+            "with an older one; update the controller",
+        )
+
+
+def _read_line(sock: socket.socket, timeout_s: float) -> str:
+    """One line of the dashboard, bounded in time and size. Raises OSError, UrError."""
+    deadline, data = time.monotonic() + timeout_s, b""
+    while not data.endswith(b"\n"):
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError(f"no whole line within {timeout_s:g} s")
+        sock.settimeout(left_s)
+        more = sock.recv(1)
+        if not more:
+            break
+        data += more
+        if len(data) > _LINE_BYTES:
+            raise UrError(
+                "wrong_device",
+                f"the dashboard answers {data[:40]!r}..., {_LINE_BYTES} bytes without the end of a line; is "
+                "this the address of a UR controller?",
+            )
+    return data.decode(errors="replace").strip()
+
+
+def stop_program(host: str, timeout_s: float = 2.0) -> bool:
+    """Have the dashboard stop the program that runs; False if the dashboard does not answer."""
+    try:
+        with socket.create_connection((host, DASHBOARD_PORT), timeout_s) as sock:
+            _read_line(sock, timeout_s)
+            sock.sendall(b"stop\n")
+            return _read_line(sock, timeout_s).lower().startswith("stop")
+    except (OSError, UrError):
+        return False
 
 
 def _first_packet(receive: Any, host: str, timeout_s: float = 2.0) -> Packet:

@@ -35,6 +35,9 @@ STATE = np.dtype(
 )
 """Written by the streaming process. moving: 1 if the set-point is not at rest. fault: name, or empty."""
 
+STARTS_PROGRAM = b"starts the program"
+"""Message of a state without a stamp: connected and checked, about to start the control program."""
+
 TARGET, STOP = 1, 2
 COMMAND = np.dtype(
     [

@@ -44,7 +44,7 @@ from rt.robot.ur.link import (
     safety_fault,
 )
 from rt.robot.ur.settings import StreamSetup
-from rt.robot.ur.shared import STOP, TARGET, Block, attach
+from rt.robot.ur.shared import STARTS_PROGRAM, STOP, TARGET, Block, attach
 from rt.robot.ur_pose import pose_vector, rotation, transform
 from rt.tools.clock import Clock
 
@@ -113,6 +113,9 @@ class SetpointStream:
         self.resting_since_ns = 0
         self.starting_until_ns = 0
         self.playing = False
+        state.write(
+            message=STARTS_PROGRAM
+        )  # if this process dies now, the loop's process stops the program
         self.link.start_program()
         self.T_tcp_hand = self._tool()
         if setup.program_at_once:

@@ -17,7 +17,7 @@ import tyro
 from rt.robot.kinematics import ARMS
 from rt.robot.ur_pose import transform
 from sim.hardware.ur.channel import COMMANDS, CONTROL_PORT, Channel
-from sim.hardware.ur.controller import MODELS, Controller
+from sim.hardware.ur.controller import MODELS, EmulatedController
 from sim.hardware.ur.wire import Server
 
 Pose = tuple[float, float, float, float, float, float]
@@ -40,6 +40,8 @@ class EmulatorOptions:
     """e: 500 Hz, PolyScope 5.11, a UR5e; cb3: 125 Hz, PolyScope 3.15, a UR5."""
     arm: str = ""
     """Another arm on that controller: UR3, UR5, UR10, UR3e, UR5e, UR10e, UR16e, UR20, UR30."""
+    polyscope: str = ""
+    """Another version of PolyScope to report, such as 5.3.0."""
     control_port: int = CONTROL_PORT
     """Port of the control channel."""
     gripper: bool = False
@@ -77,8 +79,11 @@ def serve(config: EmulatorOptions) -> None:
         if config.arm not in ARMS:
             raise ValueError(f"no arm {config.arm!r}; known are: {', '.join(ARMS)}")
         model = replace(model, arm=ARMS[config.arm])
+    if config.polyscope:
+        major, minor, bugfix = (int(v) for v in config.polyscope.split("."))
+        model = replace(model, version=(major, minor, bugfix, 0))
     start = None if config.start is None else np.array(config.start)
-    controller = Controller(
+    controller = EmulatedController(
         model,
         transform(config.tcp),
         start,

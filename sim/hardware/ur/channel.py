@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.robot.ur_pose import pose_vector, transform
-from sim.hardware.ur.controller import NORMAL, Controller
+from sim.hardware.ur.controller import NORMAL, EmulatedController
 from sim.hardware.ur.wire import Server
 
 CONTROL_PORT = 30999
@@ -56,7 +56,7 @@ class Channel:
         self, address: str, port: int, server: Server, lock: threading.Lock, quit_: threading.Event
     ) -> None:
         self.server, self.lock, self.quit = server, lock, quit_
-        self.controller: Controller = server.controller
+        self.controller: EmulatedController = server.controller
         self.monotonic_ns: Callable[[], int] = lambda: 0
         """time.monotonic_ns of the last tick."""
         self.gripper_fault = ""

@@ -47,7 +47,7 @@ MODELS = {
 }
 
 
-class Controller:
+class EmulatedController:
     """Everything but the wire. Time is the controller's own, seconds; it starts at `started_s`."""
 
     def __init__(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rt.robot.ur_pose import pose_vector
-from sim.hardware.ur.controller import Controller
+from sim.hardware.ur.controller import EmulatedController
 
 FORMATS = {
     "DOUBLE": "d",
@@ -28,7 +28,7 @@ FORMATS = {
 }
 """Type names of the protocol, as struct writes them (big-endian)."""
 
-Value = Callable[[Controller], Any]
+Value = Callable[[EmulatedController], Any]
 
 
 def _zeros(kind: str, n: int = 1) -> tuple[str, Value]:
@@ -110,7 +110,7 @@ def input_type(name: str) -> str:
     return "VECTOR6D" if name == "external_force_torque" else "NOT_FOUND"
 
 
-def values(fields: list[tuple[str, Value]], controller: Controller) -> list[Any]:
+def values(fields: list[tuple[str, Value]], controller: EmulatedController) -> list[Any]:
     """All values of a recipe, flat, in order."""
     flat: list[Any] = []
     for _, value in fields:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
-from sim.hardware.ur.controller import EMERGENCY, PLAYING, PROTECTIVE, Controller
+from sim.hardware.ur.controller import EMERGENCY, PLAYING, PROTECTIVE, EmulatedController
 from sim.hardware.ur.fields import FORMATS, Value, input_type, output, values
 
 RTDE_PORT, SCRIPT_PORT, DASHBOARD_PORT = 30004, 30003, 29999
@@ -187,7 +187,9 @@ class Dashboard(Line):
 class Server:
     """Listens, serves, and publishes; `now_s` is the controller's time at this moment."""
 
-    def __init__(self, address: str, controller: Controller, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, address: str, controller: EmulatedController, now_s: Callable[[], float]
+    ) -> None:
         self.address, self.controller, self.now_s = address, controller, now_s
         self.selector = selectors.DefaultSelector()
         self.lines: list[Line] = []
