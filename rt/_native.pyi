@@ -1,4 +1,4 @@
-"""Types of the compiled module (rt/native/*.cpp). All arrays are C-contiguous float32 unless said otherwise."""
+"""Types of the compiled module (rt/native/*.cpp). Arrays are C-contiguous, float32 by default."""
 
 from typing import Any
 

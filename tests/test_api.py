@@ -61,9 +61,8 @@ def test_the_page_lists_every_name() -> None:
 
 def test_lazy_names_and_typed_names_are_the_same() -> None:
     text = (ROOT / "rt" / "__init__.py").read_text()
-    typed = dict(
-        (b, a) for a, b in re.findall(r"^    from (\S+) import (\w+) as \2$", text, re.MULTILINE)
-    )
+    pairs = re.findall(r"^    from (\S+) import (\w+) as \2$", text, re.MULTILINE)
+    typed = {name: module for module, name in pairs}
     assert typed == rt._HOMES
 
 

@@ -21,8 +21,8 @@ from rt.servo import Servo, run
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
-import loop  # noqa: E402
-import own_network  # noqa: E402
+import loop
+import own_network
 
 OPTIONS = ServoOptions(fast=True, candidates=64, iterations=20)
 
