@@ -204,7 +204,7 @@ def draw(model: CameraModel, one: Checked, heights: list[float], least: float, p
 
 
 def verdict(model: CameraModel, one: Checked, least: float) -> tuple[bool, str]:
-    """Whether a mode suffices, and the line that says so."""
+    """True if a mode suffices, and the line that says so."""
     worst = one.worst
     what = "the table" if worst.surface_m == 0 else f"a top {worst.surface_m * 1e3:.0f} mm high"
     line = (

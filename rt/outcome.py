@@ -1,4 +1,4 @@
-"""How a run ends, as data: Outcome, ScoredView, GraspResult, Report. Nothing here draws, moves or prints."""
+"""The end of a run, as data: Outcome, ScoredView, GraspResult, Report. Nothing here draws or moves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(StrEnum):
-    """How a run, or its last centimetres, ended. The reason is a text of its own."""
+    """End of a run, or of its last centimetres. The reason is a text of its own."""
 
     ARRIVED = "arrived"
     """The hand reached the end height; no grasp was wanted."""
@@ -67,7 +67,7 @@ class ScoredView:
 
 @dataclass(frozen=True)
 class GraspResult:
-    """How the last centimetres ended."""
+    """End of the last centimetres."""
 
     outcome: Outcome
     """GRASPED or NO_GRASP."""
@@ -114,7 +114,7 @@ class Report:
     watch: Stopwatch
     guard: Guard
     refused: list[str]
-    """What the operating system refused of real-time operation."""
+    """Real-time privileges that the operating system refused, one line each."""
     trace: list[dict[str, Any]]
     true_start_m: float | None
     true_end_m: float | None

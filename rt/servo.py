@@ -231,7 +231,7 @@ class Servo(AbstractContextManager["Servo"]):
         self.setup = setup or cell.setup or RunSetup()
         self.candidates = candidates or candidate_count(self.options, distance)
         self.outcome: Outcome | None = None
-        """How it ended; None before."""
+        """End of the run; None before it."""
         self.reason = ""
         self.grasp: GraspResult | None = None
         self.note = ""

@@ -47,11 +47,11 @@ class RobotPart:
     T_flange_hand: Transform
     """(4, 4): where the hand is on the flange."""
     max_speed_m_s: float = 0.25
-    """The driver's own limit."""
+    """Limit of the driver."""
     max_acceleration_m_s2: float = 1.5
     max_turn_deg_s: float = 90.0
     max_silence_s: float = 0.05
-    """The arm counts as frozen when the controller sends nothing new for longer."""
+    """Longest time without news of the controller; after that the arm counts as frozen."""
     watchdog_hz: float = 10.0
     """The controller stops the arm when it hears nothing for 1 / watchdog_hz."""
 
@@ -71,7 +71,7 @@ class CameraPart:
     height: int | None = None
     rate_hz: float = 60.0
     calibration: str = "given by hand"
-    """Where T_hand_camera comes from."""
+    """Origin of T_hand_camera."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Grasping:
     contact_N: float = 15.0
     """Force, beyond what was felt before the descent, that ends it."""
     contact_tolerance_m: float = 0.006
-    """Contact so little above the depth aimed at is the end of the descent; higher up it is a collision."""
+    """Contact at most this far above the planned depth ends the descent; higher up it is a collision."""
     finger_clearance_m: float = 0.003
     """Free space below fingertips and palm, beyond what was seen."""
     table_gap_m: float = 0.004
@@ -107,12 +107,12 @@ class Grasping:
     min_seen: float = 0.4
     """Least part of the ground under the jaws that must have been seen."""
     min_width_m: float = 0.003
-    """What is thinner between the pads is nothing."""
+    """Least width of an object between the pads."""
     close_timeout_s: float = 6.0
     lift_m: float = 0.10
     lift_speed_m_s: float = 0.10
     hold_s: float = 0.5
-    """How long the object must stay held up there."""
+    """Time that the object must stay held after the lift."""
 
 
 @dataclass(frozen=True)

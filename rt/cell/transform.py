@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Transform = NDArray[np.float64]
 
 _RIGID_TOLERANCE = 1e-3
-"""What a matrix typed with four decimals is off by; it is made exact."""
+"""Greatest error of a matrix typed with four decimals; the matrix is made exactly rigid."""
 
 
 class CellError(ValueError):

@@ -1,10 +1,9 @@
-"""How deep the hand should close: the fingertip height for a grasp (x, y, yaw), from depth images alone.
+"""Depth of a grasp: the fingertip height at which to close for (x, y, yaw), from depth images alone.
 
-Every image becomes a height map around the grasp; the median over the last images is what is believed, and
-where a tall thing hides the ground from them, the median of those from higher up. Fingers and palm must be
-free of it on the way down, and the table is never touched. That is also how deep the hand goes, except on
-things that are round where the fingers meet them: there the pads go where the thing is widest. (In the
-simulation sim.physics.approach does the same with rays through the true scene.)
+Every image becomes a height map around the grasp. A cell's height is the median over the last images, or,
+if a tall object hides the cell from them, over those from higher up. The hand goes as deep as fingers and
+palm stay clear of all heights and of the table. On an object that is round where the fingers meet it, the
+pads go to its greatest width instead. (sim.physics.approach does the same with rays through the true scene.)
 """
 
 from __future__ import annotations
@@ -22,28 +21,28 @@ FINEST_M = 0.002
 _ROUND_WITHIN_M, _ROUND_RISE_M = 0.006, 0.004
 """A side is round if the surface rises by more than this, so near to its edge."""
 _EDGE_ON_PAD = 0.75
-"""Where on the pads, from the tips up, the edge of a round thing goes: the outermost cell of a map shows
-a ball up to its thickness above its equator, never below."""
+"""Place on the pads, from the tips up, for the edge of a round object: the outermost cell of a map shows a
+ball up to a cell's size above its equator, never below."""
 _ABOVE_TIPS_M = 0.003
-"""What rises less above the fingertips is not between them."""
+"""Least height above the fingertips of an object between them."""
 
 
 class HeightError(RuntimeError):
-    """No height can be told: too little was seen, or there is nothing between the fingers."""
+    """No height: too little was seen, or there is nothing between the fingers."""
 
 
 @dataclass(frozen=True)
 class GraspHeight:
-    """Where to close, and why."""
+    """Height at which to close, and its reason."""
 
     height_m: float
     """Of the fingertips above the table."""
     limited_by: str
-    """What keeps the hand from going deeper: table, fingers, palm, or widest (the object is round)."""
+    """Limit of the depth: table, fingers, palm, or widest (the object is round)."""
     width_m: float
     """Of what is between the fingers."""
     seen: float
-    """Part of the ground under the fingers and between them that was seen."""
+    """Seen part of the ground under and between the fingers."""
     views: int
     """Images that it was found from."""
 

@@ -1,4 +1,4 @@
-"""What a flight record's file holds: MCAP topics and their schemas, and one cycle as messages and back.
+"""Content of a flight record: MCAP topics and their schemas, and one cycle as messages and back.
 
     /cycle        grasp_servo.Cycle          every number of the cycle (its schema is made from ring.CYCLE)
     /view         foxglove.RawImage          the depth view, 32FC1 metres, in the frame `hand`

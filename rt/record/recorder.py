@@ -33,12 +33,12 @@ from rt.record.schema import BLANK, CYCLE
 
 FORMAT = "grasp-servo-flight/1"
 FLUSH_S = 0.5
-"""How long a cycle may be on its way into the file."""
+"""Longest time from a cycle to the file."""
 
 _START_S = 60.0
-"""How long the writer may take to start (it imports its libraries, on a busy machine)."""
+"""Longest start of the writer, which imports its libraries on a busy machine."""
 _END_S = 20.0
-"""How long it may take to write what is left."""
+"""Longest time for the writer to finish."""
 _CHUNK_BYTES = 1 << 20
 
 
@@ -58,7 +58,7 @@ def flight_header(
     guard: Iterable[Any],
     robot_now_ns: int,
 ) -> dict[str, Any]:
-    """What a record says about the whole flight.
+    """Header of a record, about the whole flight.
 
     config: the command's dataclass, or a mapping; cell: name and info; model: the file's path; guard:
     rows with name, action and unit (rt.guard.ROWS); robot_now_ns: Robot.now_ns() now, which ties the
@@ -182,7 +182,7 @@ class FlightRecord:
     log: list[str] = field(default_factory=list)
     """Guard events, changes of phase, the end."""
     whole: bool = False
-    """Whether its writer finished it."""
+    """True if its writer finished it."""
     lost: int = 0
     """Cycles that never reached the writer."""
 

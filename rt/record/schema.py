@@ -1,4 +1,4 @@
-"""What is kept of one cycle of the loop: the record CYCLE, for the ring, the flight record and the page."""
+"""Record of one cycle of the loop: the dtype CYCLE of the ring, the flight record and the page."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CYCLE = np.dtype([
     ("q", "f8", (6,)),           # joint angles [rad]
     ("twist", "f8", (6,)),       # of the hand in base [m/s, rad/s]
     ("wrench", "f8", (6,)),      # at the hand in base [N, N m]
-    ("goal", "f8", (4,)),        # where the controller wants to go, like `hand`
-    ("command", "f8", (4,)),     # where the arm is told to be now, like `hand`
+    ("goal", "f8", (4,)),        # of the controller, like `hand`
+    ("command", "f8", (4,)),     # target of the arm now, like `hand`
     ("frame", "i8"),             # number of the camera's frame; -1: no frame in this cycle, no view
     ("frame_stamp_ns", "i8"),    # middle of its exposure, on the robot's clock
     ("frame_age_s", "f8"),
@@ -72,8 +72,8 @@ BLANK = _blank()
 def best_candidates(
     actions: NDArray[np.float32], distances: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What a record keeps of (N, 3) actions and their (N,) distances: the first (staying), then the
-    best of the others, best first; (K, 3) and (K,), NaN beyond the last."""
+    """Kept part of (N, 3) actions and their (N,) distances: the first (staying), then the best of the others,
+    best first; (K, 3) and (K,), NaN beyond the last."""
     kept_actions, kept = np.full((K, 3), np.nan, np.float32), np.full(K, np.nan, np.float32)
     n = len(distances)
     others = distances[1:]

@@ -66,7 +66,7 @@ class Histogram:
 
 
 class Stopwatch:
-    """Where a cycle's time goes: `start()`, then `lap(stage)` at the end of each stage."""
+    """Times of a cycle's stages: `start()`, then `lap(stage)` at the end of each stage."""
 
     def __init__(self, stages: Sequence[str], now: Callable[[], int] = time.perf_counter_ns):
         self.histograms = {stage: Histogram() for stage in stages}
@@ -118,7 +118,7 @@ class Clock:
         self.dt_s = self.slack_s = 0.0
         """Since the last wake-up; left of the period when the last `wait` was called (negative: late)."""
         self.wake_up = Histogram()
-        """How late the system woke us."""
+        """Lateness of the system's wake-ups."""
         self._now, self._sleep_until = now, sleep_until
         self._start_ns: int | None = None
         self._woke_ns = 0

@@ -96,6 +96,7 @@ def test_a_box_is_grasped_and_lifted(tmp_path: Path) -> None:
     write(report, tmp_path)
     record = json.loads((tmp_path / "servo.json").read_text())
     assert record["grasp"]["outcome"] == "grasped"
+    assert record["ended"] == record["grasp"]["ended"] == "grasped" and record["reason"] == ""
 
 
 def test_without_being_asked_the_twin_stops_at_the_end_height() -> None:

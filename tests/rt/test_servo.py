@@ -421,6 +421,7 @@ def test_the_command_interrupted_still_reports(
     assert process.returncode == 128 + number
     record = json.loads((tmp_path / "servo.json").read_text())
     assert record["outcome"] == f"interrupted by {signal.Signals(number).name}"
+    assert (record["ended"], record["reason"]) == ("interrupted", signal.Signals(number).name)
     assert record["cycles"] > 0 and record["standing_still"]
     assert record["timing"]["missed_deadlines"] >= 0 and "interrupted" in out
 
