@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rt.cell.transform import CellError as CellError
     from rt.controller import Decision as Decision
     from rt.controller import candidates as candidates
+    from rt.cycle import Step as Step
     from rt.distance import Contract as Contract
     from rt.distance import Distance as Distance
     from rt.distance import DistanceError as DistanceError
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from rt.robot import Robot as Robot
     from rt.robot import RobotError as RobotError
     from rt.servo import Servo as Servo
-    from rt.servo import Step as Step
     from rt.view import VIEW as VIEW
     from rt.view import Reprojector as Reprojector
     from rt.view import View as View
@@ -74,7 +74,7 @@ _HOMES = {
     "RobotError": "rt.robot",
     "Servo": "rt.servo",
     "ServoOptions": "rt.cell.options",
-    "Step": "rt.servo",
+    "Step": "rt.cycle",
     "View": "rt.view",
     "candidates": "rt.controller",
     "close_gaps": "rt.view",

@@ -1,6 +1,6 @@
 """The pieces of one period of a run: wait for the slot, sense, send, record.
 
-Algorithm 1 itself is rt.servo.cycle, the last centimetres are rt.grasp.approach; both are sequences of
+Algorithm 1 itself is rt.cycle.cycle, the last centimetres are rt.grasp.approach; both are sequences of
 
     tick(loop); s = sense(loop, phase); ...; send(loop, s, command); record_cycle(loop, s, ...)
 
@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from rt import controller
 from rt.camera import CameraError, Frame, StaleFrameError
+from rt.camera.frames import KeptFrames, PosedFrame, RepeatedViews
 from rt.cell.cell import Cell
 from rt.cell.options import ServoOptions
 from rt.cell.setup import RunSetup
@@ -37,10 +37,10 @@ from rt.distance.contract import Contract
 from rt.guard.force import contact_force, wrench_at_rest
 from rt.guard.rows import ROWS, CycleState, Guard, Hold, Limits
 from rt.outcome import ScoredView
-from rt.pose import from_top_down, top_down
 from rt.record.schema import best_candidates
-from rt.robot import PoseHistory, Robot, RobotError
+from rt.robot import PoseHistory, RobotError
 from rt.robot.kinematics import ArmModel
+from rt.robot.target import ArmTarget, xyz_yaw
 from rt.tools.clock import Clock, Stopwatch
 from rt.view import Reprojector, close_gaps
 
@@ -51,13 +51,8 @@ PATIENCE_S = 3.0
 """Longest time that the arm may take to come to rest."""
 _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
 _TRACE_LENGTH = 20_000
-_LATE_VIEWS, _EARLY_VIEWS, _EARLY_EVERY_M = 8, 12, 0.01
-_LATE_FRAMES_M = 0.03
-"""Frames taken at most this far above the end height count as the last ones."""
 _FORGOTTEN_PERIODS, _FORGOTTEN_S = 5.5, 0.18
 """Without a trusted view for longer than both, the controller forgets what it remembers."""
-_MOVED_M = 0.002
-"""Pictures from places farther apart than this differ."""
 _ROW_NUMBER = {row.name: i for i, row in enumerate(ROWS)}
 
 
@@ -66,102 +61,6 @@ class ContractedDistance(controller.DistanceFunction, Protocol):
 
     @property
     def contract(self) -> Contract: ...
-
-
-@dataclass(frozen=True)
-class PosedFrame:
-    """A depth image that passed the guard, and the camera's pose at its exposure."""
-
-    depth: NDArray[np.float32]
-    T_base_camera: NDArray[np.float64]
-    hand_m: float
-    """Height of the hand."""
-
-
-class ArmTarget:
-    """The hand pose that the arm is told to be at. Only `send` and `freeze` change `commanded`."""
-
-    def __init__(self, robot: Robot) -> None:
-        self._robot = robot
-        self._commanded = _locked(xyz_yaw(robot.state().T_base_hand))
-        self.before: NDArray[np.float64] | None = None
-        """(4,) the target before this one; None: the arm starts from rest."""
-        self.sent_ns: int | None = None
-        """Time of the last target on the robot's clock; None: the arm has been stopped."""
-
-    @property
-    def commanded(self) -> NDArray[np.float64]:
-        """(4,) of x, y, z [m], yaw [rad] in base, read-only."""
-        return self._commanded
-
-    def send(self, command: NDArray[np.float64]) -> None:
-        """A new target (4,). Raises RobotError; the old target is then kept."""
-        self._robot.move(top_down(*command))
-        self.before, self._commanded = self._commanded, _locked(command)
-        self.sent_ns = self._robot.now_ns()
-
-    def hold(self) -> None:
-        """The same target again, so that it stays younger than the arm's watchdog allows."""
-        self._robot.move(top_down(*self._commanded))
-        self.before = self._commanded
-        self.sent_ns = self._robot.now_ns()
-
-    def freeze(self, T_base_hand: NDArray[np.float64], floor_m: float) -> None:
-        """The measured pose (4, 4), no lower than floor_m, becomes the target."""
-        hand = xyz_yaw(T_base_hand)
-        hand[2] = max(hand[2], floor_m)
-        self._commanded = _locked(hand)
-        self.hold()
-
-    def brake(self) -> None:
-        """Robot.stop; the target stays, to go on from."""
-        self._robot.stop()
-        self.sent_ns = self.before = None
-
-
-def _locked(hand: NDArray[np.float64]) -> NDArray[np.float64]:
-    hand = hand.copy()
-    hand.setflags(write=False)
-    return hand
-
-
-class KeptFrames:
-    """Posed frames for the grasp's depth: the last ones, and one every centimetre on the way down."""
-
-    def __init__(self) -> None:
-        self._late: deque[PosedFrame] = deque(maxlen=_LATE_VIEWS)
-        self._early: deque[PosedFrame] = deque(maxlen=_EARLY_VIEWS)
-
-    def keep(self, frame: PosedFrame) -> None:
-        if not self._early or self._early[-1].hand_m - frame.hand_m > _EARLY_EVERY_M:
-            self._early.append(frame)
-        if not self._late or self._late[-1].depth is not frame.depth:
-            self._late.append(frame)
-
-    def late(self, end_m: float) -> list[PosedFrame]:
-        """The last frames, from near the end height."""
-        return [f for f in self._late if f.hand_m < end_m + _LATE_FRAMES_M]
-
-    def early(self, end_m: float) -> list[PosedFrame]:
-        """Frames from higher up."""
-        return [f for f in self._early if f.hand_m >= end_m + _LATE_FRAMES_M]
-
-
-class RepeatedViews:
-    """Counts new frames in a row that show the same view although the hand has moved."""
-
-    def __init__(self) -> None:
-        self._number, self._view = -1, np.zeros(0, np.float32)
-        self._seen_from, self._same = np.full(3, np.inf), 0
-
-    def count(self, frame: Frame, view: NDArray[np.float32], hand: NDArray[np.float64]) -> int:
-        """view: as reprojected from the frame; hand: (4,) at its exposure."""
-        if frame.number != self._number:
-            if float(np.linalg.norm(hand[:3] - self._seen_from)) > _MOVED_M:
-                self._same = self._same + 1 if np.array_equal(view, self._view) else 0
-                self._seen_from = hand[:3].copy()
-            self._number, self._view = frame.number, view
-        return self._same
 
 
 class Loop:
@@ -256,11 +155,6 @@ class Loop:
         """A frame that passed the guard, for the grasp's depth."""
         T_base_camera = T_base_hand @ self.camera.T_hand_camera
         self.frames.keep(PosedFrame(frame.depth, T_base_camera, float(T_base_hand[2, 3])))
-
-
-def xyz_yaw(T_base_hand: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(4,) of x, y, z [m], yaw [rad] of a hand that looks straight down."""
-    return np.array(from_top_down(T_base_hand))
 
 
 def tick(loop: Loop) -> None:

@@ -1,8 +1,8 @@
 """The loop: `python -m rt.servo` finds a grasp in closed loop (Algorithm 1 of Viereck et al. 2017).
 
-`cycle` is the algorithm. `Servo` is the frame around it: wait for the first frame, bring the hand to the
-start height, one cycle a period down to the end height, come to rest, score one more view; then, with a
-gripper, the last centimetres (rt.grasp.approach). `run` is a Servo from begin to end, with its report.
+`rt.cycle.cycle` is the algorithm. `Servo` is the frame around it: wait for the first frame, bring the hand
+to the start height, one cycle a period down to the end height, come to rest, score one more view; then, with
+a gripper, the last centimetres (rt.grasp.approach). `run` is a Servo from begin to end, with its report.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rt import controller
 from rt.camera import CameraError
@@ -24,34 +23,28 @@ from rt.cell.cell import Cell
 from rt.cell.open import Devices, open_devices, settle
 from rt.cell.options import ServoOptions, parse
 from rt.cell.setup import RecordSink, RunSetup
-from rt.controller import Decision
+from rt.cycle import Step, cycle, cycle_or_hold, pause, step_of
 from rt.distance import Distance, DistanceError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
 from rt.grasp import approach
 from rt.gripper import GripperError
 from rt.guard.preflight import check_model, check_reach
-from rt.guard.rows import ROWS, CycleState, Hold, Stop
+from rt.guard.rows import ROWS, Stop
 from rt.loop import (
     GRASPING,
     PATIENCE_S,
     STAGES,
     ContractedDistance,
     Loop,
-    brake,
     dwell,
-    hold,
     look_once_more,
-    newest_frame,
     operator_request,
     record_cycle,
-    send,
-    sense,
     stop_arm,
     tick,
     wait_for_first_frame,
-    xyz_yaw,
 )
-from rt.outcome import GraspResult, Outcome, Report, ScoredView
+from rt.outcome import GraspResult, Outcome, Report
 from rt.page import PageError
 from rt.record.recorder import Recorder, RecordError, flight_header
 from rt.record.ring import RingError
@@ -60,7 +53,7 @@ from rt.tools.clock import Clock, ClockError, real_time
 from rt.tools.command import command
 from rt.tools.files import output_folder
 from rt.tools.process import signals_caught
-from rt.view import START_HEIGHT_M, VIEW, ViewError, close_gaps
+from rt.view import START_HEIGHT_M, VIEW, ViewError
 
 if TYPE_CHECKING:
     from rt.page.flight import LivePage
@@ -71,129 +64,8 @@ MOST_CANDIDATES = 1024
 """More gain little: they lie closer together than the network can tell apart."""
 UNPACED_CANDIDATES = 256
 
-_SLOW = 0.25
-"""Part of each move that is made while the page asks for slow motion."""
-
 FAULTS = (RobotError, CameraError, GripperError, DistanceError, ViewError, ClockError)
 """Errors of devices and network that stop the arm while it moves."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One period, as `for step in servo` yields it."""
-
-    number: int
-    """Of the period, from 1."""
-    phase: str
-    """start, approach, paused, look, descend, close, lift or retreat."""
-    hand: NDArray[np.float64]
-    """(4,) measured: x, y, z [m], yaw [rad] in base."""
-    command: NDArray[np.float64]
-    """(4,) the arm's target, like `hand`."""
-    decision: Decision | None = None
-    """The controller's choice; None in a held cycle and in other phases than approach."""
-    held: str = ""
-    """Why the guard held the arm in this cycle, or empty."""
-
-    @property
-    def distances(self) -> NDArray[np.float32] | None:
-        """(N,) of the candidates [m]; the first is that of staying."""
-        return None if self.decision is None else self.decision.distances
-
-
-def cycle(loop: Loop) -> Decision:
-    """One period of Algorithm 1, from a depth image to a streamed command.
-
-    Raises Hold (nothing is sent: the arm keeps its target) or Stop, as the guard decides.
-    """
-    config, guard, watch = loop.config, loop.guard, loop.watch
-    frame = view = decision = s = None
-    try:
-        # The hand's pose now, and at the exposure of the newest frame.
-        s = sense(loop, "approach")
-        frame = newest_frame(loop, s)
-        guard.check("frame", loop.number, s)
-        assert frame is not None  # or the guard would have held
-        T_base_hand = loop.history.at(frame.stamp_ns)
-        watch.lap("camera")
-
-        # I: the depth image, in the view that the network knows.
-        view = loop.reproject(frame.depth)
-        s.view_filled = float(np.count_nonzero(view)) / view.size
-        s.same_views = loop.repeated.count(frame, view, xyz_yaw(T_base_hand))
-        guard.check("view", loop.number, s)
-        loop.keep(frame, T_base_hand)
-        view = close_gaps(view)
-        watch.lap("view")
-
-        # d(I, a) for candidates a around the hand, the best of them, and part of the way there from the
-        # arm's target. The goal is a place in base, so the arm may have moved on since the exposure.
-        loop.refresh(frame.stamp_ns)
-        decision = loop.controller(loop.distance, view, xyz_yaw(T_base_hand), loop.commanded)
-        s.distances = decision.distances
-        loop.score(ScoredView(view, decision.actions, decision.distances))
-        guard.check("answer", loop.number, s)
-        loop.trust(frame.stamp_ns)
-        watch.lap("distance")
-
-        # The move, bounded and perhaps disturbed, and one step down.
-        slow = _SLOW if operator_request(loop, "slow") else 1.0
-        move = loop.pace.bound(decision.move * slow, s.period_s)
-        if config.noise:
-            move = controller.disturb(loop.noise_rng, move, config.noise)
-        command = loop.commanded + np.array([move[0], move[1], 0, move[2]])
-        command[2] = controller.descend(loop.commanded[2], loop.descent_m * slow, loop.end_m)
-        send(loop, s, command)
-        watch.whole("whole")
-        trace(loop, s, frame.number, decision)
-        return decision
-    finally:
-        record_cycle(loop, s, frame, view, decision)
-
-
-def trace(loop: Loop, s: CycleState, frame: int, decision: controller.Decision) -> None:
-    """Add one entry of servo.json; nothing in it comes from the wall clock, so the same seed repeats it."""
-    true = loop.cell.true_distance_m
-    loop.trace.append(
-        {
-            "cycle": loop.done + loop.held,
-            "time_s": loop.robot.now_ns() * 1e-9,
-            "frame": frame,
-            "frame_age_s": s.frame_age_s,
-            "hand": s.hand.tolist(),
-            "goal": decision.goal.tolist(),
-            "command": s.command.tolist(),
-            "action": decision.actions[decision.best].tolist(),
-            "predicted_m": float(s.distances[0]),
-            "predicted_best_m": float(s.distances[decision.best]),
-            "true_m": true() if true else None,
-        }
-    )
-
-
-def cycle_or_hold(loop: Loop) -> Step:
-    """One cycle. If the guard holds it: the last target again, since one held cycle alone need not jerk the
-    arm; from the second in a row on the arm brakes."""
-    try:
-        decision = cycle(loop)
-    except Hold as reason:
-        (brake if loop.held_in_a_row else hold)(loop)
-        loop.count(held=True)
-        return step_of(loop, held=str(reason))
-    loop.count(held=False)
-    return step_of(loop, decision)
-
-
-def pause(loop: Loop) -> Step:
-    """One cycle in which the arm keeps its target at the live page's request."""
-    s = sense(loop, "paused")
-    hold(loop)
-    record_cycle(loop, s)
-    return step_of(loop)
-
-
-def step_of(loop: Loop, decision: Decision | None = None, held: str = "") -> Step:
-    return Step(loop.number, loop.phase, loop.hand, loop.commanded, decision, held)
 
 
 class Servo(AbstractContextManager["Servo"]):

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rt.loop import ArmTarget, KeptFrames, PosedFrame, RepeatedViews, xyz_yaw
+from rt.camera.frames import KeptFrames, PosedFrame, RepeatedViews
 from rt.pose import top_down
 from rt.robot import RobotError, RobotState
+from rt.robot.target import ArmTarget, xyz_yaw
 
 START = np.array([0.1, -0.2, 0.3, 0.4])
 
