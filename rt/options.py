@@ -53,8 +53,8 @@ class Config:
     hand: str = ""
     """Gripper: a name of rt/hands/ or a TOML file. Default: the cell's, else robotiq_2f85."""
     controller: Literal["paper", "ensemble", "first_look"] = "paper"
-    """paper: Algorithm 1; ensemble: on goals kept in base, with the mean of the last eight views; first_look: the
-    same about a place chosen from the whole first view."""
+    """paper: Algorithm 1; ensemble: on goals kept in base, with the mean of the last eight views;
+    first_look: the same about a place chosen from the whole first view."""
     iterations: int = 0
     """Cycles from the start height to the end height (at least: the guard's speed limit may take more).
     0: 75, the paper's; above 30 Hz as many more as take as long: a faster loop looks more often."""
