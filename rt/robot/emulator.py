@@ -1,6 +1,13 @@
 """The command `python -m rt.robot.emulator`: an emulated UR controller (sim.hardware.ur)."""
 
-import runpy
+import importlib
+import sys
+
+
+def main() -> int:
+    # By name: rt imports nothing from sim when it is imported itself.
+    return int(importlib.import_module("sim.hardware.ur.__main__").main())
+
 
 if __name__ == "__main__":
-    runpy.run_module("sim.hardware.ur", run_name="__main__", alter_sys=True)
+    sys.exit(main())
