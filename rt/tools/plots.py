@@ -61,7 +61,7 @@ def hand_segments(
     c, s = np.cos(x_y_yaw[:, 2]), np.sin(x_y_yaw[:, 2])
     turn = np.stack([np.stack([c, s], -1), np.stack([-s, c], -1)], -2)  # rows: images of x and y
     placed = np.einsum("kei,nij->nkej", glyph, turn) + x_y_yaw[:, None, None, :2]
-    return placed.reshape(-1, 2, 2)
+    return np.asarray(placed.reshape(-1, 2, 2))
 
 
 def hand_lines(
