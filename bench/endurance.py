@@ -1,9 +1,9 @@
 """Minutes of closed loop on the emulated arm under full CPU load: `python -m bench.endurance`.
 
-One long approach of rt.servo in the emulated cell (sim.hardware.cell), beside a bare loop of the
-same rate and priority that only wakes up (rt.tools.clock), beside busy processes. The loop may miss no more
-deadlines than the bare one and 0.1 %, and the guard must have nothing to say. How well the arm
-follows, and its jerk, are read from the record and from the emulator's true motion.
+rt.servo makes one long approach in the emulated cell (sim.hardware.cell) while busy processes load the
+computer. A bare loop, which only wakes up at the same rate and priority (rt.tools.clock), runs beside it.
+The run passes if rt.servo misses at most 0.1 % more of its deadlines than the bare loop and the guard
+records no event. The tracking error is read from the flight record, the jerk from the emulator's true motion.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -27,12 +26,13 @@ from rich.table import Table
 from bench.latency.cycle import background_load
 from rt.record.recorder import RecordError, read_record
 from rt.tools.clock import Clock, real_time
+from rt.tools.command import DONE, NOT_DONE, command
 from rt.tools.files import output_folder, write_json
 from sim.hardware.cell import BELOW_START_M, EmulatedCell, emulated_cell, wait_until_moving
 from sim.hardware.ur.process import EmulatorError
 
 EXTRA = 0.001
-"""Share of deadlines that the loop may miss beyond the bare loop's."""
+"""Share of deadlines that the loop may miss in addition to the bare loop's share."""
 _POLL_S = 2.0
 
 
@@ -48,20 +48,20 @@ class EnduranceOptions:
     rate: float = 30.0
     """Cycles per second [Hz]."""
     load: int = 2
-    """Busy processes of ordinary priority beside."""
+    """Number of busy processes of ordinary priority that run beside the loop."""
     candidates: int = 256
-    """Displacements weighed each cycle."""
+    """Candidate displacements per cycle."""
     noise: float = 0.0
-    """Kinematic noise of the loop (rt.servo). With some, the arm keeps moving, but the guard has the
-    noise's speed to clamp."""
+    """Kinematic noise of the loop (rt.servo). Noise keeps the arm moving, and makes the guard clamp the
+    speed that the noise adds."""
     scene: int = 7
-    """Number of the scene."""
+    """Number of the simulated scene."""
     silence: float = 0.05
     """The cell's max_silence_s [s] (see bench.faults)."""
     nice: int = 0
     """Niceness of the run and its children (see bench.faults)."""
     number: int = 0
-    """Of the emulated cell, where several run at once on this computer."""
+    """Number of the emulated cell, if several run at once on this computer."""
     out: Path | None = None
     """Folder for endurance.json and the run's own files. Default: runs/endurance/<time>/."""
 
@@ -73,14 +73,17 @@ class EnduranceOptions:
 
 
 def _smooth(values: NDArray[np.float64], dt: float) -> NDArray[np.float64]:
-    """Mean over 16 ms: the part of the steps between two packets that an arm's mass would feel."""
+    """Moving average over 16 ms: removes the steps between packets that an arm's inertia would filter."""
     n = max(1, round(0.016 / dt))
     kernel = np.ones(n) / n
     return np.stack([np.convolve(v, kernel, "valid") for v in values.T], axis=1)
 
 
 def bare_loop(rate_hz: float, send: Connection, go: Any, over: Any) -> None:
-    """Sends `ready`; from `go` to `over` wakes up at the rate; sends cycles, missed deadlines, lateness."""
+    """Wake up at the rate from `go` until `over`, after sending "ready".
+
+    Sends cycles, missed deadlines and the summary of the wake-up lateness at the end.
+    """
     send.send("ready")
     go.wait()
     clock = Clock(rate_hz)
@@ -91,14 +94,14 @@ def bare_loop(rate_hz: float, send: Connection, go: Any, over: Any) -> None:
 
 
 class Jerk:
-    """Greatest jerk of the true motion [m/s^3], a few seconds at a time."""
+    """Peak jerk [m/s^3] and peak speed [m/s] of the true motion, for each chunk of a few seconds."""
 
     def __init__(self) -> None:
         self.peaks: list[float] = []
         self.speeds: list[float] = []
 
     def add(self, rows: NDArray[np.float64]) -> None:
-        """rows (N, 13) of the emulator's log."""
+        """Add a chunk of the emulator's log, rows (N, 13); fewer than 20 rows are ignored."""
         if len(rows) < 20:
             return
         dt = float(np.median(np.diff(rows[:, 0])))
@@ -110,7 +113,7 @@ class Jerk:
 
 
 def measure(config: EnduranceOptions, folder: Path) -> dict[str, Any]:
-    """The run. Raises EmulatorError or OSError if it cannot be made."""
+    """Run loop, bare loop and load; returns the content of endurance.json. Raises EmulatorError, OSError."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     go, over = context.Event(), context.Event()
@@ -167,7 +170,7 @@ def judged(
     bare: dict[str, Any] | None,
     jerk: Jerk,
 ) -> dict[str, Any]:
-    """What endurance.json holds."""
+    """Content of endurance.json: figures of the run, and `problems`, empty if the run passed."""
     said = [line for line in (folder / "said.txt").read_text().splitlines() if line.strip()]
     result: dict[str, Any] = {
         "command": "bench.endurance",
@@ -221,7 +224,7 @@ def judged(
 
 
 def table(result: dict[str, Any]) -> Table:
-    """On screen."""
+    """Table of the figures for the terminal."""
     config = result["config"]
     shown = Table(
         title=f"{config['minutes']:g} min at {config['rate']:g} Hz, {config['load']} busy processes",
@@ -255,22 +258,17 @@ def table(result: dict[str, Any]) -> Table:
     return shown
 
 
-def main() -> int:
-    try:
-        config = tyro.cli(EnduranceOptions, prog="python -m bench.endurance")
-        folder = output_folder("endurance", config.out)
-        result = measure(config, folder)
-        write_json(folder / "endurance.json", result)
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, EmulatorError) as error:
-        print(f"bench.endurance: {error}", file=sys.stderr)
-        return 1
+@command("bench.endurance", EnduranceOptions, failures=(EmulatorError,))
+def main(config: EnduranceOptions) -> int:
+    """Run the command; returns NOT_DONE if the run did not pass."""
+    folder = output_folder("endurance", config.out)
+    result = measure(config, folder)
+    write_json(folder / "endurance.json", result)
     Console(width=None if sys.stdout.isatty() else 120).print(table(result))
     print(f"{folder}/: endurance.json")
     for problem in result["problems"]:
         print(f"bench.endurance: {problem}", file=sys.stderr)
-    return 1 if result["problems"] else 0
+    return NOT_DONE if result["problems"] else DONE
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Every fault that can be made in an emulated cell, and how fast the arm is still: `python -m bench.faults`.
+"""Faults injected in the emulated cell, and the time until the arm is still: `python -m bench.faults`.
 
-Each fault gets a fresh emulated arm and a run of rt.servo with nothing mocked but matter (see
-sim.hardware.cell). It begins while the arm is moving. Then: what did the run name, with which exit
-code did it end, how long after the fault was the arm told to stop (the first hold or stop in the flight
-record) and how long after it did the emulated arm truly move, and can the flight record be read.
+Each fault is injected into a fresh emulated cell (sim.hardware.cell) while rt.servo, complete and not
+mocked, moves the emulated arm. The judgement of a run:
 
-A fault cannot always be known when it begins: a camera that stalls is known when its last frame is
-older than the cell allows. `known` is that time; the arm must be still 100 ms later.
+- the message names the cause, and the exit code is the expected one
+- the arm is still at most 100 ms after the fault could be known. `known_s` counts from the beginning of the
+  fault: a stalled camera, for example, is known once its last frame is older than the cell allows
+- the flight record is readable, and shows when the loop first held or stopped (`told_s`)
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -33,19 +32,21 @@ from rt.distance.graph import write_model
 from rt.distance.model import SHIPPED_MODEL
 from rt.guard.rows import Limits
 from rt.record.recorder import RecordError, read_record
+from rt.tools.command import DONE, NOT_DONE, command
 from rt.tools.files import output_folder, write_json
-from sim.hardware.cell import EmulatedCell, children, emulated_cell, wait_until_moving
+from rt.tools.process import children
+from sim.hardware.cell import EmulatedCell, emulated_cell, wait_until_moving
 from sim.hardware.inject import SLOW_S
 from sim.hardware.ur.process import EmulatorError
 
 LIMIT_S = 0.100
-"""From when a fault can be known to when the arm is still."""
+"""Limit on the time from when a fault can be known to when the arm is still."""
 WATCHDOG_S = 0.100
-"""The controller's: after so long without a word its program ends."""
+"""Watchdog of the emulated controller: its program ends after this long without a packet."""
 STILL_M_S, STILL_RAD_S = 0.005, 0.05
-"""Slower than this is no motion: an arm that holds its place trembles by a fifth of it."""
+"""Speeds below which the arm counts as still: five times the tremor of an arm that holds its pose."""
 BELOW_M = 0.27
-"""Faults begin when the hand comes down through this height."""
+"""Height of the hand at which a fault is injected, on the way down."""
 RECORD_BYTES = 400_000
 _LIMITS = Limits()
 _FRAME_S = 1 / 30
@@ -58,29 +59,29 @@ Act = Callable[[EmulatedCell, "subprocess.Popen[str]"], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: how it is made, and what must come of it."""
+    """One fault: its injection and the expected outcome."""
 
     name: str
     names: tuple[str, ...]
-    """The run's message must hold one of these words."""
+    """Words of which the run's message must contain at least one."""
     exit_codes: tuple[int, ...] = (1,)
     known_s: float = 0.0
-    """From its beginning to when it can be known."""
+    """Time from the beginning of the fault until it can be known."""
     act: Act | None = None
-    """Makes it; None: sim.hardware.inject does, in the run's own process."""
+    """Injects the fault from outside; None: sim.hardware.inject does, inside the run's process."""
     inject: str = "none"
     by_silence: bool = False
-    """Whether it is known by the controller's silence: after --silence, or by the age of its state."""
+    """True if the fault is known from the controller's silence: after --silence, or by the state's age."""
     moves_on: bool = False
-    """Whether the run shall go on in spite of it."""
+    """True if the run must continue in spite of the fault."""
     begins: str = "moving"
-    """moving; start: there from the beginning; closing: when the gripper is told to close."""
+    """`moving` (in motion), `start` (before the run), or `closing` (when the gripper is told to close)."""
     recorded: bool = True
-    """Whether there is a flight record at all."""
+    """False if the run must end before a flight record is begun."""
 
 
 def tell(line: str) -> Act:
-    """A fault of the emulator's."""
+    """Injection by a line to the emulator's control channel."""
     return lambda cell, process: cell.emulator.tell(line) and None
 
 
@@ -89,20 +90,20 @@ def send(number: signal.Signals) -> Act:
 
 
 def kill_all(cell: EmulatedCell, process: subprocess.Popen[str]) -> None:
-    """The loop and the process that streams for it: nobody is left to stop the arm but its watchdog."""
+    """Kill the loop and its streaming process, so that only the arm's watchdog is left to stop the arm."""
     victims = children(process.pid, "rt.robot.ur.stream")
     for pid in (*victims, process.pid):
         os.kill(pid, signal.SIGKILL)
 
 
 def fill_disk(cell: EmulatedCell, process: subprocess.Popen[str]) -> None:
-    """The recorder may write no more."""
+    """Limit the size of the recorder's file, so that its next write fails."""
     for pid in children(process.pid, "rt.record.recorder"):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (RECORD_BYTES, RECORD_BYTES))
 
 
 def busy(cell: EmulatedCell, process: subprocess.Popen[str]) -> None:
-    """Two busy processes for every CPU, until the run ends."""
+    """Start two busy processes per CPU, which end with the run."""
     program = (
         "import os, time\n"
         f"while os.path.exists('/proc/{process.pid}/fd') and os.getppid() != 1:\n"
@@ -147,48 +148,48 @@ FAULTS: tuple[Fault, ...] = (
 
 @dataclass(frozen=True)
 class FaultResult:
-    """What came of one fault. Times count from its beginning."""
+    """Outcome of one fault. Times count from the beginning of the fault."""
 
     fault: str
     passed: bool
     detected: str
-    """What the run said."""
+    """Last message of the run."""
     exit_code: int | None
     known_s: float
     told_s: float | None
-    """The first hold or stop in the record."""
+    """Time of the first hold or stop in the record."""
     still_s: float | None
-    """The emulated arm's last motion."""
+    """Time of the emulated arm's last motion."""
     cycles: int | None
-    """In the record; None: it cannot be read."""
+    """Number of cycles in the record; None if it cannot be read."""
     why: str
-    """What is not as it must be."""
+    """Problems, separated by semicolons; empty if the fault passed."""
     ran_on_m: float | None = None
-    """How far the arm went from the fault to being still."""
+    """Distance [m] that the arm moved from the fault until it was still."""
 
 
 @dataclass(frozen=True)
 class FaultsOptions:
-    """Make every fault in an emulated cell, and measure how it ends.
+    """Inject faults in an emulated cell, and judge how each run ends.
 
     Example: python -m bench.faults --only "protective stop" "SIGKILL of the loop"
     """
 
     only: tuple[str, ...] = ()
-    """Names of faults; default: all of them."""
+    """Names of faults. Default: all."""
     tries: int = 3
-    """Runs of one fault, at most: one that ends before its fault begins says nothing about it."""
+    """Largest number of runs per fault: a run that ends before its fault begins is repeated."""
     timeout: float = 120.0
-    """Longest for one run [s]."""
+    """Time limit for one run [s]."""
     nice: int = 0
     """Niceness of the run and its children, -20 to 19: on a computer that others keep busy, -10 (by root)."""
     number: int = 0
-    """Of the emulated cell, where several run at once on this computer."""
+    """Number of the emulated cell, if several run at once on this computer."""
     candidates: int = 256
-    """Displacements weighed each cycle."""
+    """Candidate displacements per cycle."""
     silence: float = 0.05
-    """The cell's max_silence_s [s]; on a busy computer give more than the default of rt.cell, or the arm
-    counts as frozen when nothing is wrong but the computer."""
+    """The cell's max_silence_s [s]. On a busy computer give more than rt.cell's default, or late packets
+    count as a frozen arm."""
     out: Path | None = None
     """Folder for faults.json, and the record and output of every run. Default: runs/faults/<time>/."""
 
@@ -201,14 +202,14 @@ class FaultsOptions:
 
 
 def other_view(path: Path) -> Path:
-    """The shipped network, as if made for a camera of 60 degrees."""
+    """Write the shipped network with a contract for a 60 degree view; returns its path."""
     contract, weights = read_model(SHIPPED_MODEL)
     write_model(path, replace(contract, view=replace(contract.view, fov_deg=60.0)), weights)
     return path
 
 
 def tried(fault: Fault, config: FaultsOptions, folder: Path) -> FaultResult:
-    """One fault, again where the run ended before it began."""
+    """Outcome of one fault; repeats a run that ended before the fault began, up to `config.tries` times."""
     for number in range(config.tries):
         for old in ("trigger", "trigger.at", "flight.mcap"):
             (folder / old).unlink(missing_ok=True)
@@ -220,7 +221,7 @@ def tried(fault: Fault, config: FaultsOptions, folder: Path) -> FaultResult:
 
 
 def run(fault: Fault, config: FaultsOptions, folder: Path) -> FaultResult:
-    """One fault, in a cell of its own."""
+    """Outcome of one run of rt.servo in an emulated cell of its own."""
     if fault.by_silence:
         fault = replace(fault, known_s=min(config.silence, _LIMITS.max_state_age_s))
     with emulated_cell(folder, config.number, config.silence) as cell:
@@ -252,7 +253,7 @@ def run(fault: Fault, config: FaultsOptions, folder: Path) -> FaultResult:
 
 
 def motion_after(rows: NDArray[np.float64], at_s: float) -> tuple[float, float]:
-    """How long after `at_s` the tool was last faster than STILL, and how far it went since.
+    """Time [s] and distance [m] from `at_s` to the last sample above STILL_M_S or STILL_RAD_S.
 
     rows (N, 13): time [s], pose, twist of the tool, on the clock of `at_s` (Emulator.motion).
     """
@@ -273,7 +274,7 @@ def _begin(
     trigger: Path,
     timeout_s: float,
 ) -> float | None:
-    """Make the fault; when it began (time.monotonic), None if the run ended before."""
+    """Inject the fault; returns its time (time.monotonic), or None if the run ended before."""
     if fault.begins == "start":
         return None
     if fault.begins == "closing":
@@ -376,32 +377,29 @@ def table(results: list[FaultResult]) -> Table:
     return shown
 
 
-def main() -> int:
-    try:
-        config = tyro.cli(FaultsOptions, prog="python -m bench.faults")
-        folder = output_folder("faults", config.out)
-        chosen = [f for f in FAULTS if not config.only or f.name in config.only]
-        results: list[FaultResult] = []
-        for number, fault in enumerate(chosen, start=1):
-            print(f"{number} of {len(chosen)}: {fault.name}", file=sys.stderr, flush=True)
-            place = folder / fault.name.replace(" ", "_")
-            place.mkdir(exist_ok=True)
-            results.append(tried(fault, config, place))
-            save(config, results, folder)
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, EmulatorError) as error:
-        print(f"bench.faults: {error}", file=sys.stderr)
-        return 1
+@command(
+    "bench.faults", FaultsOptions, failures=(EmulatorError,), interrupted="finished faults are kept"
+)
+def main(config: FaultsOptions) -> int:
+    """Run the command; returns NOT_DONE if a fault did not pass."""
+    folder = output_folder("faults", config.out)
+    chosen = [f for f in FAULTS if not config.only or f.name in config.only]
+    results: list[FaultResult] = []
+    for number, fault in enumerate(chosen, start=1):
+        print(f"{number} of {len(chosen)}: {fault.name}", file=sys.stderr, flush=True)
+        place = folder / fault.name.replace(" ", "_")
+        place.mkdir(exist_ok=True)
+        results.append(tried(fault, config, place))
+        save(config, results, folder)
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table(results))
     failed = [r.fault for r in results if not r.passed]
     print(f"{len(results) - len(failed)} of {len(results)} pass; {folder}/: faults.json")
-    return 1 if failed else 0
+    return NOT_DONE if failed else DONE
 
 
 def save(config: FaultsOptions, results: list[FaultResult], folder: Path) -> None:
-    """faults.json: also what is done so far, should it be interrupted."""
+    """Write faults.json, after every fault, so that an interrupted run keeps the finished ones."""
     content: dict[str, Any] = {
         "command": "bench.faults",
         "limit_s": LIMIT_S,

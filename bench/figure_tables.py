@@ -1,4 +1,4 @@
-"""What bench.figures keeps of each command's JSON, and the README's rows that it makes of it."""
+"""Summaries that bench.figures keeps of each command's JSON, and the table rows made from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sim.experiment.sweep import UNITS
 
 Json = dict[str, Any]
 
-_WAYS = {
+_ROWS = {
     "INIT": "the start (INIT)",
     "CTR": "the loop (CTR)",
     "CTR_noise": "the loop, noise 0.4 (CTR_noise)",
@@ -46,7 +46,7 @@ def trials(result: Json) -> Json:
         "| | median [95 %] | under 1 cm | under 2 cm | lifted [95 %] |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name, words in _WAYS.items():
+    for name, words in _ROWS.items():
         s = result["scenarios"][name]
         (low, high), (least, most) = s["ci95_m"], s["lifted_ci95"]
         rows.append(
@@ -63,22 +63,22 @@ def sensor(result: Json) -> Json:
         s = result["scenarios"][name]
         low, high = s["ci95_m"]
         rows.append(
-            f"| {_WAYS[name]} | {_mm(s['median_m'])} mm [{_mm(low)}, {_mm(high)}] "
+            f"| {_ROWS[name]} | {_mm(s['median_m'])} mm [{_mm(low)}, {_mm(high)}] "
             f"| {s['under_1cm']:.0%} | {s['under_2cm']:.0%} |".replace("%", " %")
         )
     return {"title": "The same through a D405 beside the hand", "table": rows}
 
 
 def sweep(result: Json) -> Json:
-    """Median distance at the end and the share within 2 cm, at each strength."""
+    """Rows by strength: the median distance at the end, and the share within 2 cm."""
     words = UNITS[result["config"]["over"]]
     rows = [
         f"| {words} | " + " | ".join(_SWEPT.values()) + " |",
         "| --- |" + " --- |" * len(_SWEPT),
     ]
     for point in result["points"]:
-        ways = [point["scenarios"][name] for name in _SWEPT]
-        cells = [f"{_mm(s['median_m'])} mm, {100 * s['under_2cm']:.0f} %" for s in ways]
+        found = [point["scenarios"][name] for name in _SWEPT]
+        cells = [f"{_mm(s['median_m'])} mm, {100 * s['under_2cm']:.0f} %" for s in found]
         value = point["value"]
         label = value if isinstance(value, str) else f"{value:g}"
         rows.append(f"| {label} | " + " | ".join(cells) + " |")
@@ -130,7 +130,7 @@ def validation(result: Json) -> Json:
 
 
 def network(record: Json) -> Json:
-    """Of rt/models/distance.json."""
+    """Summary of rt/models/distance.json."""
     kept = {k: record[k] for k in ("training_images", "images_per_s", "samples_per_s", "minutes")}
     return {**kept, **_errors(record["validation"])}
 
@@ -141,7 +141,7 @@ def _errors(report: Json) -> Json:
 
 
 def measured(stored: dict[str, Json]) -> list[str]:
-    """Rows | what | figure | command | of every stored summary that has any."""
+    """Rows | quantity | figure | command | of the stored summaries without a table of their own."""
     rows: list[tuple[str, str, str]] = []
     if n := stored.get("network"):
         rows.append(
@@ -190,7 +190,51 @@ def measured(stored: dict[str, Json]) -> list[str]:
                 _command(s),
             )
         )
-    return [f"| {what} | {figure} | {command} |" for what, figure, command in rows]
+    return _rows(rows)
+
+
+def summary(stored: dict[str, Json]) -> list[str]:
+    """The README's three rows, | quantity | figure | command |; none unless all three are stored."""
+    if not {"trials", "sweep_jump", "latency"} <= stored.keys():
+        return []
+    kept, jump, timing = stored["trials"], stored["sweep_jump"], stored["latency"]
+    loop, once = (_cell(kept, _ROWS[name], 1) for name in ("CTR_noise", "GPD_noise"))
+    far = jump["table"][-1]
+    strength, still_loop, still_once = (_cells(far)[k] for k in (0, 1, 3))
+    cycle = timing["cycle"][0]
+    return _rows(
+        [
+            (
+                "distance to the nearest true grasp at the end, kinematic noise 0.4: median [95 %]",
+                f"the loop {loop}; one-shot detection {once}",
+                _command(kept),
+            ),
+            (
+                f"median, and share within 2 cm, if the objects jump by {strength} m on the way",
+                f"the loop {still_loop}; one-shot detection {still_once}",
+                _command(jump),
+            ),
+            (
+                f"time of one cycle with {cycle['candidates']:,} candidates",
+                f"median {cycle['p50_ms']:.1f} ms of the {1e3 / cycle['rate_hz']:.0f} ms that "
+                f"{cycle['rate_hz']:g} Hz allow; {cycle['missed']} of {cycle['cycles']} deadlines missed",
+                _command(timing),
+            ),
+        ]
+    )
+
+
+def _rows(rows: list[tuple[str, str, str]]) -> list[str]:
+    return [f"| {quantity} | {figure} | {made_by} |" for quantity, figure, made_by in rows]
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def _cell(kept: Json, label: str, column: int) -> str:
+    """Cell of a stored table, by the first cell of its row. Raises StopIteration without such a row."""
+    return next(cells[column] for cells in map(_cells, kept["table"]) if cells[0] == label)
 
 
 def _said(errors: Json) -> str:

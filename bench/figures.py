@@ -1,8 +1,8 @@
-"""Make the pictures and tables of the README and docs from finished runs: `python -m bench.figures`.
+"""Pictures and tables of docs/results.md, docs/disturbances.md and README.md: `python -m bench.figures`.
 
-Every figure belongs to one command. Its JSON is boiled down to docs/figures/NAME.json, its PNG goes to
-docs/, and the pages' blocks between `<!-- figures:NAME -->` and `<!-- /figures -->` are written anew from
-those summaries, each with its command and machine. `--check` says which blocks are not what they would be.
+Every figure belongs to one command. The summary of the command's JSON is kept in docs/figures/NAME.json and
+its PNG in docs/. The blocks of the pages between `<!-- figures:NAME -->` and `<!-- /figures -->` are written
+from these summaries, with command and machine. `--check` lists the blocks that differ from their summary.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from bench.figure_tables import (
     latency,
     measured,
@@ -29,35 +27,37 @@ from bench.figure_tables import (
     sensor,
     servo,
     study,
+    summary,
     sweep,
     trials,
     validation,
 )
 from rt.distance.contract import DistanceError, read_model
+from rt.tools.command import DONE, NOT_DONE, command
 from rt.tools.files import write_json, write_text
 from sim.experiment.sweep import STRENGTHS
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/disturbances.md")
+PAGES = ("README.md", "docs/results.md", "docs/disturbances.md")
 Json = dict[str, Any]
 
 
-class FiguresError(ValueError):
-    """A run that is missing, failed, or was made with other options; a page without its markers."""
+class FiguresError(RuntimeError):
+    """A run is missing, failed or has other options, or a page's markers do not match."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: the command that makes it, and what is kept of its JSON."""
+    """One figure: its command, and the summary kept of the command's JSON."""
 
     command: str
     result: str
-    """Its JSON in --out."""
+    """Name of its JSON in --out."""
     summary: Callable[[Json], Json]
     picture: str = ""
-    """Its PNG in --out; in docs/ it is named after the figure."""
+    """Name of its PNG in --out; in docs/ the PNG is named after the figure."""
     agrees: tuple[tuple[str, Any], ...] = ()
-    """Values (by dotted path) that the JSON must have, or it was made by another command."""
+    """Values that the JSON must have, by dotted path; others mean that another command made it."""
 
 
 FIGURES = {
@@ -117,12 +117,12 @@ FIGURES = {
         agrees=(("config.over", "dropout"), ("config.camera", "wrist"), ("config.trials", 100)),
     ),
 }
-"""`network` is one more summary, of the shipped network's own training record."""
+"""One more summary, `network`, is read from the shipped network's training record."""
 
 
 @dataclass(frozen=True)
 class FiguresOptions:
-    """Make the pictures and tables of README and docs anew: run what is missing, or take finished runs.
+    """Write the pictures and tables of README and docs from finished runs; run the missing ones.
 
     Example: python -m bench.figures --runs runs/figures
     """
@@ -130,21 +130,23 @@ class FiguresOptions:
     only: tuple[str, ...] = ()
     """Names of figures. Default: all."""
     runs: Path | None = None
-    """Take the finished runs of this folder (a folder for each figure, by name) and run nothing; a
-    figure that is not there keeps what was stored. Default: run what runs/figures lacks, and keep it."""
+    """Folder of finished runs, one folder per figure, by name; nothing is run, and a figure without a run
+    keeps its stored summary. Default: run the figures that runs/figures lacks."""
     machine: str = ""
-    """What the runs ran on, in words. Default: this machine."""
+    """Machine of the runs, in words. Default: this machine."""
     check: bool = False
-    """Run and write nothing: exit 1 if a page is not what the stored figures make it."""
+    """Only list the pages that differ from the stored figures; exit code 1 if there is one."""
+    pages: bool = False
+    """Only write the pages from the stored figures; run nothing."""
 
     def __post_init__(self) -> None:
         for name in self.only:
             if name not in FIGURES:
-                raise FiguresError(f"no figure {name!r}; known are {', '.join(FIGURES)}")
+                raise ValueError(f"no figure {name!r}; known are {', '.join(FIGURES)}")
 
 
 def this_machine() -> str:
-    """Processor and cores, in words."""
+    """Processor model and number of cores."""
     model = platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -155,7 +157,7 @@ def this_machine() -> str:
 
 
 def summarise(figure: Figure, folder: Path, machine: str) -> Json:
-    """What is kept of a finished run. Raises FiguresError if another command made it."""
+    """Summary of a finished run. Raises FiguresError if another command made it."""
     path = folder / figure.result
     try:
         result = json.loads(path.read_text())
@@ -167,12 +169,12 @@ def summarise(figure: Figure, folder: Path, machine: str) -> Json:
             value = value.get(part) if isinstance(value, dict) else None
         if value != wanted:
             raise FiguresError(
-                f"{path} has {key} = {value!r}, the figure needs {wanted!r}: `{figure.command}`"
+                f"{path} has {key} = {value!r}, the figure needs {wanted!r}: run `{figure.command}`"
             )
     try:
         kept = figure.summary(result)
     except (KeyError, IndexError, TypeError, StopIteration) as error:
-        raise FiguresError(f"{path} lacks what the figure shows ({error!r})") from error
+        raise FiguresError(f"{path} lacks a value of the figure ({error!r})") from error
     model = result.get("model")
     weights = (
         model.get("weights_sha256") if isinstance(model, dict) else result.get("weights_sha256")
@@ -182,7 +184,7 @@ def summarise(figure: Figure, folder: Path, machine: str) -> Json:
 
 
 def run_command(figure: Figure, folder: Path) -> None:
-    """Run a figure's command into a folder. Raises FiguresError if it fails."""
+    """Run a figure's command with --out FOLDER. Raises FiguresError if it fails."""
     print(f"{figure.command} --out {folder}", flush=True)
     module = figure.command.split()[1:]
     code = subprocess.run([sys.executable, *module, "--out", str(folder)], cwd=ROOT).returncode
@@ -190,28 +192,30 @@ def run_command(figure: Figure, folder: Path) -> None:
         raise FiguresError(f"`{figure.command}` ended with {code}; its figure was not made")
 
 
-def blocks(stored: dict[str, Json], page: str = "README.md") -> dict[str, str]:
-    """Markdown of every block that the stored summaries can make, for a page."""
+def blocks(stored: dict[str, Json], page: str = "docs/results.md") -> dict[str, str]:
+    """Markdown of every block that the stored summaries allow, with links relative to the page."""
     made = {
         name: _block(name, kept, Path(page).parent)
         for name, kept in stored.items()
         if "table" in kept
     }
-    rows = measured(stored)
-    if rows:
-        made["measured"] = "\n".join(["| what | figure | command |", "| --- | --- | --- |", *rows])
+    for name, rows in (("measured", measured(stored)), ("summary", summary(stored))):
+        if rows:
+            made[name] = "\n".join(
+                ["| quantity | figure | command |", "| --- | --- | --- |", *rows]
+            )
     return made
 
 
-def _block(name: str, summary: Json, folder: Path) -> str:
+def _block(name: str, kept: Json, folder: Path) -> str:
     link = Path(f"docs/{name}.png").relative_to(folder)
-    picture = [f"![{summary['title']}]({link})", ""] if FIGURES[name].picture else []
-    said = f"`{summary['command']}` ({summary['machine']}):"
-    return "\n".join([*picture, said, "", *summary["table"]])
+    picture = [f"![{kept['title']}]({link})", ""] if FIGURES[name].picture else []
+    said = f"`{kept['command']}` ({kept['machine']}):"
+    return "\n".join([*picture, said, "", *kept["table"]])
 
 
 def fill(text: str, made: dict[str, str]) -> str:
-    """A page with its blocks written anew. Raises FiguresError for a block that cannot be made."""
+    """The page with its blocks replaced. Raises FiguresError for a block without a stored summary."""
 
     def one(match: re.Match[str]) -> str:
         name = match[1]
@@ -226,28 +230,31 @@ def fill(text: str, made: dict[str, str]) -> str:
 
 
 def read_stored(root: Path) -> dict[str, Json]:
-    """docs/figures, and the shipped network's record as it is now."""
+    """Summaries of docs/figures by name, and `network` from the shipped network's training record."""
     stored = {p.stem: json.loads(p.read_text()) for p in (root / "docs/figures").glob("*.json")}
     record = root / "rt/models/distance.json"
     return {**stored, "network": network(json.loads(record.read_text()))}
 
 
 def stale(root: Path) -> list[str]:
-    """What is not as the stored figures make it, or of another network. Raises FiguresError."""
+    """Pages and pictures that differ from the stored figures, and figures of another network.
+
+    Raises FiguresError.
+    """
     stored = read_stored(root)
     shipped = read_model(root / "rt/models/distance.onnx")[0].weights_sha256
     found = []
     for page in PAGES:
         text = (root / page).read_text()
         if fill(text, blocks(stored, page)) != text:
-            found.append(f"{page}: its blocks are not what docs/figures makes them")
-    for name, summary in stored.items():
-        if summary.get("weights_sha256", shipped) != shipped:
+            found.append(f"{page}: its blocks differ from docs/figures")
+    for name, kept in stored.items():
+        if kept.get("weights_sha256", shipped) != shipped:
             found.append(
                 f"docs/figures/{name}.json: measured with another network than the shipped one"
             )
         picture = root / f"docs/{name}.png"
-        if "picture_sha256" in summary and summary["picture_sha256"] != _sha256(picture):
+        if "picture_sha256" in kept and kept["picture_sha256"] != _sha256(picture):
             found.append(f"docs/{name}.png: not the picture of the run in docs/figures/{name}.json")
     return found
 
@@ -257,46 +264,48 @@ def _sha256(path: Path) -> str:
 
 
 def make(config: FiguresOptions, root: Path = ROOT) -> int:
-    """Do what the options say; returns the exit code."""
+    """Carry out the options in a repository; returns the exit code. Raises FiguresError."""
     if config.check:
         for line in (found := stale(root)):
             print(line)
         print(
-            "figures are stale: run `python -m bench.figures`" if found else "figures are as stored"
+            "stale figures: run `python -m bench.figures`, or with --pages if only a page differs"
+            if found
+            else "all figures are up to date"
         )
-        return 1 if found else 0
+        return NOT_DONE if found else DONE
     folder = config.runs or Path("runs/figures")
     machine = config.machine or this_machine()
     (root / "docs/figures").mkdir(parents=True, exist_ok=True)
-    for name in config.only or FIGURES:
+    for name in () if config.pages else config.only or FIGURES:
         figure = FIGURES[name]
         if not (folder / name / figure.result).is_file():
             if config.runs is not None:
-                print(f"{name}: not in {folder}, left as it was")
+                print(f"{name}: no run in {folder}, the stored summary is kept")
                 continue
             run_command(figure, (folder / name).absolute())
-        summary = summarise(figure, folder / name, machine)
+        kept = summarise(figure, folder / name, machine)
         if figure.picture:
             shutil.copyfile(folder / name / figure.picture, root / f"docs/{name}.png")
-            summary["picture_sha256"] = _sha256(root / f"docs/{name}.png")
-        write_json(root / f"docs/figures/{name}.json", summary)
+            kept["picture_sha256"] = _sha256(root / f"docs/{name}.png")
+        write_json(root / f"docs/figures/{name}.json", kept)
         print(f"{name}: docs/figures/{name}.json")
     for page in PAGES:
         made = blocks(read_stored(root), page)
         write_text(root / page, fill((root / page).read_text(), made))
         print(f"{page}: written")
-    return 0
+    return DONE
 
 
-def main() -> int:
-    try:
-        return make(tyro.cli(FiguresOptions, prog="python -m bench.figures"))
-    except (FiguresError, DistanceError, OSError) as error:
-        print(f"bench.figures: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("bench.figures: interrupted; finished runs are kept", file=sys.stderr)
-        return 130
+@command(
+    "bench.figures",
+    FiguresOptions,
+    failures=(FiguresError, DistanceError),
+    interrupted="finished runs are kept",
+)
+def main(config: FiguresOptions) -> int:
+    """Run the command; returns its exit code."""
+    return make(config)
 
 
 if __name__ == "__main__":

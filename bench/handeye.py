@@ -1,4 +1,4 @@
-"""How true the claims are: many simulated rigs, their errors beside what was claimed.
+"""Claims against truth: the errors of many simulated rigs beside the claimed intervals.
 
 `python -m calib.study` prints one table for each question and writes study.json.
 """
@@ -16,12 +16,15 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
 
-from calib.collect.motions import (
+from calib.collect.rig import random_truth, simulated_views
+from calib.errors import CalibrationError, require_opencv
+from calib.solve.closed_form import METHODS, closed_form, target_poses, with_target
+from calib.solve.model import Free, Trajectory, Unknowns, Views
+from calib.solve.motions import (
     Viewpoint,
     advise,
     greedy,
@@ -33,23 +36,20 @@ from calib.collect.motions import (
     seen_fraction,
     working_matrix,
 )
-from calib.collect.rig import random_truth, simulated_views
-from calib.errors import CalibrationError, require_opencv
-from calib.solve.closed_form import METHODS, closed_form, target_poses, with_target
-from calib.solve.model import Free, Trajectory, Unknowns, Views
 from calib.solve.noise import Noise, information
 from calib.solve.outliers import Judged, consensus, corners, explain, judge
 from calib.solve.refine import refine
 from calib.solve.se3 import angle_deg, from_vector, inverse, to_vector
 from calib.target.targets import Target
 from rt.pose import Array
+from rt.tools.command import command
 from rt.tools.files import write_json
 from rt.tools.progress import progress
 
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What to simulate, and how often."""
+    """Rigs to simulate, and their number."""
 
     rigs: int = 200
     """Rigs for accuracy and for each kind of corruption."""
@@ -68,7 +68,7 @@ class StudyOptions:
     seed: int = 0
     """First rig."""
     out: Path = Path("runs/study")
-    """Where study.json goes."""
+    """Folder of study.json."""
 
 
 TARGET = Target()
@@ -309,25 +309,21 @@ def show(console: Console, s: dict[str, Any]) -> None:
     )
 
 
-def main() -> int:
-    """Run the command; returns the exit code."""
-    options = tyro.cli(StudyOptions, description=__doc__)
-    try:
-        require_opencv()
-        if min(options.rigs, options.advised, options.timed) < 1 or options.poses < 5:
-            raise CalibrationError("give at least one rig of each kind and five poses")
-        result = {
-            "accuracy": accuracy(options),
-            "corruption": corruption(options),
-            "next_pose": next_pose(options),
-            "time_offset": time_offset(options),
-        }
-        options.out.mkdir(parents=True, exist_ok=True)
-        write_json(options.out / "study.json", result)
-        show(Console(highlight=False), result)
-    except (CalibrationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+@command("calib.study", StudyOptions, mistakes=(CalibrationError,), description=__doc__)
+def main(options: StudyOptions) -> int:
+    """Run the study; returns the exit code."""
+    require_opencv()
+    if min(options.rigs, options.advised, options.timed) < 1 or options.poses < 5:
+        raise CalibrationError("give at least one rig of each kind and five poses")
+    result = {
+        "accuracy": accuracy(options),
+        "corruption": corruption(options),
+        "next_pose": next_pose(options),
+        "time_offset": time_offset(options),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / "study.json", result)
+    show(Console(highlight=False), result)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Where generation's time goes: the real make_shard, with clocks around what it calls."""
+"""Time of each stage of generation: clocks around the functions that sim.generate's make_shard calls."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ STAGES = ("scene", "grasps", "rays", "sensor", "reprojection", "encoding, writin
 
 
 class Stages:
-    """Seconds by stage, each without those of the stages it calls. Processor time of this process, so
-    that other programs' work does not count; waiting for the disk does not either."""
+    """Seconds of each stage, without those of the stages that it calls.
+
+    The clock is this process's processor time: other programs and waiting for the disk do not count.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -52,7 +54,7 @@ class Stages:
 
 @contextmanager
 def timed_generation() -> Iterator[Stages]:
-    """While inside, what make_shard calls in this process is timed."""
+    """Context in which the functions that make_shard calls in this process are timed."""
     stages = Stages()
     with ExitStack() as patches:
         for name, owner, attribute in (

@@ -1,8 +1,8 @@
-"""How fast training sets are made and learnt from: `python -m bench.throughput`.
+"""Rates of generation and training: `python -m bench.throughput`.
 
-Generation: images and scenes a second of one process and of all, the share of each stage, and the ratio to
-bare rays: embree alone on the same scenes and views, taking turns with generation in the same run, so that
-the ratio holds on a busy machine. Training: see bench.training.
+Generation: images and scenes per second of one process and of all, the share of each stage, and the ratio
+to bare rays, which is embree alone on the same scenes and views. Both take turns in the same run, so that
+load on the machine slows both and the ratio stays valid. Training: see bench.training.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from bench.stages import STAGES, timed_generation
 from rt.pose import top_down
+from rt.tools.command import DONE, command
 from rt.tools.files import output_folder, write_figure, write_json
 from rt.view import VIEW
 from sim import generate
@@ -32,28 +32,27 @@ from sim.scene.grasps import numbered_scene
 from sim.scene.objects import object_set
 from sim.scene.render import Renderer
 from sim.scene.scene import camera_poses
-from sim.scene.sensor import SensorError
 
 
 @dataclass(frozen=True)
 class ThroughputOptions:
-    """Measure generation, and training where torch is installed.
+    """Measure generation, and training if torch is installed.
 
     Example: python -m bench.throughput --scenes 40
     """
 
     scenes: int = 40
-    """Scenes of the measurement of stages, in one process."""
+    """Scenes for the measurement of the stages, in one process."""
     views: int = 40
     """Images per scene."""
     sensors: tuple[str, ...] = GenerateOptions().sensors
     """Depth cameras, as for sim.generate."""
     whole: int = 80
-    """Scenes of the measurement of the command itself, on --workers processes; 0: leave it out."""
+    """Scenes for the measurement of the whole command on --workers processes; 0 skips it."""
     workers: int = 0
-    """Processes of that. 0: one for each core."""
+    """Processes of the whole command. 0: one per core."""
     training: float = 30.0
-    """Seconds for training; 0: leave it out."""
+    """Time for training [s]; 0 skips it."""
     seed: int = 0
     """Seed of the scenes."""
     out: Path | None = None
@@ -61,11 +60,11 @@ class ThroughputOptions:
 
 
 def bare_rays(config: ThroughputOptions, numbers: range) -> float:
-    """Processor seconds that embree takes for the same scenes' 64x64 views, and nothing else."""
+    """Processor time [s] of embree alone on the 64x64 views of the same scenes."""
     objects, rays = object_set("train"), VIEW.rays().reshape(-1, 3)
     seconds = 0.0
     for number in numbers:
-        # Few samples: which grasps there are does not matter to rays.
+        # Few samples: the rays do not depend on the grasps.
         scene, _, rng = numbered_scene(objects, config.seed, "train", number, samples=500)
         renderer = Renderer(scene)
         for pose in camera_poses(scene, config.views, rng):
@@ -79,11 +78,11 @@ def bare_rays(config: ThroughputOptions, numbers: range) -> float:
 
 
 def measure_stages(config: ThroughputOptions) -> dict[str, Any]:
-    """Stages of make_shard in this process, in turns with bare rays."""
+    """Stages of make_shard in this process, alternating with bare rays."""
     step, images = 4, config.scenes * config.views
     settings = GenerateOptions(views=config.views, seed=config.seed, sensors=config.sensors)
     objects = object_set("train")
-    for name in objects.names:  # built once in a worker's life, so not a scene's share
+    for name in objects.names:  # built once per worker, so not part of a scene's time
         objects.get(name)
     bare, wall = 0.0, 0.0
     seconds = dict.fromkeys(STAGES, 0.0)
@@ -113,7 +112,7 @@ def measure_stages(config: ThroughputOptions) -> dict[str, Any]:
 
 
 def measure_command(config: ThroughputOptions) -> dict[str, Any]:
-    """The command as its user runs it, workers' start and all; wall time."""
+    """Wall time of the command as a user runs it, including the start of its workers."""
     with tempfile.TemporaryDirectory() as folder:
         settings = GenerateOptions(
             config.whole,
@@ -136,7 +135,7 @@ def measure_command(config: ThroughputOptions) -> dict[str, Any]:
 
 
 def measure_training(seconds: float, seed: int) -> dict[str, Any] | str:
-    """What bench.training measures, or why it was left out."""
+    """Figures of bench.training, or the reason why it was left out."""
     try:
         training = importlib.import_module("bench.training")
     except ImportError as error:
@@ -145,14 +144,12 @@ def measure_training(seconds: float, seed: int) -> dict[str, Any] | str:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Time of an image by stage, beside that of bare rays."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    """Bar chart: time per image by stage, and that of bare rays."""
+    from matplotlib.figure import Figure
 
     stages = result["generation"]
-    figure, axes = plt.subplots(figsize=(8, 2.4), layout="constrained")
+    figure = Figure(figsize=(8, 2.4), layout="constrained")
+    axes = figure.subplots()
     left = 0.0
     colours = ("#8d99ae", "#2667c9", "#2a9d8f", "#e9a23b", "#d1495b", "#6d597a", "#c9ced6")
     for name, colour in zip(STAGES, colours, strict=True):
@@ -173,7 +170,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 
 def run(config: ThroughputOptions) -> dict[str, Any]:
-    """Everything asked for, as in throughput.json. Raises DatasetError, SensorError."""
+    """Content of throughput.json for these options. Raises DatasetError, SensorError."""
     for name, value, least in (("scenes", config.scenes, 1), ("views", config.views, 1)):
         if value < least:
             raise DatasetError(f"--{name} {value} must be at least {least}")
@@ -225,22 +222,17 @@ def _print(result: dict[str, Any]) -> None:
         print(f"training {training}")
 
 
-def main() -> int:
-    config = tyro.cli(ThroughputOptions, prog="python -m bench.throughput")
-    try:
-        result = run(config)
-        folder = output_folder("throughput", config.out)
-        write_json(folder / "throughput.json", result)
-        draw(result, folder / "throughput.png")
-    except (DatasetError, SensorError, OSError) as error:
-        print(f"bench.throughput: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+@command("bench.throughput", ThroughputOptions)
+def main(config: ThroughputOptions) -> int:
+    """Run the command; returns its exit code."""
+    result = run(config)
+    folder = output_folder("throughput", config.out)
+    write_json(folder / "throughput.json", result)
+    draw(result, folder / "throughput.png")
     _print(result)
     print(f"{folder}/throughput.json, throughput.png")
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -1,7 +1,7 @@
-"""How long the depth image takes into the canonical view: `python -m bench.view`.
+"""Time to reproject a depth image into the canonical view: `python -m bench.view`.
 
-Beside it, in the same run and in turns, a copy of as many bytes as it reads: what memory alone costs.
-Times are the thread's own processor time, so that other programs' share of a busy machine is not in them.
+A copy of as many bytes as the reprojection reads, timed alternately in the same run, gives the cost of
+memory access alone. Times are the thread's processor time, so that load by other programs does not count.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +21,7 @@ from rich.table import Table
 from rt.camera import CameraError, Intrinsics
 from rt.camera.models import MODELS, parse_size
 from rt.native import native
+from rt.tools.command import DONE, command
 from rt.tools.files import output_folder, write_json
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, Reprojector
 from sim.scene.render import Renderer
@@ -38,9 +38,9 @@ class ViewBenchOptions:
     size: str = "640x480"
     """Width and height of the depth image [px]; 87 degrees wide."""
     repetitions: int = 300
-    """Calls of each; the median and the least count."""
+    """Calls of each; median and percentiles are over these."""
     seed: int = 0
-    """Of the scene."""
+    """Seed of the scene."""
     out: Path | None = None
     """Folder for view.json. Default: runs/view/<time>/."""
 
@@ -48,7 +48,10 @@ class ViewBenchOptions:
 def depth_image(
     intrinsics: Intrinsics, T_hand_camera: NDArray[np.float64], height_m: float, seed: int
 ) -> NDArray[np.float32]:
-    """A scene of test objects from a wrist camera at a height, with the holes of a stereo camera."""
+    """Depth image (H, W) [m] of a scene of test objects from a wrist camera; 2 % of the pixels are 0.
+
+    height_m: height of the hand above the table.
+    """
     from rt.pose import top_down
     from sim.scene.grasps import numbered_scene
     from sim.scene.objects import object_set
@@ -63,7 +66,7 @@ def depth_image(
 
 
 def time_in_turns(calls: dict[str, Callable[[], object]], n: int) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds (n,) of each call."""
+    """Processor times (n,) [ms] of each call, called alternately."""
     times = {name: np.empty(n) for name in calls}
     for k in range(-5, n):
         for name, call in calls.items():
@@ -74,7 +77,7 @@ def time_in_turns(calls: dict[str, Callable[[], object]], n: int) -> dict[str, N
 
 
 def measure(config: ViewBenchOptions) -> list[dict[str, object]]:
-    """One row for each path and height, as in view.json."""
+    """Rows of view.json, one for each path and height. Raises CameraError without the native module."""
     size, T = parse_size(config.size), MOUNTS["wrist"].T_hand_camera
     intrinsics = MODELS["D405"].intrinsics(size)
     if native is None:
@@ -103,17 +106,14 @@ def measure(config: ViewBenchOptions) -> list[dict[str, object]]:
     return rows
 
 
-def main() -> int:
-    try:
-        config = tyro.cli(ViewBenchOptions, prog="python -m bench.view")
-        folder = output_folder("view", config.out)
-        rows = measure(config)
-        write_json(
-            folder / "view.json", {"command": "bench.view", "config": asdict(config), "rows": rows}
-        )
-    except (CameraError, ValueError, OSError) as error:
-        print(f"bench.view: {error}", file=sys.stderr)
-        return 1
+@command("bench.view", ViewBenchOptions, failures=(CameraError,))
+def main(config: ViewBenchOptions) -> int:
+    """Run the command; returns its exit code."""
+    folder = output_folder("view", config.out)
+    rows = measure(config)
+    write_json(
+        folder / "view.json", {"command": "bench.view", "config": asdict(config), "rows": rows}
+    )
     table = Table(title=f"{config.size} depth into the view", title_style="bold")
     for name in ("path", "from", "p10", "median", "p99", "times a copy of what it reads"):
         table.add_column(name, justify="left" if name == "path" else "right")
@@ -126,7 +126,7 @@ def main() -> int:
         )
     Console().print(table)
     print(f"{folder}/view.json")
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

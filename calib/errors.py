@@ -1,4 +1,4 @@
-"""What can be wrong with a calibration's input, and what the solver thinks of it."""
+"""Errors of a calibration's input, and findings about data and result."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ class CalibrationError(ValueError):
     """Input that cannot be calibrated from: the message names the files, the value and the remedy."""
 
 
+Level = Literal["error", "warning", "note"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing the user should know about the data or the result."""
 
-    level: Literal["error", "warning", "note"]
+    level: Level
     """`error` forbids using the result, `warning` makes it at most usable, `note` only informs."""
     text: str
     remedy: str = ""
 
     def __str__(self) -> str:
         return f"{self.level}: {self.text}" + (f". {self.remedy}" if self.remedy else "")
+
+
+def listed(names: list[str], most: int = 6) -> str:
+    """a, b, c and 4 more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def require_opencv() -> None:

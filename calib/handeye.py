@@ -8,18 +8,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 # Small matrices: threads of the linear algebra only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# What OpenCV's methods complain about is reported in our own words.
+# Complaints of OpenCV's methods are reported in our own words.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -28,6 +27,7 @@ from calib.errors import CalibrationError, require_opencv
 from calib.options import Collect, Command, PrintTarget, Simulate, Solve, Verify
 from rt.camera import CameraError
 from rt.robot import RobotError
+from rt.tools.command import command
 from rt.tools.files import write_json
 
 
@@ -37,7 +37,7 @@ def _console() -> Console:
 
 @dataclass
 class Screen:
-    """Where results are printed; progress only where someone watches."""
+    """Prints results; progress is shown on a terminal only."""
 
     console: Console = field(default_factory=lambda: _console())
 
@@ -68,8 +68,8 @@ def _positive(**values: float) -> None:
 
 def simulate(options: Simulate, screen: Screen) -> int:
     from calib.collect import simulate as simulation
-    from calib.collect.collect import Collector, automatic
-    from calib.collect.verify import check_depth, check_target
+    from calib.collect.collect import Collector, look_elsewhere
+    from calib.collect.verify import check_depth, check_target, correction
     from calib.data.readers import read
     from calib.solve.noise import Noise
     from calib.solve.observe import look
@@ -114,13 +114,16 @@ def simulate(options: Simulate, screen: Screen) -> int:
     else:
         folder = out / "verify"
         collector = Collector(done.cell, target, folder, simulation.QUICK, lines.append)
-        automatic(collector, 6, np.random.default_rng([options.seed, 2]))
+        state = result.fit.state
+        rng = np.random.default_rng([options.seed, 2])
+        look_elsewhere(collector, state, result.views.T_base_hand, 6, rng)
         again = read(folder)
-        camera, X = result.fit.state.camera, result.fit.state.T_mount_camera
-        Z = result.fit.state.T_fixed_target
-        checks = [check_target(again, look(again, target), target, camera, X, True, Z)]
+        sights, camera, X = look(again, target), state.camera, state.T_mount_camera
+        checks = [check_target(again, sights, target, camera, X, True, state.T_fixed_target)]
         checks += check_depth(again, camera, X)
         _print_checks(checks, screen)
+        _, line = correction(again, sights, target, camera, X, True).verdict(2.0)
+        screen.say(line)
     return _finish(result, out, out / "cell.toml", False, screen, truth, done.rig.truth)
 
 
@@ -169,7 +172,7 @@ def solve(options: Solve, screen: Screen) -> int:
     out = _out(options.out)
     settings = Settings(
         parse(options.target) if options.target else None,
-        None if options.camera_is == "auto" else options.camera_is == "in-hand",
+        {"hand": True, "in-hand": True, "fixed": False}.get(options.camera_is or ""),
         parse_format(options.pose_format) if options.pose_format else None,
         read_camera(options.camera) if options.camera else None,
         options.intrinsics,
@@ -177,6 +180,7 @@ def solve(options: Solve, screen: Screen) -> int:
         options.working_mm * 1e-3,
         options.tolerance_mm * 1e-3,
         options.seed,
+        options.camera_is == "auto",
     )
     recording = read(options.data, options.poses)
     screen.say(
@@ -201,10 +205,10 @@ class _bar:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def update(self, what: str, done: int, total: int) -> None:
-        if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(what, total=total)
-        self.bar.update(self.tasks[what], completed=done)
+    def update(self, task: str, done: int, total: int) -> None:
+        if task not in self.tasks:
+            self.tasks[task] = self.bar.add_task(task, total=total)
+        self.bar.update(self.tasks[task], completed=done)
 
 
 def _collector(
@@ -258,11 +262,12 @@ def collect(options: Collect, screen: Screen) -> int:
 
 def verify(options: Verify, screen: Screen) -> int:
     from calib.collect.cell import read_handeye
-    from calib.collect.collect import CollectLimits, automatic
-    from calib.collect.verify import check_depth, check_target
+    from calib.collect.collect import CollectLimits, look_elsewhere
+    from calib.collect.verify import check_depth, check_target, correction
     from calib.data.poses import parse_format
     from calib.data.readers import read
     from calib.solve.intrinsics import camera_from_dict
+    from calib.solve.model import Unknowns
     from calib.solve.observe import look
     from calib.target.targets import parse
 
@@ -279,7 +284,9 @@ def verify(options: Verify, screen: Screen) -> int:
             )
         folder = out / "data"
         collector = _collector(options, target, folder, CollectLimits(), screen)
-        automatic(collector, options.poses, np.random.default_rng([options.seed, 3]))
+        state = Unknowns(section["T_mount_camera"], section["T_fixed_target"], collector.camera)
+        rng = np.random.default_rng([options.seed, 3])
+        look_elsewhere(collector, state, section["hand_poses"], options.poses, rng)
     recording = read(folder)
     if options.pose_format:
         recording.format = parse_format(options.pose_format)
@@ -295,16 +302,24 @@ def verify(options: Verify, screen: Screen) -> int:
             check_target(recording, sights, target, camera, X, hand, section["T_fixed_target"])
         ]
     _print_checks(checks, screen)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(
-        out / "verify.json", {"cell": str(options.cell), "checks": [c.as_dict() for c in checks]}
-    )
     worst = max(c.rms_mm for c in checks)
-    ok = worst <= options.tolerance_mm
-    screen.say(
-        f"{'verified' if ok else 'NOT verified'}: views agree to {worst:.2f} mm rms in the robot's frame, "
-        f"the tolerance is {options.tolerance_mm:g} mm"
+    ok, line = (
+        worst <= options.tolerance_mm,
+        (
+            f"by depth the views agree to {worst:.2f} mm rms in the robot's frame (height and tilts only), "
+            f"the tolerance is {options.tolerance_mm:g} mm"
+        ),
     )
+    written: dict[str, Any] = {"cell": str(options.cell), "checks": [c.as_dict() for c in checks]}
+    if options.depth_only:
+        line = f"{'verified' if ok else 'NOT verified'}: {line}"
+    else:
+        found = correction(recording, sights, target, camera, X, hand)
+        ok, line = found.verdict(options.tolerance_mm)
+        written["correction"] = found.as_dict()
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "verify.json", {**written, "verified": ok, "verdict": line})
+    screen.say(line)
     return 0 if ok else 1
 
 
@@ -334,30 +349,35 @@ def print_target_command(options: PrintTarget, screen: Screen) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
+RUN: dict[type, Callable[[Any, Screen], int]] = {
+    Simulate: simulate,
+    Collect: collect,
+    Solve: solve,
+    Verify: verify,
+    PrintTarget: print_target_command,
+}
+
+
+@command(
+    "calib.handeye",
+    Command,  # type: ignore[arg-type]  # a union of subcommands
+    mistakes=(CalibrationError,),
+    failures=(RobotError, CameraError),
+    interrupted="what was stored before stays",
+    description=__doc__,
+)
+def _run(options: Any) -> int:
+    require_opencv()
+    return RUN[type(options)](options, Screen())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     names = ("simulate", "collect", "solve", "verify", "print-target")
     if not any(a in (*names, "-h", "--help") for a in arguments[:1]):
         arguments = ["simulate", *arguments]
-    options = tyro.cli(Command, args=arguments, prog="python -m calib.handeye", description=__doc__)
-    screen = Screen()
-    try:
-        require_opencv()
-        run: dict[type, Callable[[Any, Screen], int]] = {
-            Simulate: simulate,
-            Collect: collect,
-            Solve: solve,
-            Verify: verify,
-            PrintTarget: print_target_command,
-        }
-        return run[type(options)](options, screen)
-    except (CalibrationError, RobotError, CameraError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    return _run(arguments)
 
 
 if __name__ == "__main__":

@@ -53,9 +53,11 @@ class Solve:
     """File or folder of robot poses, where it is not found by itself."""
     pose_format: str | None = None
     """matrix, quat_xyzw, quat_wxyz, rotvec, euler_XYZ (moving axes) or euler_xyz (fixed axes), then
-    :deg, :mm, :cm, :in, :inverse as needed. Default: as the file says, else whichever fits."""
-    camera_is: Literal["auto", "in-hand", "fixed"] = "auto"
-    """Where the camera is mounted; fixed: the hand holds the target."""
+    :deg, :mm, :cm, :in, :rotation-first, :inverse as needed; or a maker: kuka, fanuc, abb, staubli,
+    ur, franka. Default: as the file says, else the one that fits, if the images decide it."""
+    camera_is: Literal["hand", "fixed", "auto", "in-hand"] | None = None
+    """The camera's mount; fixed: the hand holds the target; auto: the images decide. Default: as the
+    data say, else hand."""
     camera: Path | None = None
     """Intrinsics: JSON, YAML (ROS, OpenCV), XML (ViSP). Default: a file in the folder."""
     intrinsics: Literal["auto", "given", "estimate"] = "auto"
@@ -115,7 +117,7 @@ class Collect:
 
 @dataclass(frozen=True)
 class Verify:
-    """Look again from new poses: does the target (or table and box, by depth) stay in one place?"""
+    """Look again from poses far from the calibration's, and tell the error along every axis."""
 
     data: tyro.conf.Positional[Path | None] = None
     """Folder with images and poses taken after calibrating. Default: collect them now."""
@@ -138,7 +140,8 @@ class Verify:
     yes: bool = False
     """Move without asking first."""
     tolerance_mm: float = 2.0
-    """Root mean square error in the robot's frame beyond which the check fails (exit code 1), mm."""
+    """Largest error along the camera's worst axis, its 95 % interval included, beyond which the check
+    fails (exit code 1), mm."""
     seed: int = 0
     """Of the choice of poses, and of the simulated rig."""
     out: Path | None = None

@@ -8,16 +8,17 @@ go a fraction of the way there (`step`), and `descend` by a constant amount.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rt.pose import METRES_PER_RADIAN, from_top_down, planar, to_view, top_down, wrap_theta
+from rt.tools.resolve import resolve
 
 RADIUS_M = 0.06
-"""How far candidates reach. Local, so that the hand follows the gradient to the nearest object and
-not the global minimum (the paper's Section III-C); wide enough to span most of one object, because
+"""Greatest displacement of a candidate: local, so that the hand follows the gradient to the nearest object
+and not the global minimum (the paper's Section III-C); wide enough to span most of one object, because
 the distances of candidates that are all on one slope differ by little more than the network's error."""
 
 TURN_RAD = RADIUS_M / METRES_PER_RADIAN
@@ -95,7 +96,7 @@ def disturb(
 
 
 class DistanceFunction(Protocol):
-    """d(I, a), as rt.distance makes it."""
+    """d(I, a) of rt.distance: (64, 64) float32 m and (N, 3) float32 -> (N,) float32 m."""
 
     def __call__(
         self, depth: NDArray[np.float32], actions: NDArray[np.float32]
@@ -127,20 +128,20 @@ def ask(
 
 @dataclass(frozen=True)
 class Decision:
-    """What a controller decided in one period."""
+    """The choice of one period."""
 
     actions: NDArray[np.float32]
-    """(N, 3): all that was weighed, in the view."""
+    """(N, 3) of x, y [m], theta [rad] in the view: all candidates."""
     distances: NDArray[np.float32]
-    """(N,) of each [m], as this view has it."""
+    """(N,) of each candidate [m], in this view."""
     best: int
-    """Index of the one chosen."""
+    """Index of the chosen candidate."""
     goal: NDArray[np.float64]
-    """(4,) hand in base: where to go."""
+    """(4,) of x, y, z [m], yaw [rad] in base."""
     move: NDArray[np.float64]
     """(3,) of dx, dy [m], dyaw [rad] of the commanded hand: part of the way there."""
     symmetry: int = 0
-    """In which of its symmetries the view was looked at (`symmetry`)."""
+    """Index of the view's symmetry that the network was given (`symmetry`)."""
 
 
 class Paper:
@@ -150,7 +151,7 @@ class Paper:
         self.ratio, self.n, self.rng = ratio, n, rng
 
     def forget(self) -> None:
-        """Nothing of what was seen so far counts any more."""
+        """Nothing to forget."""
 
     def __call__(
         self,
@@ -159,8 +160,8 @@ class Paper:
         seen_from: NDArray[np.float64],
         commanded: NDArray[np.float64],
     ) -> Decision:
-        """view (64, 64) as seen from the hand `seen_from` (4,); the hand is now told to be at
-        `commanded` (4,). The goal is a place in base, so an old frame is only old news."""
+        """view: (64, 64) m, as seen from the hand `seen_from` (4,). commanded: (4,), the arm's target now.
+        The goal is a place in base, so it stays right although the hand has moved since the exposure."""
         actions = candidates(self.rng, self.n)
         distances, scores = ask(distance, view, actions)
         best = select(actions, scores)
@@ -169,15 +170,15 @@ class Paper:
 
 
 class Ensemble(Paper):
-    """Algorithm 1 with a memory: goals that stay in base, each with the mean of what the last views said.
+    """Algorithm 1 with a memory: goals kept in base, each with its mean distance over the last views.
 
-    A view's distances are off by more than a grasp is wide, and the least of many candidates is the one
-    with the luckiest error. So the best candidates are kept as places in base and weighed again in the
-    next views, and the goal is the one with the least mean. A new candidate has been seen once: it must
-    beat the kept ones by the doubt that is left in one look, which keeps the hand from turning back and
-    forth between two grasps. Some of the new ones are drawn around the best, as in the cross-entropy
-    method. Each view is looked at in another of its eight symmetries (`symmetry`), so that the mean is
-    over them too. Where nothing near is good the search widens, to leave an object without a grasp.
+    The error of a distance exceeds the width of a grasp, and the least of many candidates is the one with
+    the luckiest error. The best candidates are therefore kept as places in base and scored again in the
+    next views; the goal is the place with the least mean. A new candidate replaces a kept goal only if it
+    is better by the uncertainty of a single view, which keeps the hand from turning back and forth
+    between two grasps. A quarter of the new candidates is drawn around the best, as in the cross-entropy
+    method. Each view is scored in the next of its eight symmetries (`symmetry`), so that the mean is over
+    these too. If no good grasp is near, the search widens, to leave an object without a grasp.
 
     One call of the network in a cycle, with as many candidates as the paper's.
     """
@@ -191,7 +192,7 @@ class Ensemble(Paper):
         self.goals = np.empty((0, 4))
         """(K, 4) hands in base."""
         self.mean_m, self.views = np.empty(0), np.empty(0)
-        """(K,) score of each, and in how many views it was weighed, at most MEMORY."""
+        """(K,) mean score of each, and the number of views in it, at most MEMORY."""
         self.best_m = np.inf
 
     def __call__(
@@ -222,7 +223,7 @@ class Ensemble(Paper):
         return Decision(actions, distances, best, goal, move, self.symmetry)
 
     def fresh(self, n: int, kept: NDArray[np.float32]) -> NDArray[np.float32]:
-        """New candidates (n, 3): the paper's, wider where nothing is good; a quarter around the best kept."""
+        """New candidates (n, 3): the paper's, a quarter around the best kept; wider if no goal is good."""
         if self.best_m > FAR_M:
             return candidates(self.rng, n, WIDE_M, np.pi / 2)
         actions, around = candidates(self.rng, n), n // 4
@@ -234,23 +235,24 @@ class Ensemble(Paper):
 
 
 MEMORY = 8
-"""Views that a mean is over, as each of a view's symmetries comes once: about a quarter of a second at
-30 Hz. Longer is steadier, shorter follows an object that moves."""
+"""Most views in a mean: one for each symmetry, a quarter of a second at 30 Hz. More are steadier, fewer
+follow an object that moves."""
 
 DOUBT_M = 0.01
-"""Error of the network in one look at a place near a grasp, by standard deviation."""
+"""Standard deviation of the network's error in a single view, near a grasp."""
 
 FAR_M = 0.015
-"""If the best goal's distance is more than this (the network's mean error over the view), no grasp is
-known: candidates then reach as far as WIDE_M."""
+"""A best goal farther than this (the network's mean error over the view) counts as no grasp: candidates then
+reach as far as WIDE_M."""
 
 WIDE_M = 0.15
 """Most of what a view shows."""
 
 AROUND_M = 0.005
-"""Spread of new candidates around the best kept ones, in the grasp metric: what a grasp forgives."""
+"""Standard deviation of new candidates around the best kept ones, in the grasp metric: about the tolerance
+of a grasp."""
 _ELITE = 8
-"""How many those are."""
+"""Number of kept goals that new candidates are drawn around."""
 
 
 def symmetry(
@@ -326,9 +328,9 @@ class FirstLook(Ensemble):
                 scores += ask(distance, *symmetry(k, view, actions))[1]
             self.aim = place(seen_from, actions[select(actions, scores)])
         self.shift = to_view(self.aim, seen_from).astype(np.float32)
-        told = super().__call__(distance, view, seen_from, commanded)
-        self.aim = told.goal
-        return told
+        decision = super().__call__(distance, view, seen_from, commanded)
+        self.aim = decision.goal
+        return decision
 
     def fresh(self, n: int, kept: NDArray[np.float32]) -> NDArray[np.float32]:
         """Those of `Ensemble`, but around the aim; the first stays, the second is the aim itself."""
@@ -340,9 +342,27 @@ class FirstLook(Ensemble):
         return actions
 
 
-CONTROLLERS: dict[str, type[Paper]] = {
-    "paper": Paper,
-    "ensemble": Ensemble,
-    "first_look": FirstLook,
-}
-"""By the name that the user gives."""
+class Controller(Protocol):
+    """One period's choice, as Paper makes it. A class of your own is called as
+    `MyController(ratio, n, rng)`: part of the way per cycle, candidates, numpy.random.Generator."""
+
+    def forget(self) -> None:
+        """Drop what was remembered of earlier views."""
+
+    def __call__(
+        self,
+        distance: DistanceFunction,
+        view: NDArray[np.float32],
+        seen_from: NDArray[np.float64],
+        commanded: NDArray[np.float64],
+    ) -> Decision: ...
+
+
+CONTROLLERS: dict[str, Any] = {"paper": Paper, "ensemble": Ensemble, "first_look": FirstLook}
+"""Controllers by name."""
+
+
+def open_controller(name: str, ratio: float, n: int, rng: np.random.Generator) -> Controller:
+    """A controller by its name or `module:attribute`. Raises ResolveError."""
+    made: Controller = resolve("controller", name, CONTROLLERS)(ratio, n, rng)
+    return made

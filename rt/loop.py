@@ -1,10 +1,19 @@
-"""What every phase of a run is made of: wait for the slot, sense, send, remember.
+"""The pieces of one period of a run: wait for the slot, sense, send, record.
 
 Algorithm 1 itself is rt.servo.cycle, the last centimetres are rt.grasp.approach; both are sequences of
 
-    tick(loop); s = sense(loop, phase); ...; send(loop, s, command); remember(loop, s, ...)
+    tick(loop); s = sense(loop, phase); ...; send(loop, s, command); record_cycle(loop, s, ...)
 
-with the guard between each two.
+with the guard between each two. Without a new command there are four ways to go on:
+
+name      sent to the arm    the arm                   next command starts from    used for
+--------  -----------------  ------------------------  --------------------------  ------------------------
+hold      the last target    goes on to it and stands  that target                 one held cycle, a pause
+brake     Robot.stop         slows down where it is    that target, as from rest   a second held cycle
+freeze    the measured pose  goes back to it, stands   the measured pose           contact
+stop_arm  Robot.stop         slows down where it is    nothing: the run is over    a Stop, a fault, a signal
+
+After `brake` the last target may be centimetres ahead of the arm.
 """
 
 from __future__ import annotations
@@ -12,7 +21,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,14 +31,15 @@ from rt import controller
 from rt.camera import CameraError, Frame, StaleFrameError
 from rt.cell.cell import Cell
 from rt.cell.options import ServoOptions
-from rt.controller import CONTROLLERS
-from rt.distance import Contract
+from rt.cell.setup import RunSetup
+from rt.controller import open_controller
+from rt.distance.contract import Contract
 from rt.guard.force import contact_force, wrench_at_rest
 from rt.guard.rows import ROWS, CycleState, Guard, Hold, Limits
+from rt.outcome import ScoredView
 from rt.pose import from_top_down, top_down
-from rt.record.report import ScoredView
 from rt.record.schema import best_candidates
-from rt.robot import PoseHistory, RobotError
+from rt.robot import PoseHistory, Robot, RobotError
 from rt.robot.kinematics import ArmModel
 from rt.tools.clock import Clock, Stopwatch
 from rt.view import Reprojector, close_gaps
@@ -38,51 +48,29 @@ STAGES = ("world", "camera", "view", "distance", "control", "command", "whole")
 """world: a simulated world's own time, no part of the whole. distance: candidates and their distances."""
 
 PATIENCE_S = 3.0
-"""How long the arm may take to stand still."""
+"""Longest time that the arm may take to come to rest."""
 _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
 _TRACE_LENGTH = 20_000
 _LATE_VIEWS, _EARLY_VIEWS, _EARLY_EVERY_M = 8, 12, 0.01
+_LATE_FRAMES_M = 0.03
+"""Frames taken at most this far above the end height count as the last ones."""
 _FORGOTTEN_PERIODS, _FORGOTTEN_S = 5.5, 0.18
-"""Without a trusted view for longer than both, what a controller remembers may have changed."""
+"""Without a trusted view for longer than both, the controller forgets what it remembers."""
 _MOVED_M = 0.002
 """Pictures from places farther apart than this differ."""
 _ROW_NUMBER = {row.name: i for i, row in enumerate(ROWS)}
 
 
 class ContractedDistance(controller.DistanceFunction, Protocol):
-    """d(I, a), with what it was made for."""
+    """d(I, a), and the contract of its model."""
 
     @property
     def contract(self) -> Contract: ...
 
 
-class RecordSink(Protocol):
-    """What a flight recorder offers the loop (rt.record.Recorder)."""
-
-    ring: Any
-
-    def put(self, **fields: Any) -> None:
-        """One cycle; never waits."""
-
-
-@dataclass(frozen=True)
-class SpeedBound:
-    """The fastest that the loop itself asks for, so that the guard has nothing to clamp."""
-
-    speed_m_s: float = math.inf
-    turn_rad_s: float = math.inf
-
-    def bound(self, move: NDArray[np.float64], period_s: float) -> NDArray[np.float64]:
-        """(3,) of dx, dy [m], dyaw [rad], shortened."""
-        far, turn = float(np.hypot(move[0], move[1])), abs(float(move[2]))
-        slower = min(1.0, self.speed_m_s * period_s / max(far, 1e-12))
-        gentler = min(1.0, self.turn_rad_s * period_s / max(turn, 1e-12))
-        return np.asarray(move * np.array([slower, slower, gentler]))
-
-
 @dataclass(frozen=True)
 class PosedFrame:
-    """A depth image that the guard let pass, and where it was taken from."""
+    """A depth image that passed the guard, and the camera's pose at its exposure."""
 
     depth: NDArray[np.float32]
     T_base_camera: NDArray[np.float64]
@@ -90,8 +78,94 @@ class PosedFrame:
     """Height of the hand."""
 
 
+class ArmTarget:
+    """The hand pose that the arm is told to be at. Only `send` and `freeze` change `commanded`."""
+
+    def __init__(self, robot: Robot) -> None:
+        self._robot = robot
+        self._commanded = _locked(xyz_yaw(robot.state().T_base_hand))
+        self.before: NDArray[np.float64] | None = None
+        """(4,) the target before this one; None: the arm starts from rest."""
+        self.sent_ns: int | None = None
+        """Time of the last target on the robot's clock; None: the arm has been stopped."""
+
+    @property
+    def commanded(self) -> NDArray[np.float64]:
+        """(4,) of x, y, z [m], yaw [rad] in base, read-only."""
+        return self._commanded
+
+    def send(self, command: NDArray[np.float64]) -> None:
+        """A new target (4,). Raises RobotError; the old target is then kept."""
+        self._robot.move(top_down(*command))
+        self.before, self._commanded = self._commanded, _locked(command)
+        self.sent_ns = self._robot.now_ns()
+
+    def hold(self) -> None:
+        """The same target again, so that it stays younger than the arm's watchdog allows."""
+        self._robot.move(top_down(*self._commanded))
+        self.before = self._commanded
+        self.sent_ns = self._robot.now_ns()
+
+    def freeze(self, T_base_hand: NDArray[np.float64], floor_m: float) -> None:
+        """The measured pose (4, 4), no lower than floor_m, becomes the target."""
+        hand = xyz_yaw(T_base_hand)
+        hand[2] = max(hand[2], floor_m)
+        self._commanded = _locked(hand)
+        self.hold()
+
+    def brake(self) -> None:
+        """Robot.stop; the target stays, to go on from."""
+        self._robot.stop()
+        self.sent_ns = self.before = None
+
+
+def _locked(hand: NDArray[np.float64]) -> NDArray[np.float64]:
+    hand = hand.copy()
+    hand.setflags(write=False)
+    return hand
+
+
+class KeptFrames:
+    """Posed frames for the grasp's depth: the last ones, and one every centimetre on the way down."""
+
+    def __init__(self) -> None:
+        self._late: deque[PosedFrame] = deque(maxlen=_LATE_VIEWS)
+        self._early: deque[PosedFrame] = deque(maxlen=_EARLY_VIEWS)
+
+    def keep(self, frame: PosedFrame) -> None:
+        if not self._early or self._early[-1].hand_m - frame.hand_m > _EARLY_EVERY_M:
+            self._early.append(frame)
+        if not self._late or self._late[-1].depth is not frame.depth:
+            self._late.append(frame)
+
+    def late(self, end_m: float) -> list[PosedFrame]:
+        """The last frames, from near the end height."""
+        return [f for f in self._late if f.hand_m < end_m + _LATE_FRAMES_M]
+
+    def early(self, end_m: float) -> list[PosedFrame]:
+        """Frames from higher up."""
+        return [f for f in self._early if f.hand_m >= end_m + _LATE_FRAMES_M]
+
+
+class RepeatedViews:
+    """Counts new frames in a row that show the same view although the hand has moved."""
+
+    def __init__(self) -> None:
+        self._number, self._view = -1, np.zeros(0, np.float32)
+        self._seen_from, self._same = np.full(3, np.inf), 0
+
+    def count(self, frame: Frame, view: NDArray[np.float32], hand: NDArray[np.float64]) -> int:
+        """view: as reprojected from the frame; hand: (4,) at its exposure."""
+        if frame.number != self._number:
+            if float(np.linalg.norm(hand[:3] - self._seen_from)) > _MOVED_M:
+                self._same = self._same + 1 if np.array_equal(view, self._view) else 0
+                self._seen_from = hand[:3].copy()
+            self._number, self._view = frame.number, view
+        return self._same
+
+
 class Loop:
-    """What one run holds: devices, network, and the memory of a cycle."""
+    """The memory of one run: its devices, its network, and what one cycle leaves for the next."""
 
     def __init__(
         self,
@@ -99,55 +173,42 @@ class Loop:
         cell: Cell,
         distance: ContractedDistance,
         n: int,
-        *,
-        limits: Limits | None = None,
-        pace: SpeedBound | None = None,
+        setup: RunSetup | None = None,
         signals: list[int] | None = None,
-        record: RecordSink | None = None,
     ) -> None:
+        setup = setup or RunSetup()
         self.config, self.cell, self.distance, self.n = config, cell, distance, n
         self.robot, self.camera = cell.robot, cell.camera
         # Frames `hand` and `view` coincide (rt.pose).
         self.reproject = Reprojector(cell.camera.intrinsics, cell.camera.T_hand_camera)
-        self.limits, self.pace = limits or config.limits, pace or SpeedBound()
+        self.limits: Limits = setup.limits or config.limits or Limits()
+        self.pace, self.record = setup.pace, setup.record
         self.guard, self.history = Guard(self.limits), PoseHistory()
         self.signals = [] if signals is None else signals
-        self.record = record
         self.rng, self.noise_rng = np.random.default_rng([config.seed, config.scene]).spawn(2)
-        # Slower means: as much less of the way each cycle as takes so many more cycles.
+        # With speed_scale s the ratio becomes 1 - (1 - ratio)**s: 1/s as many cycles cover the same way.
         scale = config.speed_scale
         ratio = config.ratio if scale == 1 else 1 - (1 - config.ratio) ** scale
-        self.controller = CONTROLLERS[config.controller](ratio, n, self.rng)
-        self.phase = "start"
-        state = self.robot.state()
-        self.commanded = xyz_yaw(state.T_base_hand)
-        self.before: NDArray[np.float64] | None = None
-        self.sent_ns: int | None = None
+        self.controller = open_controller(config.controller, ratio, n, self.rng)
+        self.target = ArmTarget(self.robot)
+        self.hand = self.target.commanded
+        """(4,) measured, in this cycle."""
         self.wrench_zero = wrench_at_rest(cell.robot)
         self.arm: ArmModel | None = getattr(cell.robot, "arm_model", None)
-        self.end_m = distance.contract.end_height_m
-        self.descent_m = 0.0
-        self.done = self.held = self.held_in_a_row = self.number = 0
+        self.end_m, self.descent_m = distance.contract.end_height_m, 0.0
+        self.frames, self.repeated = KeptFrames(), RepeatedViews()
+        self.phase, self.number = "start", 0
+        self.done = self.held = self.held_in_a_row = 0
         self.trace: deque[dict[str, Any]] = deque(maxlen=_TRACE_LENGTH)
         self.first: ScoredView | None = None
         self.last: ScoredView | None = None
-        self.late: deque[PosedFrame] = deque(maxlen=_LATE_VIEWS)
-        self.early: deque[PosedFrame] = deque(maxlen=_EARLY_VIEWS)
-        self.trusted_ns: int | None = None
-        """Exposure of the last view whose distances the guard let pass."""
-        self._frame, self._view = -1, np.zeros(0, np.float32)
-        self._seen_from, self._same = np.full(3, np.inf), 0
+        self._trusted_ns: int | None = None
         self.fresh_clock()
 
-    def fresh_clock(self) -> None:
-        """Rate and times are those of what comes now."""
-        self.clock = Clock(self.config.rate, paced=not self.config.fast)
-        self.watch = Stopwatch(STAGES)
-
-    def plan_descent(self) -> None:
-        """From the height where the hand is told to be now to the end height, in constant steps."""
-        steps = self.config.iterations / self.config.speed_scale
-        self.descent_m = max(float(self.commanded[2]) - self.end_m, 0.0) / steps
+    @property
+    def commanded(self) -> NDArray[np.float64]:
+        """(4,) of x, y, z [m], yaw [rad] in base: the arm's target."""
+        return self.target.commanded
 
     @property
     def period_s(self) -> float:
@@ -157,31 +218,44 @@ class Loop:
     def arrived(self) -> bool:
         return bool(self.commanded[2] <= self.end_m + 1e-9)
 
-    def same_views(self, frame: Frame, view: NDArray[np.float32], hand: NDArray[np.float64]) -> int:
-        """New frames in a row that show what the one before did, though the hand had moved."""
-        if frame.number != self._frame:
-            moved = float(np.linalg.norm(hand[:3] - self._seen_from)) > _MOVED_M
-            if moved:
-                self._same = self._same + 1 if np.array_equal(view, self._view) else 0
-                self._seen_from = hand[:3].copy()
-            self._frame, self._view = frame.number, view
-        return self._same
+    def fresh_clock(self) -> None:
+        """A clock and a stopwatch for what follows: rate and times of one part of the run."""
+        self.clock = Clock(self.config.rate, paced=not self.config.fast)
+        self.watch = Stopwatch(STAGES)
+
+    def enter(self, phase: str) -> None:
+        """Name what the loop does now, for records and messages."""
+        self.phase = phase
+
+    def plan_descent(self) -> None:
+        """Constant steps from the commanded height to the end height."""
+        steps = self.config.iterations / self.config.speed_scale
+        self.descent_m = max(float(self.commanded[2]) - self.end_m, 0.0) / steps
+
+    def count(self, held: bool) -> None:
+        """One more cycle, done or held."""
+        self.done, self.held = self.done + (not held), self.held + held
+        self.held_in_a_row = self.held_in_a_row + 1 if held else 0
 
     def refresh(self, stamp_ns: int) -> None:
-        """A view of that time is about to be weighed: what the controller remembers is forgotten if the last
-        that could be trusted is too old, after a hold, a pause, or whatever else took so long."""
+        """Before a view exposed at stamp_ns is scored: the controller forgets its goals if the last trusted
+        view is too old (a hold, a pause, or a delay)."""
         long_s = max(_FORGOTTEN_PERIODS * self.period_s, _FORGOTTEN_S)
-        if self.trusted_ns is not None and (stamp_ns - self.trusted_ns) * 1e-9 > long_s:
+        if self._trusted_ns is not None and (stamp_ns - self._trusted_ns) * 1e-9 > long_s:
             self.controller.forget()
 
+    def score(self, scored: ScoredView) -> None:
+        """The newest view with its distances."""
+        self.last, self.first = scored, self.first or scored
+
+    def trust(self, stamp_ns: int) -> None:
+        """The guard let pass the distances of the view exposed then."""
+        self._trusted_ns = stamp_ns
+
     def keep(self, frame: Frame, T_base_hand: NDArray[np.float64]) -> None:
-        """Keep a trustworthy frame for the grasp's depth: the last ones, and a few on the way down."""
-        T = T_base_hand @ self.camera.T_hand_camera
-        seen = PosedFrame(frame.depth, T, float(T_base_hand[2, 3]))
-        if not self.early or self.early[-1].hand_m - seen.hand_m > _EARLY_EVERY_M:
-            self.early.append(seen)
-        if not self.late or self.late[-1].depth is not frame.depth:
-            self.late.append(seen)
+        """A frame that passed the guard, for the grasp's depth."""
+        T_base_camera = T_base_hand @ self.camera.T_hand_camera
+        self.frames.keep(PosedFrame(frame.depth, T_base_camera, float(T_base_hand[2, 3])))
 
 
 def xyz_yaw(T_base_hand: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -190,7 +264,7 @@ def xyz_yaw(T_base_hand: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def tick(loop: Loop) -> None:
-    """To the next slot; a simulated world follows."""
+    """Wait for the next slot; a simulated world advances by one period."""
     loop.clock.wait()
     loop.watch.start()
     loop.cell.advance(loop.clock.period_ns)
@@ -199,17 +273,19 @@ def tick(loop: Loop) -> None:
 
 
 def sense(loop: Loop, phase: str, floor_m: float | None = None) -> CycleState:
-    """The newest state of the arm, judged by the guard. Raises Hold, Stop or RobotError."""
-    loop.phase, loop.number = phase, loop.number + 1
+    """The newest state of the arm, judged by the guard. Raises Stop or RobotError."""
+    loop.enter(phase)
+    loop.number += 1
     state = loop.robot.state()
     loop.history.append(state)
-    s = CycleState(loop.limits, loop.period_s, xyz_yaw(state.T_base_hand), loop.commanded)
-    s.state, s.before, s.floor_m, s.arm = state, loop.before, floor_m, loop.arm
+    loop.hand = xyz_yaw(state.T_base_hand)
+    s = CycleState(loop.limits, loop.period_s, loop.hand, loop.commanded)
+    s.state, s.before, s.floor_m, s.arm = state, loop.target.before, floor_m, loop.arm
     s.missed_in_a_row, s.held_s = loop.clock.missed_in_a_row, loop.held_in_a_row * s.period_s
     now_ns = loop.robot.now_ns()
     s.state_age_s = (now_ns - state.stamp_ns) * 1e-9
-    if loop.sent_ns is not None:
-        s.target_late_s = (now_ns - loop.sent_ns) * 1e-9 - s.period_s
+    if loop.target.sent_ns is not None:
+        s.target_late_s = (now_ns - loop.target.sent_ns) * 1e-9 - s.period_s
     s.tilt_deg = math.degrees(math.acos(min(max(-float(state.T_base_hand[2, 2]), -1.0), 1.0)))
     s.force_N, s.torque_Nm = contact_force(state, loop.wrench_zero)
     s.operator_stop = len(loop.signals) + operator_request(loop, "stop")
@@ -218,7 +294,7 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> CycleState:
 
 
 def operator_request(loop: Loop, word: str) -> int:
-    """What the live page asks for: stop, pause or slow (rt.record.ring.CONTROL)."""
+    """The live page's request: stop, pause or slow (rt.record.ring.CONTROL); 0 for none."""
     return 0 if loop.record is None else int(loop.record.ring.asked(word))
 
 
@@ -245,24 +321,24 @@ def send(loop: Loop, s: CycleState, command: NDArray[np.float64]) -> None:
         s.thought_s = (loop.robot.now_ns() - s.state.stamp_ns) * 1e-9 - s.state_age_s
     loop.guard.check("command", loop.number, s)
     loop.watch.lap("control")
-    loop.robot.move(top_down(*s.command))
+    loop.target.send(s.command)
     loop.watch.lap("command")
-    loop.sent_ns = loop.robot.now_ns()
-    loop.before, loop.commanded = loop.commanded, s.command
 
 
 def hold(loop: Loop) -> None:
-    """The last target again: the arm stands, and the target stays young."""
-    loop.robot.move(top_down(*loop.commanded))
-    loop.sent_ns = loop.robot.now_ns()
-    loop.before = loop.commanded
+    """Send the last target again (see the table above)."""
+    loop.target.hold()
 
 
 def brake(loop: Loop) -> None:
-    """To rest where the arm is: its last target may be centimetres ahead of it. When all is well again
-    the next command goes on from that target."""
-    loop.robot.stop()
-    loop.sent_ns = loop.before = None
+    """Slow the arm down where it is; the next command goes on from the last target."""
+    loop.target.brake()
+
+
+def freeze(loop: Loop, s: CycleState) -> None:
+    """Make the measured pose the target: no further toward the old one."""
+    assert s.state is not None
+    loop.target.freeze(s.state.T_base_hand, loop.limits.min_grasp_height_m)
 
 
 def record_cycle(
@@ -272,7 +348,7 @@ def record_cycle(
     view: NDArray[np.float32] | None = None,
     decision: controller.Decision | None = None,
 ) -> None:
-    """This cycle for the flight record, as far as it came. Costs some tens of microseconds."""
+    """Write this cycle, as far as it came, to the flight record. Costs some tens of microseconds."""
     if loop.record is None:
         return
     known: dict[str, Any] = {}
@@ -298,7 +374,7 @@ def record_cycle(
     if true is not None:
         known["true_m"] = true()
     if loop.cell.gripper is not None and loop.phase in GRASPING:
-        with suppress(Exception):  # whoever closes it hears of what is wrong
+        with suppress(Exception):  # the code that closes it reports a fault
             grip = loop.cell.gripper.state()
             known["gripper_m"] = grip.width_m
             known["gripper"] = b"moving" if grip.moving else b"object" if grip.holding else b"idle"
@@ -331,7 +407,7 @@ GRASPING = ("descend", "close", "lift", "retreat")
 
 
 def wait_for_first_frame(loop: Loop) -> None:
-    """Until a frame comes that was exposed when the hand's pose was known. Raises CameraError."""
+    """Wait for a frame that was exposed while the hand's pose was known. Raises CameraError."""
     for _ in range(max(int(loop.config.patience * loop.config.rate), 10)):
         loop.history.append(loop.robot.state())
         with suppress(StaleFrameError):
@@ -344,13 +420,13 @@ def wait_for_first_frame(loop: Loop) -> None:
     raise CameraError(f"no fresh frame within {loop.config.patience:g} s; check the camera's cable")
 
 
-def dwell(loop: Loop, where: NDArray[np.float64] | None) -> bool:
-    """Let the arm come to rest, for a while at most; whether it did. At (4,) `where`, its target, under
-    the guard; or anywhere (None), after a stop."""
+def dwell(loop: Loop, target: NDArray[np.float64] | None) -> bool:
+    """Wait until the arm is at rest, at most PATIENCE_S; True if it is. target: (4,), where it must come
+    to rest, under the guard; None: anywhere, after a stop."""
     for _ in range(max(int(PATIENCE_S * loop.config.rate), 10)):
         tick(loop)
         away = 0.0
-        if where is None:
+        if target is None:
             state = loop.robot.state()
             loop.history.append(state)
         else:
@@ -358,7 +434,7 @@ def dwell(loop: Loop, where: NDArray[np.float64] | None) -> bool:
             assert s.state is not None
             state = s.state
             hold(loop)
-            away = float(np.linalg.norm(s.hand[:3] - where[:3]))
+            away = float(np.linalg.norm(s.hand[:3] - target[:3]))
         speed, turn = np.linalg.norm(state.twist[:3]), np.linalg.norm(state.twist[3:])
         if speed < _STILL_M_S and turn < _STILL_RAD_S and away < _STILL_M:
             return True
@@ -366,8 +442,8 @@ def dwell(loop: Loop, where: NDArray[np.float64] | None) -> bool:
 
 
 def look_once_more(loop: Loop) -> bool:
-    """A view from where the arm stands now, for the report, and for the grasp's depth; whether one came
-    that the guard lets pass. Raises Stop and the devices' errors."""
+    """Score one more view from where the arm stands, for the report and for the grasp's depth; True if one
+    passed the guard. Raises Stop and the devices' errors."""
     since = loop.robot.now_ns()
     for _ in range(max(int(PATIENCE_S * loop.config.rate), 10)):
         tick(loop)
@@ -382,23 +458,13 @@ def look_once_more(loop: Loop) -> bool:
             s.view_filled = float(np.count_nonzero(view)) / view.size
             loop.guard.check("view", loop.number, s)
             view, actions = close_gaps(view), controller.candidates(loop.rng, loop.n)
-            loop.last = ScoredView(view, actions, loop.distance(view, actions))
+            loop.score(ScoredView(view, actions, loop.distance(view, actions)))
             loop.keep(frame, loop.history.at(frame.stamp_ns))
             return True
     return False
 
 
 def stop_arm(loop: Loop) -> None:
-    """Stop the arm; one that is lost cannot be told to (its own watchdog stops it)."""
+    """Stop the arm for good. A lost arm cannot be told to; its own watchdog stops it."""
     with suppress(RobotError):
-        loop.robot.stop()
-    loop.sent_ns = loop.before = None
-
-
-def slower(limits: Limits, scale: float, speed_m_s: float, turn_deg_s: float) -> Limits:
-    """The limits of a run at `scale` of an arm that goes no faster than this anyway."""
-    return replace(
-        limits,
-        max_speed_m_s=min(limits.max_speed_m_s, speed_m_s) * scale,
-        max_turn_deg_s=min(limits.max_turn_deg_s, turn_deg_s) * scale,
-    )
+        loop.target.brake()

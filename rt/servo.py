@@ -1,40 +1,42 @@
 """The loop: `python -m rt.servo` finds a grasp in closed loop (Algorithm 1 of Viereck et al. 2017).
 
-`cycle` is the algorithm, `run` the frame around it: wait for the first frame, bring the hand to the
-start height, one cycle a period down to the end height, stand still, look once more; then, where there
-is a gripper, the last centimetres (rt.grasp.approach); report.
+`cycle` is the algorithm. `Servo` is the frame around it: wait for the first frame, bring the hand to the
+start height, one cycle a period down to the end height, come to rest, score one more view; then, with a
+gripper, the last centimetres (rt.grasp.approach). `run` is a Servo from begin to end, with its report.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rt import controller
 from rt.camera import CameraError
 from rt.cell.cell import Cell
-from rt.cell.file import Grasping
 from rt.cell.open import Devices, open_devices, settle
 from rt.cell.options import ServoOptions, parse
-from rt.cell.transform import CellError
+from rt.cell.setup import RecordSink, RunSetup
+from rt.controller import Decision
 from rt.distance import Distance, DistanceError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
 from rt.grasp import approach
 from rt.gripper import GripperError
 from rt.guard.preflight import check_model, check_reach
-from rt.guard.rows import CycleState, Hold, Limits, Stop
-from rt.hand import HandError
+from rt.guard.rows import ROWS, CycleState, Hold, Stop
 from rt.loop import (
     GRASPING,
     PATIENCE_S,
     STAGES,
     ContractedDistance,
     Loop,
-    SpeedBound,
     brake,
     dwell,
     hold,
@@ -49,52 +51,65 @@ from rt.loop import (
     wait_for_first_frame,
     xyz_yaw,
 )
-from rt.page.flight import LivePage, start_record
+from rt.outcome import GraspResult, Outcome, Report, ScoredView
 from rt.page.server import PageError
-from rt.record.recorder import Recorder, RecordError
-from rt.record.report import Report, ScoredView, Status, write
+from rt.record.recorder import Recorder, RecordError, flight_header
 from rt.record.ring import RingError
 from rt.robot import RobotError
 from rt.tools.clock import Clock, ClockError, real_time
+from rt.tools.command import command
 from rt.tools.files import output_folder
-from rt.tools.signals import signals_caught
+from rt.tools.process import signals_caught
 from rt.view import START_HEIGHT_M, VIEW, ViewError, close_gaps
 
-__all__ = ["STAGES", "Loop", "RunSetup", "ServoOptions", "cycle", "main", "run"]
+if TYPE_CHECKING:
+    from rt.page.flight import LivePage
+
+__all__ = ["STAGES", "RunSetup", "Servo", "ServoOptions", "Step", "cycle", "main", "run"]
 
 MOST_CANDIDATES = 1024
-"""More than these gain little: they lie closer than the network can tell apart."""
+"""More gain little: they lie closer together than the network can tell apart."""
 UNPACED_CANDIDATES = 256
 
 _SLOW = 0.25
-"""Part of each step that is gone while the page asks for slow motion."""
+"""Part of each move that is made while the page asks for slow motion."""
 
 FAULTS = (RobotError, CameraError, GripperError, DistanceError, ViewError, ClockError)
-"""What devices and network may raise while the arm moves: each stops it."""
+"""Errors of devices and network that stop the arm while it moves."""
 
 
 @dataclass(frozen=True)
-class RunSetup:
-    """What a run is held to beside its ServoOptions."""
+class Step:
+    """One period, as `for step in servo` yields it."""
 
-    limits: Limits | None = None
-    """Default: the config's."""
-    pace: SpeedBound = field(default_factory=SpeedBound)
-    grasping: Grasping = field(default_factory=Grasping)
-    to_start: bool = False
-    """Whether the hand is first brought straight to the start height."""
-    record: Recorder | None = None
+    number: int
+    """Of the period, from 1."""
+    phase: str
+    """start, approach, paused, look, descend, close, lift or retreat."""
+    hand: NDArray[np.float64]
+    """(4,) measured: x, y, z [m], yaw [rad] in base."""
+    command: NDArray[np.float64]
+    """(4,) the arm's target, like `hand`."""
+    decision: Decision | None = None
+    """The controller's choice; None in a held cycle and in other phases than approach."""
+    held: str = ""
+    """Why the guard held the arm in this cycle, or empty."""
+
+    @property
+    def distances(self) -> NDArray[np.float32] | None:
+        """(N,) of the candidates [m]; the first is that of staying."""
+        return None if self.decision is None else self.decision.distances
 
 
-def cycle(loop: Loop) -> None:
+def cycle(loop: Loop) -> Decision:
     """One period of Algorithm 1, from a depth image to a streamed command.
 
-    Raises Hold (nothing is sent: the arm holds its target) or Stop, as the guard decides.
+    Raises Hold (nothing is sent: the arm keeps its target) or Stop, as the guard decides.
     """
     config, guard, watch = loop.config, loop.guard, loop.watch
     frame = view = decision = s = None
     try:
-        # Where is the hand, and what did the camera see from where?
+        # The hand's pose now, and at the exposure of the newest frame.
         s = sense(loop, "approach")
         frame = newest_frame(loop, s)
         guard.check("frame", loop.number, s)
@@ -105,25 +120,23 @@ def cycle(loop: Loop) -> None:
         # I: the depth image, in the view that the network knows.
         view = loop.reproject(frame.depth)
         s.view_filled = float(np.count_nonzero(view)) / view.size
-        s.same_views = loop.same_views(frame, view, xyz_yaw(T_base_hand))
+        s.same_views = loop.repeated.count(frame, view, xyz_yaw(T_base_hand))
         guard.check("view", loop.number, s)
         loop.keep(frame, T_base_hand)
         view = close_gaps(view)
         watch.lap("view")
 
-        # d(I, a) for candidates a around the hand, the best of them, and part of the way there from
-        # where the arm is told to be. The goal is a place in base, so it does not matter that the arm
-        # has moved on since the exposure.
+        # d(I, a) for candidates a around the hand, the best of them, and part of the way there from the
+        # arm's target. The goal is a place in base, so the arm may have moved on since the exposure.
         loop.refresh(frame.stamp_ns)
         decision = loop.controller(loop.distance, view, xyz_yaw(T_base_hand), loop.commanded)
         s.distances = decision.distances
-        loop.last = ScoredView(view, decision.actions, decision.distances)
-        loop.first = loop.first or loop.last
+        loop.score(ScoredView(view, decision.actions, decision.distances))
         guard.check("answer", loop.number, s)
-        loop.trusted_ns = frame.stamp_ns
+        loop.trust(frame.stamp_ns)
         watch.lap("distance")
 
-        # What the arm makes of the move, and one step down.
+        # The move, bounded and perhaps disturbed, and one step down.
         slow = _SLOW if operator_request(loop, "slow") else 1.0
         move = loop.pace.bound(decision.move * slow, s.period_s)
         if config.noise:
@@ -133,12 +146,13 @@ def cycle(loop: Loop) -> None:
         send(loop, s, command)
         watch.whole("whole")
         trace(loop, s, frame.number, decision)
+        return decision
     finally:
         record_cycle(loop, s, frame, view, decision)
 
 
 def trace(loop: Loop, s: CycleState, frame: int, decision: controller.Decision) -> None:
-    """One entry of servo.json. Nothing in it comes from the wall clock, so a seed repeats it."""
+    """Add one entry of servo.json; nothing in it comes from the wall clock, so the same seed repeats it."""
     true = loop.cell.true_distance_m
     loop.trace.append(
         {
@@ -157,52 +171,247 @@ def trace(loop: Loop, s: CycleState, frame: int, decision: controller.Decision) 
     )
 
 
-def cycle_or_hold(loop: Loop) -> str:
-    """One cycle; where the guard holds it, the last target again, and the reason is returned. One hold
-    alone does not jerk the arm; from the second in a row on it brakes."""
+def cycle_or_hold(loop: Loop) -> Step:
+    """One cycle. If the guard holds it: the last target again, since one held cycle alone need not jerk the
+    arm; from the second in a row on the arm brakes."""
     try:
-        cycle(loop)
-    except Hold as held:
+        decision = cycle(loop)
+    except Hold as reason:
         (brake if loop.held_in_a_row else hold)(loop)
-        loop.held, loop.held_in_a_row = loop.held + 1, loop.held_in_a_row + 1
-        return str(held)
-    loop.done, loop.held_in_a_row = loop.done + 1, 0
-    return ""
+        loop.count(held=True)
+        return step_of(loop, held=str(reason))
+    loop.count(held=False)
+    return step_of(loop, decision)
 
 
-def pause(loop: Loop) -> None:
-    """A cycle in which the arm holds its target because the page asks for it."""
+def pause(loop: Loop) -> Step:
+    """One cycle in which the arm keeps its target at the live page's request."""
     s = sense(loop, "paused")
     hold(loop)
     record_cycle(loop, s)
+    return step_of(loop)
 
 
-def servo(loop: Loop, status: Status) -> None:
-    """Cycles until the end height. Raises Stop, or a device's error, with the last reason to hold."""
-    why = ""
-    while not loop.arrived:
+def step_of(loop: Loop, decision: Decision | None = None, held: str = "") -> Step:
+    return Step(loop.number, loop.phase, loop.hand, loop.commanded, decision, held)
+
+
+class Servo(AbstractContextManager["Servo"]):
+    """The closed loop in an open cell: paced, guarded, recorded. One step of the loop is one period.
+
+        with open_cell("twin") as cell, Servo(cell, open_model()) as servo:
+            for step in servo:
+                print(step.phase, step.hand, step.held)
+        print(servo.outcome, servo.reason)
+
+    The steps end when the hand has arrived (and grasped, if a grasp is wanted), or when the guard, a device's
+    fault or a signal has stopped the arm; `outcome` and `reason` say which. The body of the loop belongs to
+    the period: if it takes too long, deadlines are missed and the guard stops the arm. Leaving the context
+    before the end stops the arm.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        distance: ContractedDistance,
+        options: ServoOptions | None = None,
+        *,
+        candidates: int | None = None,
+        setup: RunSetup | None = None,
+        record: str | Path | RecordSink | None = None,
+    ) -> None:
+        """candidates: scored each cycle; None: as the options say. setup: limits, speeds and grasp settings;
+        None: the cell's. record: a file for the flight record (MCAP), or a recorder that is open already.
+
+        Raises Stop if the network was made for another hand or view than the cell's.
+        """
+        self.cell, self.distance, self.options = cell, distance, options or ServoOptions()
+        if cell.devices is not None and isinstance(distance, Distance):
+            check_model(distance, cell.devices)
+        self.setup = setup or cell.setup or RunSetup()
+        self.candidates = candidates or candidate_count(self.options, distance)
+        self.outcome: Outcome | None = None
+        """How it ended; None before."""
+        self.reason = ""
+        self.grasp: GraspResult | None = None
+        self.note = ""
+        """One line on what the loop does now."""
+        self.standing = False
+        self.true_start_m: float | None = None
+        self.true_end_m: float | None = None
+        self._record, self._begun, self._over = record, False, False
+
+    def __enter__(self) -> Servo:
+        """Enter the devices and wait for the first frame; opens the gripper if a grasp is wanted. Raises Stop
+        and the devices' errors, before the arm moves."""
+        config, cell = self.options, self.cell
+        with ExitStack() as stack:
+            self._signals = stack.enter_context(signals_caught())
+            for device in (cell.robot, cell.camera, cell.gripper):
+                if isinstance(device, AbstractContextManager):
+                    stack.enter_context(device)
+            setup = replace(self.setup, record=self._recorder(stack))
+            self.loop = loop = Loop(
+                config, cell, self.distance, self.candidates, setup, self._signals
+            )
+            self.grasps = wants_grasp(config, cell)
+            check_reach(loop, setup.to_start, self.grasps)
+            if self.grasps:
+                approach.open_first(loop)
+            wait_for_first_frame(loop)
+            self.true_start_m = self._true_m()
+            loop.fresh_clock()
+            self.clock, self.watch = loop.clock, loop.watch
+            mode = "off" if config.fast else config.realtime
+            self.refused = stack.enter_context(real_time(mode, config.cpu))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if not self._over:  # first of all: closing camera and gripper takes time
+            stop_arm(self.loop)
+            if self.outcome is None:
+                self._end(Outcome.STOPPED, "left before its end")
+        self.loop.enter("end")
+        record_cycle(self.loop, None)
+        self._stack.__exit__(*error)
+
+    def __iter__(self) -> Iterator[Step]:
+        """The steps of the run; a Servo runs once."""
+        if self._begun:
+            raise RuntimeError("this Servo has run already; make another one for another run")
+        self._begun = True
+        loop = self.loop
         try:
-            tick(loop)
-            if operator_request(loop, "pause"):
-                pause(loop)
-                continue
-            held = cycle_or_hold(loop)
-        except Stop as stop:
-            raise Stop(f"{stop} ({why})" if loop.held_in_a_row else str(stop)) from stop
-        if held:
-            status.note = why = f"holding: {held}"
-        else:
-            status.show(loop.done, loop.config.iterations, loop.trace[-1], loop.clock)
-
-
-def arrive(loop: Loop, setup: RunSetup, status: Status) -> None:
-    """From wherever the hand is to standing still at the end height, having looked once more."""
-    if setup.to_start:
-        status.note = "to the start height"
-        approach.to_height(loop, "start", START_HEIGHT_M, setup.grasping.lift_speed_m_s)
+            yield from self._approach()
+        except (Stop, *FAULTS) as error:
+            self._stopped(error)
+        # The clock and the watch of the approach are the report's; the rest has its own.
+        self.clock, self.watch = loop.clock, loop.watch
         loop.fresh_clock()
-    loop.plan_descent()
-    servo(loop, status)
+        try:
+            yield from self._finish()
+        except (Stop, *FAULTS) as error:
+            self.true_end_m = self._true_m()
+            if self.outcome is None:
+                self._stopped(error)
+            self.standing = settled(loop)
+        self._over = True
+
+    def _approach(self) -> Iterator[Step]:
+        """To the start height, and cycles down to the end height. Raises Stop, with the last reason to hold,
+        or a device's error."""
+        loop, held = self.loop, ""
+        if self.setup.to_start:
+            self.note = "to the start height"
+            speed_m_s = self.setup.grasping.lift_speed_m_s
+            for _ in approach.straight(loop, "start", START_HEIGHT_M, speed_m_s):
+                yield step_of(loop)
+            loop.fresh_clock()
+        loop.plan_descent()
+        while not loop.arrived:
+            try:
+                tick(loop)
+                if operator_request(loop, "pause"):
+                    yield pause(loop)
+                    continue
+                step = cycle_or_hold(loop)
+            except Stop as stop:
+                raise Stop(f"{stop} ({held})" if loop.held_in_a_row else str(stop)) from stop
+            held = f"holding: {step.held}" if step.held else held
+            self.note = held if step.held else ""
+            yield step
+
+    def _finish(self) -> Iterator[Step]:
+        """Come to rest, score one more view, and grasp if that is wanted."""
+        loop = self.loop
+        arrived = self.outcome is None
+        self.standing = dwell(loop, loop.commanded if arrived else None)
+        if arrived:
+            self._look_at_rest()
+        self.true_end_m = self._true_m()
+        if arrived and self.grasps:
+            cycles = approach.grasp(loop, self.setup.grasping, self._tell)
+            while self.grasp is None:
+                try:
+                    next(cycles)
+                except StopIteration as done:
+                    self.grasp = done.value
+                else:
+                    yield step_of(loop)
+            self._end(self.grasp.outcome, self.grasp.reason)
+        elif arrived:
+            self._end(Outcome.ARRIVED)
+
+    def _look_at_rest(self) -> None:
+        """Raises Stop if the arm does not come to rest, or if a grasp would be blind."""
+        if not self.standing:
+            raise Stop("the arm did not come to rest at its target")
+        if not look_once_more(self.loop) and self.grasps:
+            raise Stop(
+                f"no view that can be trusted came within {PATIENCE_S:g} s from where the arm stands; "
+                "nothing is grasped blindly: check the camera"
+            )
+
+    def _stopped(self, error: Exception) -> None:
+        """Stop the arm, record a device's own fault like a row of the guard, and keep the reason."""
+        loop = self.loop
+        stop_arm(loop)
+        if not isinstance(error, Stop):
+            name = (
+                getattr(error, "name", None) or type(error).__name__.removesuffix("Error").lower()
+            )
+            loop.guard.record(name, "stop", loop.number)
+        record_cycle(loop, None)
+        if loop.signals:
+            self._end(Outcome.INTERRUPTED, signal.Signals(loop.signals[0]).name)
+        else:
+            during = f" (during: {loop.phase})" if loop.phase in GRASPING else ""
+            self._end(Outcome.STOPPED, f"{error}{during}")
+
+    def _end(self, outcome: Outcome, reason: str = "") -> None:
+        self.outcome, self.reason = outcome, reason
+
+    def _tell(self, line: str) -> None:
+        self.note = line
+
+    def _true_m(self) -> float | None:
+        true = self.cell.true_distance_m
+        return true() if true else None
+
+    def _recorder(self, stack: ExitStack) -> RecordSink | None:
+        if not isinstance(self._record, str | Path):
+            return self._record or self.setup.record
+        header = header_of(self.options, self.cell, self.distance, self.candidates)
+        return stack.enter_context(Recorder(self._record, header))
+
+    def report(self) -> Report:
+        """Everything about the run, once it is over."""
+        loop, distance = self.loop, self.distance
+        outcome = self.outcome or Outcome.STOPPED
+        return Report(
+            config=self.options,
+            outcome=outcome,
+            reason=self.reason,
+            exit_code=outcome.exit_code(self._signals[0] if self._signals else 0),
+            cell=self.cell,
+            contract=distance.contract,
+            backend=getattr(distance, "backend", type(distance).__name__),
+            candidates=self.candidates,
+            cycles=loop.done,
+            held=loop.held,
+            clock=self.clock,
+            watch=self.watch,
+            guard=loop.guard,
+            refused=self.refused,
+            trace=list(loop.trace),
+            true_start_m=self.true_start_m,
+            true_end_m=self.true_end_m,
+            standing=self.standing,
+            first=loop.first,
+            last=loop.last,
+            grasp=self.grasp,
+        )
 
 
 def run(
@@ -212,199 +421,136 @@ def run(
     candidates: int,
     setup: RunSetup | None = None,
 ) -> Report:
-    """One approach, in an open cell. Raises Stop and the devices' errors only before anything moves."""
-    setup = setup or RunSetup()
-    with ExitStack() as stack:
-        signals = stack.enter_context(signals_caught())
-        stack.enter_context(cell.robot)
-        for device in (cell.camera, cell.gripper):
-            if isinstance(device, AbstractContextManager):
-                stack.enter_context(device)
-        status = stack.enter_context(Status())
-        options = {"limits": setup.limits, "pace": setup.pace, "record": setup.record}
-        loop = Loop(config, cell, distance, candidates, signals=signals, **options)  # type: ignore[arg-type]
-        grasps = wants_grasp(config, cell)
-        check_reach(loop, setup.to_start, grasps)
-        if grasps:
-            approach.open_first(loop)
-        wait_for_first_frame(loop)
-        true = cell.true_distance_m
-        start_m = true() if true else None
-        loop.fresh_clock()
-        # The clock and the watch of the cycles are the report's; what follows them has its own.
-        outcome, grasp, standing = "arrived", None, False
-        # Whatever else is raised: the arm first, then camera and gripper, which take their time to close.
-        emergency = stack.enter_context(ExitStack())
-        emergency.callback(stop_arm, loop)
-        with real_time("off" if config.fast else config.realtime, config.cpu) as refused:
-            try:
-                arrive(loop, setup, status)
-            except (Stop, *FAULTS) as error:
-                outcome = stopped(loop, error)
-            clock, watch = loop.clock, loop.watch
-            loop.fresh_clock()
-            try:
-                standing = dwell(loop, loop.commanded if outcome == "arrived" else None)
-                if outcome == "arrived":
-                    look_at_rest(loop, standing, grasps)
-                end_m = true() if true else None
-                if outcome == "arrived" and grasps:
-                    grasp = approach.grasp(loop, setup.grasping, status)
-                    outcome = grasp.outcome
-            except (Stop, *FAULTS) as error:
-                end_m = true() if true else None
-                outcome = outcome if outcome != "arrived" else stopped(loop, error)
-                standing = settled(loop)
-        emergency.pop_all()
-        if loop.record is not None:
-            loop.phase = "end"
-            record_cycle(loop, None)
-        return Report(
-            config=config,
-            outcome=outcome,
-            exit_code=exit_code(outcome, signals),
-            cell=cell,
-            contract=distance.contract,
-            backend=getattr(distance, "backend", type(distance).__name__),
-            candidates=candidates,
-            cycles=loop.done,
-            held=loop.held,
-            clock=clock,
-            watch=watch,
-            guard=loop.guard,
-            refused=refused,
-            trace=list(loop.trace),
-            true_start_m=start_m,
-            true_end_m=end_m,
-            standing=standing,
-            first=loop.first,
-            last=loop.last,
-            grasp=grasp,
-        )
+    """One approach in an open cell, with a line of progress on stderr. Raises Stop and the devices' errors
+    only before anything moves."""
+    from rt.record.report import Status  # loads rich, which a Servo does not need
 
-
-def look_at_rest(loop: Loop, standing: bool, grasps: bool) -> None:
-    """The last look. Raises Stop if the arm does not stand, or if a grasp would follow it blindly."""
-    if not standing:
-        raise Stop("the arm did not come to rest at its target")
-    if not look_once_more(loop) and grasps:
-        raise Stop(
-            f"no view that can be trusted came within {PATIENCE_S:g} s from where the arm stands; nothing "
-            "is grasped blindly: check the camera"
-        )
+    servo = Servo(cell, distance, config, candidates=candidates, setup=setup)
+    with Status() as status, servo:
+        for step in servo:
+            if step.decision is None:
+                status.note = servo.note or status.note
+            else:
+                loop = servo.loop
+                status.show(loop.done, config.iterations, loop.trace[-1], loop.clock)
+    return servo.report()
 
 
 def wants_grasp(config: ServoOptions, cell: Cell) -> bool:
-    """Whether the last centimetres follow. Raises GripperError if they are asked for without a gripper."""
+    """True if the last centimetres follow. Raises GripperError if they are asked for without a gripper."""
     if config.grasp == "yes" and cell.gripper is None:
         raise GripperError("--grasp yes needs a gripper; name one in the cell file")
     return config.grasp == "yes" or (
-        config.grasp == "auto" and cell.gripper is not None and cell.name != "twin"
+        config.grasp == "auto" and cell.gripper is not None and not cell.simulated
     )
 
 
-def stopped(loop: Loop, error: Exception) -> str:
-    """Stop the arm, note a device's own fault as the guard notes its rows, and say why it ended."""
-    stop_arm(loop)
-    if not isinstance(error, Stop):
-        name = getattr(error, "name", None) or type(error).__name__.removesuffix("Error").lower()
-        loop.guard.record(name, "stop", loop.number)
-    record_cycle(loop, None)
-    if loop.signals:
-        return f"interrupted by {signal.Signals(loop.signals[0]).name}"
-    during = f" (during: {loop.phase})" if loop.phase in GRASPING else ""
-    return f"stopped: {error}{during}"
-
-
 def settled(loop: Loop) -> bool:
-    """Whether the arm is seen to stand still after a stop."""
+    """True if the arm is seen to stand still after a stop."""
     with suppress(*FAULTS):
         return dwell(loop, None)
     return False
 
 
-def exit_code(outcome: str, signals: list[int]) -> int:
-    """0: the job was done; 3: arrived, but nothing was grasped; 130, 143: interrupted; 1: stopped."""
-    if outcome in ("arrived", "grasped"):
-        return 0
-    if outcome.startswith("no grasp"):
-        return 3
-    return 128 + signals[0] if signals and outcome.startswith("interrupted") else 1
-
-
-def candidate_count(config: ServoOptions, distance: Distance) -> int:
-    """Candidates for each cycle. Where even the fewest do not fit, they are tried all the same: the
-    guard ends a run that misses too many deadlines in a row."""
+def candidate_count(config: ServoOptions, distance: ContractedDistance) -> int:
+    """Candidates for each cycle. If even the fewest do not fit the period, they are tried: the guard ends a
+    run that misses too many deadlines in a row."""
     if config.candidates != "auto":
-        return config.candidates
-    if config.fast:
-        return UNPACED_CANDIDATES
-    try:
-        return candidates_for(1 / config.rate, distance, maximum=MOST_CANDIDATES)
-    except DistanceError as error:
-        print(f"rt.servo: {error}; trying {MIN_CANDIDATES} candidates", file=sys.stderr)
-        return MIN_CANDIDATES
+        count = config.candidates
+    elif config.fast:
+        count = UNPACED_CANDIDATES
+    else:
+        try:
+            count = candidates_for(1 / config.rate, distance, maximum=MOST_CANDIDATES)
+        except DistanceError as error:
+            print(f"rt.servo: {error}; trying {MIN_CANDIDATES} candidates", file=sys.stderr)
+            count = MIN_CANDIDATES
+    # The first call of a network is the slowest; it must not fall into a cycle.
+    blank = np.full((VIEW.size_px, VIEW.size_px), START_HEIGHT_M, np.float32)
+    distance(blank, controller.candidates(np.random.default_rng(0), count))
+    return count
 
 
-def main() -> int:
+def header_of(
+    config: ServoOptions, cell: Cell, distance: ContractedDistance, candidates: int
+) -> dict[str, Any]:
+    """The header of a flight record."""
+    return flight_header(
+        config=config,
+        cell={"name": cell.name, "simulated": cell.simulated, **cell.info},
+        contract=distance.contract,
+        model=str(getattr(distance, "path", "")),
+        backend=getattr(distance, "backend", type(distance).__name__),
+        candidates=candidates,
+        stages=STAGES,
+        guard=ROWS,
+        robot_now_ns=cell.robot.now_ns(),
+    )
+
+
+@command(
+    "rt.servo",
+    ServoOptions,
+    failures=(Stop, RobotError, CameraError, GripperError, RecordError, RingError, PageError),
+    interrupted="the arm did not move, or its run was over",
+    parse=parse,
+)
+def main(config: ServoOptions) -> int:
     try:
-        config = parse("python -m rt.servo")
-        Clock(config.rate)  # refuses an impossible rate before anything is opened
-        devices = settle(config)
-        distance = open_model(devices.model_path, config.backend)
-        check_model(distance, devices)
-        n = candidate_count(config, distance)
-        # The first call of a network is the slowest; it shall not be a cycle's.
-        blank = np.full((VIEW.size_px, VIEW.size_px), START_HEIGHT_M, np.float32)
-        distance(blank, controller.candidates(np.random.default_rng(0), n))
-        with ExitStack() as pages:
-            view = LivePage(config, pages) if config.view else None
-            report = run_with_devices(config, devices, distance, n, view)
-            while view is not None and view.again(report):
-                # Another scene, and whatever chance plays with it.
-                config = replace(config, scene=config.scene + 1)
-                report = run_with_devices(config, devices, distance, n, view)
-    except KeyboardInterrupt:
-        return 128 + int(signal.SIGINT)
-    except (
-        Stop,
-        *FAULTS,
-        HandError,
-        CellError,
-        RecordError,
-        RingError,
-        PageError,
-        ValueError,
-        OSError,
-    ) as error:
-        print(f"rt.servo: {error}", file=sys.stderr)
-        return 1
+        Clock(config.rate)
+    except ClockError as error:  # an impossible rate, before anything is opened
+        raise ValueError(str(error)) from error
+    devices = settle(config)
+    distance = open_model(devices.model, config.backend)
+    check_model(distance, devices)
+    n = candidate_count(config, distance)
+    with ExitStack() as pages:
+        page = None
+        if config.view:
+            from rt.page.flight import LivePage
+
+            page = LivePage(config, pages)
+        report = run_with_devices(config, devices, distance, n, page)
+        while page is not None and page.again(report):
+            # Another scene, with other random numbers.
+            config = replace(config, scene=config.scene + 1)
+            report = run_with_devices(config, devices, distance, n, page)
     return int(report.exit_code)
 
 
 def run_with_devices(
-    config: ServoOptions, devices: Devices, distance: Distance, n: int, view: LivePage | None = None
+    config: ServoOptions, devices: Devices, distance: Distance, n: int, page: LivePage | None = None
 ) -> Report:
     """One run with its devices, its record and its report."""
-    cell = open_devices(config, devices)
+    from rt.record.report import write
+
+    folder = output_folder("servo", config.out)
     with ExitStack() as stack:
-        for device in (cell.robot, cell.camera):
-            if isinstance(device, AbstractContextManager):
-                stack.push(device)  # open already: closed however this ends
-        folder = output_folder("servo", config.out)
+        cell = stack.enter_context(open_devices(config, devices))
         recorder = start_record(config, folder, cell, distance, n)
         if recorder is not None:
             stack.enter_context(recorder)
-            if view is not None:
-                view.show(recorder)
-        setup = RunSetup(devices.limits, devices.pace, devices.grasping, devices.to_start, recorder)
-        report = run(config, cell, distance, n, setup)
+            if page is not None:
+                page.show(recorder)
+        report = run(config, cell, distance, n, replace(devices.setup, record=recorder))
     if recorder is not None:
         report = replace(
             report, record=recorder.path, dropped=recorder.dropped, record_error=recorder.error
         )
     write(report, folder)
     return report
+
+
+def start_record(
+    config: ServoOptions, folder: Path, cell: Cell, distance: Distance, n: int
+) -> Recorder | None:
+    """The flight record's writer, ready to be entered; None if none is wanted."""
+    if config.record == "off" and not config.view:
+        return None
+    path = None  # a ring without a file, for the page
+    if config.record != "off":
+        path = folder / "flight.mcap" if config.record == "auto" else Path(config.record)
+    return Recorder(path, header_of(config, cell, distance, n))
 
 
 if __name__ == "__main__":

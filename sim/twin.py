@@ -300,7 +300,9 @@ def build(
     def true_distance_m() -> float:
         return float(grasp_distance(to_view(targets, robot.hand), np.zeros(3)).min())
 
-    return Cell(robot, camera, "twin", dict(info or {}), advance, true_distance_m, gripper)
+    return Cell(
+        robot, camera, "twin", dict(info or {}), advance, true_distance_m, gripper, simulated=True
+    )
 
 
 def open_cell(

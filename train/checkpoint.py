@@ -135,7 +135,9 @@ def begin_from(path: Path, network: DistanceNetwork | FieldNetwork) -> dict[str,
             )
     network.load_state_dict(other.state_dict())
     images = saved["step"] * saved["run"]["batch"]
-    return {"data_id": saved["run"]["data_id"], "steps": saved["step"], "images_seen": images}
+    run = saved["run"]
+    began = {"data_id": run["data_id"], "steps": saved["step"], "images_seen": images}
+    return began if run.get("init") is None else {**began, "init": run["init"]}
 
 
 def resume(path: Path, state: TrainingState, run: dict[str, Any], device: torch.device) -> None:

@@ -41,7 +41,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from rt.tools.files import write_json
-from rt.tools.signals import signals_caught
+from rt.tools.process import signals_caught
 from sim.dataset.store import DatasetError, Split, open_split, read_manifest
 from train.architectures import Architecture, asker, loss_of
 from train.batches import Batch, Batches
@@ -192,7 +192,7 @@ def train_step(
         outputs = network(batch.image, batch.actions)
     loss, error_m = loss_of(getattr(network, "module", network), outputs, batch.distance)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     # Of several processes each sees its own loss and the same averaged gradient: all stop or none.
     norm = nn.utils.clip_grad_norm_(network.parameters(), clip)
     value_m, norm_value = torch.stack([error_m.detach(), norm]).tolist()

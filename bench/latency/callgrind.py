@@ -1,4 +1,4 @@
-"""Instructions of one call of the native backend, counted by valgrind: they repeat where times do not."""
+"""Instruction count of one call of the native backend by valgrind: repeatable, unlike times."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ print(engine.isa)
 
 
 class CallgrindError(RuntimeError):
-    """No valgrind, or no native module, or a count that failed."""
+    """Valgrind or the native module is missing, or valgrind failed."""
 
 
 def count_instructions(
     path: Path | None, depth: np.ndarray, actions: np.ndarray, precision: str = "float32"
 ) -> dict[str, object]:
-    """Instructions of a call on one thread: the difference between runs of three calls and of one.
+    """Instructions per call on one thread: half the difference between runs of three calls and of one.
 
-    valgrind knows no AVX-512, so the processor that the module sees has AVX2 at most.
+    Valgrind does not support AVX-512, so that the module sees a processor with AVX2 at most.
     """
     from rt.native import native
 

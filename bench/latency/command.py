@@ -42,7 +42,8 @@ class LatencyOptions:
     model: Path | None = None
     """Model file, as train.export makes it. Default: the shipped one."""
     backends: tuple[str, ...] = ()
-    """Of reference, tiled, onnx, native, native-half, tensorrt; default all that run here."""
+    """Of reference, tiled, onnx, native, native-half, tensorrt, field-reference, field-onnx, field-native;
+    default all that run here."""
     candidates: tuple[int, ...] = (1, 16, 64, 256, 1024, 4096, inference.FULL_MAP)
     """Numbers of candidates in a call."""
     threads: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""The whole cycle of rt.servo on the twin at its rate, beside a loop that does nothing, under load."""
+"""Timing of the whole cycle of rt.servo on the twin, beside a bare loop, with and without load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rt import servo
-from rt.cell.cell import open_cell
+from rt.cell.open import open_cell
 from rt.distance import Distance
 from rt.tools.clock import Clock, Histogram, real_time
 from rt.tools.files import plain
@@ -30,7 +30,7 @@ while True:
 
 @contextlib.contextmanager
 def background_load(processes: int) -> Iterator[None]:
-    """Busy processes of ordinary priority while inside."""
+    """Context with so many busy processes of ordinary priority."""
     started = [subprocess.Popen([sys.executable, "-c", _BURN]) for _ in range(processes)]
     try:
         yield
@@ -49,7 +49,7 @@ def add(total: Histogram, more: Histogram) -> None:
 
 
 def bare_loop(rate_hz: float, cycles: int, send: Any) -> None:
-    """Wake up at the rate and do nothing; sends counts, count, sum and maximum of the lateness."""
+    """Wake up at the rate and do nothing else; sends the histogram of the wake-up lateness."""
     clock = Clock(rate_hz)
     with real_time("auto"):
         for _ in range(cycles):
@@ -60,7 +60,7 @@ def bare_loop(rate_hz: float, cycles: int, send: Any) -> None:
 
 @contextlib.contextmanager
 def beside_a_bare_loop(rate_hz: float, cycles: int) -> Iterator[Histogram]:
-    """The histogram is filled when the block ends; the loop runs in a process of its own meanwhile."""
+    """Context with a bare loop in a process of its own; its histogram is filled when the block ends."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=bare_loop, args=(rate_hz, cycles, send), daemon=True)
@@ -86,7 +86,7 @@ def time_cycle(
     load: int,
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, Histogram]]:
-    """Approaches on the twin until `cycles` are done; as in latency.json, and the histograms."""
+    """Approaches on the twin until `cycles` are done; returns an entry of latency.json, and histograms."""
     stages = {name: Histogram() for name in servo.STAGES}
     wake_up = Histogram()
     done = missed = held = 0
@@ -113,7 +113,7 @@ def time_cycle(
             done, held = done + report.cycles, held + report.held
             missed += report.clock.missed
             refused = report.refused
-            outcomes[report.outcome] = outcomes.get(report.outcome, 0) + 1
+            outcomes[report.text] = outcomes.get(report.text, 0) + 1
             approach += 1
             if report.cycles == 0:  # something stops every approach at once
                 break

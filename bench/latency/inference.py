@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 
 from rt import controller
 from rt.distance.contract import Contract, DistanceError, Weights, read_model
+from rt.distance.field_native import FieldNative
 from rt.distance.graph import tiled_graph
-from rt.distance.model import SHIPPED_MODEL, Distance, open_model
+from rt.distance.model import SHIPPED, SHIPPED_MODEL, Distance, open_model
 from rt.distance.native import NativeDistance
 from rt.distance.onnx_runtime import OnnxDistance
-from rt.distance.reference import ReferenceDistance
+from rt.distance.reference import open_backend as open_reference
 
 FULL_MAP = 64 * 64 * 18
 """Candidates of a map of the whole view: every pixel, an angle every 10 degrees."""
 CHUNK = 1024
 """Backends that hold an activation per candidate get more than 4096 in chunks: 35 kB each, tiled 170."""
 BACKENDS = ("reference", "tiled", "onnx", "native", "native-half", "tensorrt")
+FIELD_BACKENDS = ("field-reference", "field-onnx", "field-native")
+"""The field network on the same view and candidates, beside whatever network is timed."""
 
 Call = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 
@@ -46,7 +49,7 @@ class TimedBackend:
         start = time.perf_counter()
         self.call(depth, actions)
         self.times_s.append(time.perf_counter() - start)
-        if isinstance(self.compute, NativeDistance):
+        if isinstance(self.compute, (NativeDistance, FieldNative)):
             self.stages_s.append(self.compute.stages_s())
 
     def result(self) -> dict[str, Any]:
@@ -82,28 +85,30 @@ def open_backends(
     path: Path | None, names: tuple[str, ...], threads: tuple[int, ...]
 ) -> Iterator[tuple[str, int, Call, Any]]:
     """(name, threads, call, compute) of each that can run here; DistanceError for one that is named."""
-    path = path or SHIPPED_MODEL
-    contract, weights = read_model(path)
     for name in names:
-        if name == "reference":  # threads are NumPy's own
-            reference = ReferenceDistance(contract, weights)
+        kind = name.removeprefix("field-")
+        at = SHIPPED["field"] if kind != name else path or SHIPPED_MODEL
+        contract, weights = read_model(at)
+        if kind == "reference":  # threads are NumPy's own
+            reference = open_reference(at, contract, weights, 0, "float32")
             yield name, all_threads(), _chunked(reference, CHUNK), reference
             continue
         for count in threads:
             distance: Call
-            if name == "tiled":
+            if kind == "tiled":
                 compute = _open_tiled(contract, weights, count)
                 yield name, count, _chunked(compute, CHUNK // 4), compute
-            elif name == "tensorrt":
-                distance = open_model(path, name)
+            elif kind == "tensorrt":
+                distance = open_model(at, kind)
                 yield name, 0, distance, None
                 break
             else:
-                backend, _, half = name.partition("-")
+                backend, _, half = kind.partition("-")
                 opened: Distance = open_model(
-                    path, backend, threads=count, precision="half" if half else "float32"
+                    at, backend, threads=count, precision="half" if half else "float32"
                 )
-                call = _chunked(opened, 4096) if backend == "onnx" else opened
+                paper = contract.architecture == "paper"
+                call = _chunked(opened, 4096) if backend == "onnx" and paper else opened
                 yield name, count, call, opened.compute
 
 
@@ -113,6 +118,8 @@ def available() -> tuple[str, ...]:
     from rt.native import native
 
     names = [n for n in BACKENDS if n != "tensorrt" and (native or not n.startswith("native"))]
+    if SHIPPED["field"].is_file():
+        names += [n for n in FIELD_BACKENDS if native or n != "field-native"]
     try:
         import_library()
         gpu_name()
@@ -176,14 +183,16 @@ def time_backends(
     `longest_s` is left out.
     """
     opened = list(open_backends(path, names, threads))
-    contract, weights = read_model(path or SHIPPED_MODEL)
-    oracle = _chunked(ReferenceDistance(contract, weights), CHUNK)
+    oracles = {}
+    for of_field in {name.startswith("field-") for name in names}:
+        at = SHIPPED["field"] if of_field else path or SHIPPED_MODEL
+        oracles[of_field] = _chunked(open_reference(at, *read_model(at), 0, "float32"), CHUNK)
     depth = view(rng)
     results, left_out = [], []
     for count in sorted(candidates):
         actions = some_actions(count, rng)
         checked = np.unique(np.linspace(0, count - 1, min(count, CHUNK)).astype(int))
-        wanted = oracle(depth, actions[checked])
+        wanted = {key: oracle(depth, actions[checked]) for key, oracle in oracles.items()}
         entries = []
         for name, thread_count, call, compute in opened:
             if _expected_s(call, depth, actions) > longest_s:
@@ -194,7 +203,9 @@ def time_backends(
             progress(f"{count} candidates: {name}, {thread_count} threads")
             entry = TimedBackend(name, thread_count, count, call, compute=compute)
             found = call(depth, actions)  # also warms up
-            entry.max_abs_error_m = float(np.abs(found[checked] - wanted).max())
+            entry.max_abs_error_m = float(
+                np.abs(found[checked] - wanted[name.startswith("field-")]).max()
+            )
             entries.append(entry)
         progress(f"{count} candidates: {len(entries)} backends in turns")
         while waiting := [e for e in entries if len(e.times_s) < 5 or sum(e.times_s) < seconds]:

@@ -20,6 +20,9 @@ COLOURS = {
     "native": "#00798c",
     "native-half": "#30b57c",
     "tensorrt": "#6a4c93",
+    "field-reference": "#b9bcc4",
+    "field-onnx": "#f2a65a",
+    "field-native": "#2667c9",
 }
 CYCLE_COLOURS = {"latency": "#2667c9", "wake_up": "#00798c", "bare": "#d1495b"}
 

@@ -48,6 +48,8 @@ def write_handeye(path: Path, summary: dict[str, Any]) -> None:
     fixed = np.array(summary["T_fixed_target"])
     table["target"] = summary["target"]
     table["target_matrix"] = _matrix(fixed)
+    table.add(tomlkit.comment("hand poses that it comes from: x y z [m], qx qy qz qw"))
+    table["hand_poses"] = _matrix(np.array(summary["hand_poses"]))
     camera = tomlkit.inline_table()
     for key in ("width", "height", "fx", "fy", "cx", "cy"):
         camera[key] = summary["camera"][key]
@@ -72,6 +74,10 @@ def read_handeye(path: Path) -> dict[str, Any]:
         section["T_mount_camera"] = PoseFormat("quat_xyzw").read(np.array([row]))[0]
         section["covariance"] = np.array(section["covariance"], dtype=np.float64).reshape(6, 6)
         section["T_fixed_target"] = np.array(section["target_matrix"], dtype=np.float64)
+        rows = np.array(section.get("hand_poses", []), dtype=np.float64).reshape(-1, 7)
+        section["hand_poses"] = (
+            PoseFormat("quat_xyzw").read(rows) if len(rows) else np.zeros((0, 4, 4))
+        )
     except (KeyError, ValueError, TypeError) as error:
         raise CalibrationError(f"{path}: [{SECTION}] is damaged: {error!r}; solve again") from error
     return dict(section)

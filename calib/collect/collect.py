@@ -10,8 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.collect.devices import CalibrationCell, ImageFrame
-from calib.collect.motions import (
+from calib.collect.protocol import CalibrationCell, ImageFrame
+from calib.data.recording import Writer
+from calib.errors import CalibrationError
+from calib.solve.closed_form import closed_form, rotation_spread, target_pose, with_target
+from calib.solve.model import Unknowns
+from calib.solve.motions import (
     greedy,
     hand_pose,
     middle_of,
@@ -20,10 +24,6 @@ from calib.collect.motions import (
     seen_fraction,
     working_matrix,
 )
-from calib.data.recording import Writer
-from calib.errors import CalibrationError
-from calib.solve.closed_form import closed_form, rotation_spread, target_pose, with_target
-from calib.solve.model import Unknowns
 from calib.solve.noise import Noise
 from calib.solve.se3 import angle_deg, from_vector, inverse, to_vector
 from calib.target.detect import Detection, detect
@@ -35,13 +35,15 @@ STILL_M, STILL_DEG, STILL_S = 1e-4, 0.01, 0.3
 """An arm that moves less than this for so long is still."""
 APART_M, APART_DEG = 0.02, 4.0
 """A guided pose must differ from every stored one by one of these."""
+NEW_M, NEW_DEG = 0.05, 12.0
+"""A pose of `look_elsewhere` differs from every pose of the calibration by one of these."""
 TYPICAL = Noise(0.15, 3e-4, float(np.radians(0.03)))
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class CollectLimits:
-    """Where the hand may go while it collects."""
+    """Limits of the hand's motion while it collects."""
 
     travel_m: float = 0.35
     """From where it started."""
@@ -216,6 +218,49 @@ def automatic(collector: Collector, count: int, rng: np.random.Generator) -> int
                 collector.take(f"pose {len(collector.poses) + 1}/{count}")
                 if k == 2 and len(plan) > 6 and attempt == 0:
                     break  # enough to know the camera's place well; plan the rest with it
+        collector.go(collector.start)
+    finally:
+        collector.cell.robot.stop()
+        collector.finish()
+    return len(collector.poses)
+
+
+def look_elsewhere(
+    collector: Collector, state: Unknowns, known: Array, count: int, rng: np.random.Generator
+) -> int:
+    """Look at a target whose place is known, from poses far from the known ones; returns how many.
+
+    known: hand poses (N, 4, 4) of the calibration, T_base_hand. A new pose is NEW_M or NEW_DEG away from
+    each of them; of those allowed, the ones that together tell most about the transform are taken.
+    """
+    points = collector.target.points()
+    allowed = []
+    for v in random_viewpoints(rng, 500, (collector.limits.nearest_m, 0.55), roll_deg=170.0):
+        T_target_camera = v.pose(middle_of(points))
+        T = hand_pose(state, T_target_camera, True)
+        if seen_fraction(collector.camera, points, inverse(T_target_camera)) < 0.97:
+            continue
+        if collector.forbidden(T) is None and not any(_alike(T, k, NEW_M, NEW_DEG) for k in known):
+            allowed.append(T)
+    if len(allowed) < 3:
+        raise CalibrationError(
+            f"{len(allowed)} poses within {collector.limits.travel_m:g} m of the start show the target "
+            f"from {NEW_M * 1e3:g} mm or {NEW_DEG:g} deg beside every pose of the calibration; start "
+            "elsewhere, with the target in view, or move it and calibrate again"
+        )
+    info = pose_information(state, TYPICAL, np.array(allowed), points, True)
+    distance = 0.35
+    chosen = greedy(info, working_matrix(state.T_mount_camera, distance), count)
+    try:
+        if not collector.confirm(
+            f"The arm will look from {len(chosen)} new poses within {collector.limits.travel_m:g} m at "
+            f"{collector.limits.speed_m_s:g} m/s."
+        ):
+            raise CalibrationError("stopped by the operator before any motion")
+        way = _short_way([allowed[i] for i in chosen], collector.start)
+        for k, T in enumerate(way):
+            collector.go(T)
+            collector.take(f"new pose {k + 1}/{len(way)}")
         collector.go(collector.start)
     finally:
         collector.cell.robot.stop()

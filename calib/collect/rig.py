@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from calib.collect.devices import CalibrationCell, ImageFrame
-from calib.collect.motions import Viewpoint, hand_pose, middle_of, random_viewpoints, seen_fraction
+from calib.collect.protocol import CalibrationCell, ImageFrame
 from calib.solve.model import LensModel, Unknowns, Views, project
+from calib.solve.motions import Viewpoint, hand_pose, middle_of, random_viewpoints, seen_fraction
 from calib.solve.noise import Noise
 from calib.solve.se3 import from_vector, inverse, to_vector, transform
 from calib.target.targets import Target
@@ -33,7 +33,7 @@ class Box:
 
 @dataclass
 class SimulatedRig:
-    """Arm and camera in one simulated world; implements devices.Robot and devices.ImageCamera.
+    """Arm and camera in one simulated world; implements protocol.PoseSource and protocol.ImageCamera.
 
     The arm reports its pose with an error that stays while it stands and differs from pose to pose.
     """
@@ -64,7 +64,7 @@ class SimulatedRig:
         self._guided = bool(self.route)
         self._texture, self._to_texture = self.target.raster(4000, 0.02)
         self._blurred: dict[int, NDArray[np.uint8]] = {}
-        self._rays = _rays(self.truth.camera)
+        self._rays = self.truth.camera.rays()
         self._reported: tuple[Array, Array] | None = None
         k = 64
         self._frequency = self.rng.normal(size=(k, 12)) / np.repeat([0.05, 0.2], [3, 9])
@@ -72,7 +72,7 @@ class SimulatedRig:
         self._amplitude = self.rng.normal(size=(6, k)) * np.sqrt(2 / k)
 
     def _error(self, T_base_hand: Array) -> Array:
-        """What the arm is wrong by at a pose: a smooth random field, as of joints and links a bit off."""
+        """The arm's error at a pose: a smooth random field, as from joints and links slightly off."""
         v = np.concatenate([T_base_hand[:3, 3], T_base_hand[:3, :3].ravel()])
         field_ = self._amplitude @ np.cos(self._frequency @ v + self._phase)
         return from_vector(field_ * np.sqrt(self.noise.robot_variance))
@@ -126,7 +126,7 @@ class SimulatedRig:
         )
 
     def picture(self, T_base_camera: Array) -> NDArray[np.uint8]:
-        """What the camera sees (H, W): the target on a grey table under uneven light."""
+        """The camera's picture (H, W): the target on a grey table under uneven light."""
         camera = self.truth.camera
         T = inverse(T_base_camera) @ self.truth.T_fixed_target
         scale = np.diag([self.truth.scale, self.truth.scale, 1.0])
@@ -201,18 +201,6 @@ class SimulatedState:
     T_base_hand: Array
 
 
-def _rays(camera: LensModel) -> NDArray[np.float32]:
-    """(H, W, 3): directions through the pixels, z = 1."""
-    u, v = np.arange(camera.width, dtype=np.float64), np.arange(camera.height, dtype=np.float64)
-    grid = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 1, 2)
-    criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 1e-9)
-    xy = cv2.undistortPointsIter(
-        grid, camera.K, np.array(camera.dist), np.eye(3), np.eye(3), criteria
-    )
-    xy = xy.reshape(len(v), len(u), 2)
-    return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1).astype(np.float32)
-
-
 def random_truth(
     rng: np.random.Generator, camera: LensModel = LENS, target: Target | None = None
 ) -> Unknowns:
@@ -253,7 +241,7 @@ def make_rig(
     )
 
 
-def open_calibration(seed: int = 0, target: Target | None = None, **_: object) -> CalibrationCell:
+def open_rig(seed: int = 0, target: Target | None = None, **_: object) -> CalibrationCell:
     rig = make_rig(seed, target)
     return CalibrationCell(rig, rig, f"simulated rig {seed}", "infrared", rig.wait)
 

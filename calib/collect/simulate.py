@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from calib.collect.collect import CollectLimits, Collector, Say, automatic, moving
-from calib.collect.devices import CalibrationCell
+from calib.collect.protocol import CalibrationCell
 from calib.collect.rig import SimulatedRig, make_rig
 from calib.data.readers import read
 from calib.data.recording import Recording
@@ -56,7 +56,7 @@ def record(
 
 def compare(result: HandEyeResult, truth: Unknowns) -> dict[str, Any]:
     """The true errors: of the joint result along the mount's axes, of a point, of every method."""
-    X, T = result.fit.state.T_mount_camera, truth.T_mount_camera
+    X, T = result.T_mount_camera, truth.T_mount_camera
     turn = Rotation.from_matrix(X[:3, :3] @ T[:3, :3].T).as_rotvec(degrees=True)
     p = np.array([0, 0, result.settings.working_m, 1])
 

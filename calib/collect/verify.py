@@ -8,14 +8,17 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
-from calib.collect.motions import middle_of
 from calib.data.recording import Recording, read_depth
 from calib.errors import CalibrationError
-from calib.solve.closed_form import target_pose
-from calib.solve.model import LensModel
+from calib.solve.closed_form import target_pose, with_target
+from calib.solve.diagnose import resolve_symmetry
+from calib.solve.model import LensModel, Views
+from calib.solve.motions import middle_of
 from calib.solve.observe import Sight
-from calib.solve.se3 import angle_deg, inverse, mean_transform
+from calib.solve.refine import refine
+from calib.solve.se3 import angle_deg, inverse, mean_transform, skew, to_vector
 from calib.target.targets import Target
 from rt.pose import Array
 
@@ -31,12 +34,12 @@ class VerifyRow:
 
 @dataclass(frozen=True)
 class VerifyCheck:
-    """What was looked at, and how far the views are apart in the robot's frame."""
+    """One observed thing, and how far the views place it apart in the robot's frame."""
 
     what: str
     rows: list[VerifyRow]
     moved_mm: float | None = None
-    """How far the target lies from where the calibration left it, where that is known."""
+    """Distance of the target from its place in the calibration, if that is known."""
 
     @property
     def rms_mm(self) -> float:
@@ -77,7 +80,7 @@ def check_target(
     eye_in_hand: bool,
     T_fixed_target: Array | None = None,
 ) -> VerifyCheck:
-    """Where each view puts the target in the robot's frame, against the mean of all."""
+    """The target's place in the robot's frame as each view alone gives it, against the mean of all."""
     if len(sights) < 2:
         raise CalibrationError(
             f"the target is seen in {len(sights)} of {len(recording.entries)} images; "
@@ -114,6 +117,115 @@ def check_target(
 
 
 @dataclass(frozen=True)
+class Correction:
+    """Change of the calibration that new views ask for, at the target's distance, with 95 % intervals.
+
+    Along the camera's axes x, y, z.
+    """
+
+    distance_m: float
+    point_mm: Array
+    """(3,) displacement of the point on the optical axis at that distance."""
+    point_half_mm: Array
+    turn_deg: Array
+    """(3,) rotation."""
+    turn_half_deg: Array
+    views: int
+
+    @property
+    def bound_mm(self) -> Array:
+        """(3,) the largest error along each axis that the views leave possible."""
+        return np.asarray(np.abs(self.point_mm) + self.point_half_mm)
+
+    @property
+    def worst(self) -> str:
+        """The axis with the largest bound."""
+        return "xyz"[int(np.argmax(self.bound_mm))]
+
+    def verdict(self, tolerance_mm: float) -> tuple[bool, str]:
+        """(verified, one line): by the worst axis; True only if the error is surely below the tolerance."""
+        k = int(np.argmax(self.bound_mm))
+        said = (
+            f"at {self.distance_m * 1e3:.0f} mm the camera's points are off by {self.point_mm[k]:+.2f} ± "
+            f"{self.point_half_mm[k]:.2f} mm along its {self.worst}, the worst direction; the tolerance "
+            f"is {tolerance_mm:g} mm"
+        )
+        if self.bound_mm[k] <= tolerance_mm:
+            return True, f"verified: {said}"
+        if abs(self.point_mm[k]) <= tolerance_mm:
+            return False, f"NOT verified, since {self.views} views cannot tell: {said}; add poses"
+        return False, f"NOT verified: {said}; calibrate again"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers."""
+        return {
+            "distance_m": self.distance_m,
+            "views": self.views,
+            "point_mm": self.point_mm.tolist(),
+            "point_interval95_mm": self.point_half_mm.tolist(),
+            "rotation_deg": self.turn_deg.tolist(),
+            "rotation_interval95_deg": self.turn_half_deg.tolist(),
+        }
+
+
+def correction(
+    recording: Recording,
+    sights: list[Sight],
+    target: Target,
+    camera: LensModel,
+    T_mount_camera: Array,
+    eye_in_hand: bool,
+) -> Correction:
+    """Calibrate anew from the new views alone, and compare; raises CalibrationError below 4 views."""
+    if len(sights) < 4:
+        raise CalibrationError(
+            f"the target is seen in {len(sights)} of {len(recording.entries)} images; a verdict needs 4, "
+            "6 are good"
+        )
+    index = [s.index for s in sights]
+    points = target.points()
+    A = fixed_mount(recording, eye_in_hand)[index]
+    T_base_hand = A if eye_in_hand else inverse(A)
+    seen_points = [points[s.detection.ids] for s in sights]
+    pixels = [s.detection.pixels for s in sights]
+    C = np.array(
+        [
+            target_pose(camera, p, q).T_camera_target
+            for p, q in zip(seen_points, pixels, strict=True)
+        ]
+    )
+    symmetries = target.symmetries()
+    if len(symmetries) > 1:
+        choice = resolve_symmetry(A, C, symmetries)
+        for k, c in enumerate(choice):
+            S = inverse(symmetries[c])
+            seen_points[k] = seen_points[k] @ S[:3, :3].T + S[:3, 3]
+            C[k] = C[k] @ symmetries[c]
+    views = Views(
+        tuple(s.name for s in sights),
+        T_base_hand,
+        tuple(seen_points),
+        tuple(pixels),
+        camera,
+        eye_in_hand,
+    )
+    fit = refine(views, with_target(T_mount_camera, A, C, camera))
+    moved = to_vector(inverse(T_mount_camera) @ fit.state.T_mount_camera)
+    distance = float(np.median(C[:, 2, 3]))
+    J = np.concatenate([-skew([0, 0, distance]), np.eye(3)], axis=1)
+    cov = fit.cov[:6, :6]
+    factor = float(student.ppf(0.975, fit.interval_dof))
+    return Correction(
+        distance,
+        J @ moved * 1e3,
+        factor * np.sqrt(np.diag(J @ cov @ J.T)) * 1e3,
+        np.degrees(moved[:3]),
+        factor * np.degrees(np.sqrt(np.diag(cov)[:3])),
+        len(views),
+    )
+
+
+@dataclass(frozen=True)
 class _Table:
     normal: Array
     offset_m: float
@@ -129,7 +241,7 @@ def check_depth(
     fewer than two views show a plane.
     """
     A = fixed_mount(recording, True)
-    rays = _rays(camera, 3)
+    rays = camera.rays()[::3, ::3].astype(np.float64)
     clouds: dict[str, tuple[Array, NDArray[np.bool_]]] = {}
     tables: dict[str, _Table] = {}
     rng = np.random.default_rng(0)
@@ -201,13 +313,6 @@ def check_depth(
             )
         checks.append(VerifyCheck(f"top face of a box by depth, {len(rows)} views", rows))
     return checks
-
-
-def _rays(camera: LensModel, stride: int) -> Array:
-    v, u = np.mgrid[0 : camera.height : stride, 0 : camera.width : stride]
-    grid = np.stack([u, v], axis=-1).reshape(-1, 1, 2).astype(np.float64)
-    xy = cv2.undistortPoints(grid, camera.K, np.array(camera.dist)).reshape(*u.shape, 2)
-    return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1)
 
 
 def _plane(cloud: Array, rng: np.random.Generator) -> _Table | None:

@@ -131,17 +131,32 @@ def _from_mapping(data: Any) -> LensModel | None:
 
 
 def _visp(path: Path, text: str) -> LensModel:
-    """ViSP's camera XML; of its models, the one without distortion."""
+    """ViSP's camera XML (the model with distortion if it has one), or OpenCV's."""
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
 
     def value(tag: str, block: str) -> float | None:
         m = re.search(rf"<{tag}>\s*([-+0-9.eE]+)\s*</{tag}>", block)
         return float(m[1]) if m else None
 
+    if "<opencv_storage>" in text:
+        arrays = {
+            name: [float(x) for x in data.split()]
+            for name, data in re.findall(r"<(\w+)[^>]*>(?:(?!</\1>).)*?<data>(.*?)</data>", text, re.S)
+        }
+        numbers = {k: value(k, text) for k in ("image_width", "image_height", "image_Width")}
+        camera = _from_mapping({**arrays, **{k: v for k, v in numbers.items() if v is not None}})
+        if camera is not None:
+            return camera
+    found = []
     for block in re.findall(r"<model>.*?</model>", text, re.S):
-        if "without" not in block.lower():
-            continue
         px, py, u0, v0 = (value(t, block) for t in ("px", "py", "u0", "v0"))
-        if px and py and u0 is not None and v0 is not None:
+        if px and py and u0 is not None and v0 is not None and "kannala" not in block.lower():
             width, height = (value(t, text) or 0 for t in ("image_width", "image_height"))
-            return LensModel(int(width), int(height), px, py, u0, v0)
-    raise CalibrationError(f"{path} holds no ViSP camera model without distortion")
+            # kud moves a ray by (1 + kud r^2), as k1 does
+            dist = (value("kud", block) or 0.0, 0.0, 0.0, 0.0, 0.0)
+            found.append(LensModel(int(width), int(height), px, py, u0, v0, dist))
+    if not found:
+        raise CalibrationError(
+            f"{path} holds no intrinsics of ViSP (perspectiveProj...) or OpenCV (camera_matrix)"
+        )
+    return max(found, key=lambda c: abs(c.dist[0]))

@@ -1,4 +1,4 @@
-"""Robot poses in JSON, YAML, CSV and plain text, whoever wrote them."""
+"""Robot poses in JSON, YAML, CSV and plain text, as many programs write them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,48 @@ import numpy as np
 from calib.errors import CalibrationError
 from calib.data.intrinsic_files import load_yaml
 from calib.data.poses import PoseFormat
+from calib.data.robot_text import (
+    PoseRows,
+    Row,
+    array_rows,
+    from_numbers,
+    npz_rows,
+    program_rows,
+    visp_pose,
+)
 from calib.solve.se3 import transform
 from rt.pose import Array
 
-Row = tuple[str | None, list[float], PoseFormat | None]
-"""(image name if given, numbers, format if the file tells it)"""
-
-
 def load_any(path: Path) -> Any:
     """The contents of a JSON, YAML or table file."""
-    text = path.read_text(errors="replace")
+    suffix = path.suffix.lower()
     try:
-        if path.suffix.lower() == ".json":
+        if suffix == ".npy":
+            return PoseRows(array_rows(np.load(path).astype(np.float64)) or [])
+        if suffix == ".npz":
+            with np.load(path) as arrays:
+                return PoseRows(npz_rows(dict(arrays)) or [])
+        text = path.read_text(errors="replace")
+        if suffix == ".json":
             return json.loads(text)
-        if path.suffix.lower() in (".yaml", ".yml", ".samples"):
+        if suffix in (".yaml", ".yml", ".samples"):
             return load_yaml(text)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise CalibrationError(f"{path} cannot be read: {error}") from error
-    return _table(text)
+    if suffix == ".xml":
+        one = visp_pose(text)
+        return PoseRows([one] if one else [])
+    return program_rows(text) or _table(_decimal_points(text))
+
+
+def _decimal_points(text: str) -> str:
+    """Decimal commas made points, where a line is full numbers only with them."""
+    for line in text.splitlines():
+        cells = re.split(r"[;\t ]+", line.strip())
+        numbers = [c for c in cells if re.fullmatch(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?", c)]
+        if len(numbers) >= 3 and not any("." in c for c in cells[1:]):
+            return re.sub(r"(?<=\d),(?=\d)", ".", text)
+    return text
 
 
 def _table(text: str) -> list[list[str]]:
@@ -48,6 +72,10 @@ def _table(text: str) -> list[list[str]]:
 
 def pose_rows(file: Path, data: Any, single: bool = False) -> list[Row]:
     """Poses of a loaded file; raises CalibrationError, naming the file, if there are none."""
+    if isinstance(data, PoseRows):
+        if not data:
+            raise CalibrationError(f"{file.name}: no poses in it that can be read")
+        return list(data[-1:]) if single else list(data)
     if isinstance(data, list) and data and isinstance(data[0], list) and _is_text_table(data):
         return _table_rows(file, data, single)
     if isinstance(data, dict):
@@ -61,9 +89,23 @@ def pose_rows(file: Path, data: Any, single: bool = False) -> list[Row]:
         return [(None, *one)]
     else:
         items = data if isinstance(data, list) else []
+        if items and all(isinstance(v, dict) and isinstance(v.get("pose"), str) for v in items):
+            return _listed_files(file, items)
         rows = [(_name_of(v), *p) for v in items if (p := one_pose(v)) is not None]
     if not rows:
         raise CalibrationError(f"{file.name}: no poses in it that can be read")
+    return rows
+
+
+def _listed_files(file: Path, items: list[dict[str, Any]]) -> list[Row]:
+    """A list of images with the pose file of each, relative to the list (cal_data.yaml)."""
+    rows: list[Row] = []
+    for item in items:
+        path = file.parent / item["pose"]
+        if not path.is_file():
+            raise CalibrationError(f"{file.name} names the pose file {path}, which is not there")
+        found = pose_rows(path, load_any(path), single=True)
+        rows += [(_name_of(item), *row[1:]) for row in found[:1]]
     return rows
 
 
@@ -171,12 +213,7 @@ def _matrix(R: Array, t: Array) -> tuple[list[float], PoseFormat]:
 
 
 def _from_numbers(numbers: list[float] | None) -> tuple[list[float], PoseFormat | None] | None:
-    if numbers is None or len(numbers) not in (6, 7, 12, 16):
-        return None
-    if len(numbers) in (12, 16):
-        M = np.array(numbers).reshape(-1, 4)
-        return _matrix(M[:3, :3], M[:3, 3])
-    return numbers, None
+    return None if numbers is None else from_numbers(numbers)
 
 
 _COLUMNS = {
@@ -197,17 +234,23 @@ def _table_rows(file: Path, table: list[list[str]], single: bool) -> list[Row]:
     if len(table) > 1 and not any(numeric[1:]) and any(map(_is_number, table[1][1:])):
         return _headed_rows(file, table[0], table[1:])
     flat = [[c for c in row if c] for row in table]
-    if single or _is_stack_of_matrices(flat):
+    flat = [row for row in flat if row]
+    if len(flat) > 1 and len(flat[0]) == 1 and flat[0][0].isdigit() and len(flat[1]) > 1:
+        flat = flat[1:]  # the number of poses
+    blocks = _matrix_blocks(flat)
+    if blocks is not None:
+        return blocks
+    if single:
         numbers = [float(c) for row in flat for c in row if _is_number(c)]
-        size = 16 if len(numbers) % 16 == 0 and len(flat[0]) == 4 else len(numbers)
-        groups = [numbers[k : k + size] for k in range(0, len(numbers), size)]
-        found = [_from_numbers(g) for g in groups]
-        return [(None, *p) for p in found if p is not None]
+        one = _from_numbers(numbers)
+        return [] if one is None else [(None, *one)]
     rows: list[Row] = []
     for k, row in enumerate(flat):
-        name = None if _is_number(row[0]) and len(row) in (6, 7, 12, 16) else row[0]
+        stamped = len(row) == 8 and all(map(_is_number, row))
+        bare = len(row) in (6, 7, 12, 16) and all(map(_is_number, row))
+        name = f"{STAMP}{row[0]}" if stamped else None if bare else row[0]
         try:
-            one = _from_numbers([float(c) for c in (row[1:] if name is not None else row)])
+            one = _from_numbers([float(c) for c in (row if name is None else row[1:])])
         except ValueError:
             one = None
         if one is None:
@@ -215,12 +258,32 @@ def _table_rows(file: Path, table: list[list[str]], single: bool) -> list[Row]:
                 f"{file.name}, line {k + 1}: {len(row)} fields are no pose "
                 "(6, 7, 12 or 16 numbers, with a name before them or without)"
             )
+        if stamped:
+            one = one[0], PoseFormat("quat_xyzw")
         rows.append((name, *one))
     return rows
 
 
-def _is_stack_of_matrices(rows: list[list[str]]) -> bool:
-    return len(rows) % 4 == 0 and all(len(r) == 4 and all(map(_is_number, r)) for r in rows)
+STAMP = "time "
+"""Begins the name of a row that has a time instead: TUM's lines `t x y z qx qy qz qw`."""
+
+
+def _matrix_blocks(rows: list[list[str]]) -> list[Row] | None:
+    """4x4 or 3x4 matrices one below the other, with a line of one word before each or without."""
+    names = [row[0] for row in rows if len(row) == 1]
+    lines = [row for row in rows if len(row) != 1]
+    if not lines or not all(len(r) == 4 and all(map(_is_number, r)) for r in lines):
+        return None
+    numbers = np.array(lines, dtype=np.float64)
+    height = 4 if len(lines) % 4 == 0 and np.allclose(numbers[3::4, :3], 0) else 3
+    if len(lines) % height:
+        height = 4
+    if len(lines) % height:
+        return None
+    found = array_rows(numbers.reshape(-1, height, 4)) or []
+    if len(names) == len(found) and not all(map(_is_number, names)):
+        return [(name, *row[1:]) for name, row in zip(names, found, strict=True)]
+    return found
 
 
 def _is_number(text: str) -> bool:

@@ -18,8 +18,21 @@ UNITS_M = {"m": 1.0, "mm": 1e-3, "cm": 1e-2, "in": 0.0254}
 GRAMMAR = (
     "matrix, quat_xyzw, quat_wxyz, rotvec or euler_ABC (upper case: about the moving axes, in this order; "
     "lower case: about the fixed axes), then :deg if angles are degrees, :mm, :cm or :in if positions "
-    "are, and :inverse if the poses are T_hand_base; for instance euler_xyz:deg:mm"
+    "are, :rotation-first if the rotation stands before the position, and :inverse if the poses are "
+    "T_hand_base; for instance euler_xyz:deg:mm. kuka, fanuc, abb, staubli, ur and franka name the "
+    "formats of these makers"
 )
+
+
+MAKERS = {
+    "kuka": "euler_ZYX:deg:mm",
+    "fanuc": "euler_xyz:deg:mm",
+    "staubli": "euler_XYZ:deg:mm",
+    "abb": "quat_wxyz:mm",
+    "ur": "rotvec",
+    "franka": "matrix",
+}
+"""Pose formats of robot makers: KUKA A B C, FANUC W P R, Staubli rx ry rz, ABB robtarget, UR p[...]."""
 
 
 class PoseError(CalibrationError):
@@ -37,12 +50,14 @@ _PROPER = ["".join(p) for p in permutations("XYZ")] + [
 
 @dataclass(frozen=True)
 class PoseFormat:
-    """How a row of numbers is a pose: position first, rotation after it (or a matrix)."""
+    """Layout of a pose in a row of numbers: position first, rotation after it (or a matrix)."""
 
     rotation: str = "matrix"
     degrees: bool = False
     unit: str = "m"
     inverted: bool = False
+    rotation_first: bool = False
+    """True if the numbers of the rotation stand before those of the position; not for a matrix."""
 
     def __post_init__(self) -> None:
         known = ("matrix", "quat_xyzw", "quat_wxyz", "rotvec")
@@ -58,6 +73,7 @@ class PoseFormat:
         parts = [self.rotation]
         parts += ["deg"] if self.degrees else []
         parts += [self.unit] if self.unit != "m" else []
+        parts += ["rotation-first"] if self.rotation_first else []
         return ":".join(parts + (["inverse"] if self.inverted else []))
 
     @property
@@ -72,6 +88,8 @@ class PoseFormat:
             raise CalibrationError(
                 f"a pose as {self} has {self.width} numbers, not {rows.shape[1]}; write {GRAMMAR}"
             )
+        if self.rotation_first and self.rotation != "matrix":
+            rows = np.concatenate([rows[:, -3:], rows[:, :-3]], axis=1)
         if self.rotation == "matrix":
             M = rows.reshape(-1, 4, 4)
             R, t = orthonormal(M[:, :3, :3]), M[:, :3, 3]
@@ -97,14 +115,21 @@ class PoseFormat:
 
 def parse_format(text: str) -> PoseFormat:
     """A format from its description (see GRAMMAR)."""
-    rotation, *flags = text.split(":")
-    known = {"deg", "rad", "inverse", *UNITS_M}
+    first, *more = text.strip().split(":")
+    rotation, *flags = [*MAKERS.get(first, first).split(":"), *more]
+    known = {"deg", "rad", "inverse", "rotation-first", *UNITS_M}
     if unknown := [f for f in flags if f not in known]:
         raise CalibrationError(
             f"pose format {text!r}: {unknown[0]!r} is not known; write {GRAMMAR}"
         )
     units = [f for f in flags if f in UNITS_M]
-    return PoseFormat(rotation, "deg" in flags, units[0] if units else "m", "inverse" in flags)
+    return PoseFormat(
+        rotation,
+        "deg" in flags and "rad" not in flags,
+        units[-1] if units else "m",
+        "inverse" in flags,
+        "rotation-first" in flags,
+    )
 
 
 def orthonormal(R: Array) -> Array:
@@ -135,26 +160,41 @@ def possible_formats(rows: Array) -> list[PoseFormat]:
         return [
             PoseFormat("matrix", unit=u) for u in likely_units(rows.reshape(-1, 4, 4)[:, :3, 3])
         ]
-    units = likely_units(rows[:, :3])
-    if rows.shape[1] == 7:
-        return [PoseFormat(q, unit=u) for u in units for q in ("quat_xyzw", "quat_wxyz")]
-    angles = rows[:, 3:]
-    length = np.linalg.norm(angles, axis=1)
-    surely_degrees = np.max(np.abs(angles)) > 2 * np.pi + 0.1
+    formats: list[PoseFormat] = []
+    for first in (False, True):
+        t, r = (rows[:, -3:], rows[:, :-3]) if first else (rows[:, :3], rows[:, 3:])
+        if rows.shape[1] == 7:
+            if np.all(np.abs(np.linalg.norm(r, axis=1) - 1) < 0.02):
+                pairs = [(q, u) for u in likely_units(t) for q in ("quat_xyzw", "quat_wxyz")]
+                formats += [PoseFormat(q, unit=u, rotation_first=first) for q, u in pairs]
+            continue
+        if first and formats and np.median(np.linalg.norm(t, axis=1)) > 5e3:
+            continue
+        formats += _three_angles(r, likely_units(t), first)
+    return formats
+
+
+def _three_angles(angles: Array, units: list[str], first: bool) -> list[PoseFormat]:
+    """Formats of three numbers of rotation (N, 3): rotation vectors and all Euler orders."""
+    largest, length = np.max(np.abs(angles)), np.max(np.linalg.norm(angles, axis=1))
+    if largest > 360.5:
+        return []
     names = ["rotvec", "euler_xyz", "euler_XYZ", "euler_zyx", "euler_ZYX"]
     names += [f"euler_{p}" for p in _PROPER if f"euler_{p}" not in names]
     names += [f"euler_{p.lower()}" for p in _PROPER if f"euler_{p.lower()}" not in names]
     formats = []
-    for degrees in (True,) if surely_degrees else (False, True):
+    for degrees in (True,) if largest > 2 * np.pi + 0.1 else (False, True):
         for name in names:
-            if name == "rotvec" and not degrees and np.max(length) > 2 * np.pi + 0.1:
+            if name == "rotvec" and length > (362 if degrees else 2 * np.pi + 0.1):
                 continue
-            formats += [PoseFormat(name, degrees, u) for u in units]
+            formats += [PoseFormat(name, degrees, u, rotation_first=first) for u in units]
     return formats
 
 
 def likely_units(t: Array) -> list[str]:
     """Units in which positions (N, 3) are those of an arm's hand: within some metres of its base."""
     reach = float(np.median(np.linalg.norm(t, axis=1)))
-    fits = [u for u, m in UNITS_M.items() if 0.02 < reach * m < 5 and u in ("m", "mm")]
-    return fits or ["m"]
+    fits = [u for u, m in UNITS_M.items() if 0.02 < reach * m < 5 and u in ("m", "mm", "cm")]
+    # centimetres fit almost any number that metres or millimetres fit: only where neither is likely
+    likely = [u for u in fits if u != "cm" or 5 < reach < 200]
+    return likely or ["m"]

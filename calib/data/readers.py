@@ -1,21 +1,26 @@
-"""Other people's data: folders of images with poses, and samples of other calibration programs."""
+"""Data of other programs: folders of images with poses, and samples of other calibration programs."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from calib.data.recording import RecordedPair, Recording, is_dataset, read_dataset
-from calib.errors import CalibrationError
+from calib.errors import CalibrationError, Finding, listed
 from calib.data.intrinsic_files import find_camera
-from calib.data.pose_files import Row, load_any, one_pose, pose_rows
+from calib.data.pose_files import STAMP, load_any, one_pose, pose_rows
 from calib.data.poses import PoseFormat
+from calib.data.robot_text import Row
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
-DATA = (".csv", ".txt", ".json", ".yaml", ".yml", ".samples")
+DATA = (
+    ".csv", ".txt", ".json", ".yaml", ".yml", ".samples", ".npy", ".npz", ".xml", ".dat", ".src", ".ls",
+    ".mod", ".script", ".log", ".tum", ".py",
+)  # fmt: skip
 
 
 def natural(text: str) -> list[Any]:
@@ -29,7 +34,7 @@ def last_number(path: Path) -> int | None:
 
 
 def read(path: Path, poses: Path | None = None) -> Recording:
-    """Whatever is at `path`: our dataset, a folder of images and poses, or a file of samples.
+    """The recording at `path`: a dataset of `collect`, a folder of images and poses, or a file of samples.
 
     poses: the file or folder of robot poses, where it is not found by itself. Raises CalibrationError.
     """
@@ -63,17 +68,35 @@ def read(path: Path, poses: Path | None = None) -> Recording:
     problems = []
     if per_image and (poses is None or poses.is_dir()):
         kept, rows, label = per_image
-        return _recording(path, kept, rows, label)
+        return _with_partners(_recording(path, kept, rows, label), images)
     for file in candidates:
         try:
             rows = pose_rows(file, load_any(file))
-            return _recording(path, *_pair(file, images, rows), file.name)
+            recording = _recording(path, *_pair(file, images, rows), file.name)
+            return _with_partners(recording, images, len(rows))
         except CalibrationError as error:
             problems.append(str(error))
     raise CalibrationError(
         f"no robot poses found for the {len(images)} images in {path}; give their file with --poses"
         + "".join(f"\n  {p}" for p in problems)
     )
+
+
+def _with_partners(recording: Recording, images: list[Path], poses: int = 0) -> Recording:
+    """Add which images and how many poses have no partner."""
+    used = {e.image for e in recording.entries}
+    alone = [p.name for p in images if p not in used]
+    if alone:
+        recording.findings.append(
+            Finding(
+                "warning", f"{len(alone)} images have no pose and are left out: {listed(alone)}"
+            )
+        )
+    if poses > len(recording.entries):
+        recording.findings.append(
+            Finding("warning", f"{poses - len(recording.entries)} poses have no image")
+        )
+    return recording
 
 
 def _tail(path: Path, folder: Path) -> str:
@@ -124,7 +147,11 @@ def _depth_of(image: Path, folder: Path) -> Path | None:
 
 def _pair(file: Path, images: list[Path], rows: list[Row]) -> tuple[list[Path], list[Row]]:
     """Images and rows matched by name where rows have one, by order otherwise."""
-    if all(r[0] for r in rows):
+    if all(str(r[0]).startswith(STAMP) for r in rows):
+        by_time = _by_time(images, rows)
+        if by_time is not None:
+            return by_time
+    elif all(r[0] for r in rows):
         by_name = {p.name.lower(): p for p in images} | {p.stem.lower(): p for p in images}
         matched = [
             (by_name.get(Path(str(r[0])).name.lower()) or by_name.get(str(r[0]).lower()), r)
@@ -142,11 +169,36 @@ def _pair(file: Path, images: list[Path], rows: list[Row]) -> tuple[list[Path], 
         if len(pairs) == min(len(rows), len(images)):
             return [p for p, _ in pairs], [r for _, r in pairs]
     if len(rows) != len(images):
+        groups = Counter((str(p.parent.name), re.sub(r"\d+", "#", p.name)) for p in images)
+        kinds = ", ".join(f"{n} of {folder}/{name}" for (folder, name), n in groups.items())
+        streams = f" (images of {len(groups)} kinds: {kinds}; give the folder of one camera)"
         raise CalibrationError(
-            f"{file.name} has {len(rows)} poses for {len(images)} images and no names to match them by; "
-            "add a column `name`, or remove what has no partner"
+            f"{file.name} has {len(rows)} poses for {len(images)} images and no names to match them by"
+            f"{streams if 1 < len(groups) < 7 else ''}; add a column `name`, or remove what has no partner"
         )
     return images, rows
+
+
+def _by_time(images: list[Path], rows: list[Row]) -> tuple[list[Path], list[Row]] | None:
+    """Images whose names are times, each with the row nearest in time; None if they are no times."""
+    try:
+        image_s = np.array([float(p.stem) for p in images])
+    except ValueError:
+        return None
+    row_s = np.array([float(str(r[0]).removeprefix(STAMP)) for r in rows])
+    if np.median(image_s) > 1e3 * np.median(row_s):
+        image_s = image_s * 1e-9  # nanoseconds
+    off = np.abs(image_s[:, None] - row_s[None])
+    nearest = np.argmin(off, axis=1)
+    near = off[np.arange(len(images)), nearest] <= MOST_APART_S
+    if near.sum() < 3:
+        return None
+    kept = np.flatnonzero(near)
+    return [images[k] for k in kept], [rows[nearest[k]] for k in kept]
+
+
+MOST_APART_S = 0.05
+"""An image and a pose further apart in time are no pair."""
 
 
 def _one_file_each(folder: Path, images: list[Path]) -> tuple[list[Path], list[Row], str] | None:
@@ -177,7 +229,7 @@ def _one_file_each(folder: Path, images: list[Path]) -> tuple[list[Path], list[R
 def pose_pairs(path: Path, data: Any) -> Recording | None:
     """Samples of moveit_calibration or easy_handeye: robot and target poses without images."""
     pairs: list[tuple[Any, Any]] = []
-    inverted = eye_in_hand = None
+    eye_in_hand, as_mount = None, False
     if isinstance(data, list) and data and isinstance(data[0], dict):
         pairs = [(s.get("effector_wrt_world"), s.get("object_wrt_sensor")) for s in data]
         kind = "moveit_calibration samples"
@@ -190,7 +242,8 @@ def pose_pairs(path: Path, data: Any) -> Recording | None:
                 "in_hand" in about["calibration_type"] or "on_hand" in about["calibration_type"]
             )
         if on_hand is not None:
-            eye_in_hand, inverted = bool(on_hand), not on_hand
+            eye_in_hand = bool(on_hand)
+        as_mount = True
         if "samples" in data and isinstance(data["samples"], list | dict):
             samples = data["samples"]
             if isinstance(samples, dict):
@@ -214,9 +267,6 @@ def pose_pairs(path: Path, data: Any) -> Recording | None:
         return None
     formats = {a[1] for a, _ in rows if a}
     format_ = formats.pop() if len(formats) == 1 else None
-    if format_ is not None and inverted:
-        # easy_handeye stores T_hand_base for a fixed camera
-        format_ = PoseFormat(format_.rotation, format_.degrees, format_.unit, True)
     entries = [
         RecordedPair(
             f"sample {k}",
@@ -226,4 +276,14 @@ def pose_pairs(path: Path, data: Any) -> Recording | None:
         if b is not None
     ]
     numbers = np.array([a[0] for a, _ in rows if a is not None])
-    return Recording(path, kind, entries, numbers, format_, path.name, eye_in_hand=eye_in_hand)
+    return Recording(
+        path,
+        kind,
+        entries,
+        numbers,
+        format_,
+        path.name,
+        eye_in_hand=eye_in_hand,
+        # easy_handeye stores T_hand_base for a fixed camera
+        rows_are_fixed_mount=as_mount,
+    )

@@ -45,7 +45,7 @@ class RecordedPair:
     image: Path | None = None
     depth: Path | None = None
     T_camera_target: Array | None = None
-    """Where a program gave the target's pose instead of an image."""
+    """(4, 4), if a program gave the target's pose instead of an image."""
     image_stamp_s: float | None = None
     robot_stamp_s: float | None = None
 
@@ -56,17 +56,21 @@ class Recording:
 
     source: Path
     kind: str
-    """Which reader understood it."""
+    """The reader that understood it."""
     entries: list[RecordedPair]
     rows: Array
     """(N, k) robot poses as they are written."""
     format: PoseFormat | None
-    """How to read them; None if the file does not say."""
+    """Format of `rows`; None if the file does not say."""
     pose_files: str
     target: Target | None = None
     camera: LensModel | None = None
     eye_in_hand: bool | None = None
     trajectory: Trajectory | None = None
+    rows_are_fixed_mount: bool = False
+    """True if a fixed camera's rows are T_hand_base, as easy_handeye stores them."""
+    certain: bool = False
+    """True if this program wrote the data: format and mount are then beyond doubt."""
     findings: list[Finding] = field(default_factory=list)
 
     def read_poses(self, form: PoseFormat) -> Array:
@@ -195,6 +199,7 @@ def read_dataset(folder: Path) -> Recording:
             parse(about["target"]),
             LensModel(**camera),
             bool(about["eye_in_hand"]),
+            certain=True,
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise CalibrationError(f"{path} is damaged: {error!r}; collect again") from error

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from scipy.spatial.transform import Rotation
 
 from calib.collect.collect import draw_detection
-from calib.collect.motions import PARAMETERS, middle_of
 from calib.solve.model import Unknowns, target_in_camera
+from calib.solve.motions import PARAMETERS, middle_of
 from calib.solve.se3 import inverse
 from calib.solve.solver import HandEyeResult
 from calib.solve.verdict import claim
@@ -48,7 +48,7 @@ def detections(result: HandEyeResult, path: Path, most: int = 24) -> bool:
         picture = draw_detection(picture, Detection(np.arange(len(pixels)), pixels))
         kept = bool(result.keep[i])
         bar = np.full((26, width, 3), 245, np.uint8)
-        text = f"{result.views.names[i][-22:]}  {result.left_out_m[i] * 1e3:.2f} mm" + (
+        text = f"{result.views.names[i][-22:]}  {min(result.left_out_m[i] * 1e3, 9999):.2f} mm" + (
             "" if kept else "  LEFT OUT"
         )
         colour = (40, 40, 40) if kept else (44, 52, 208)
@@ -166,7 +166,7 @@ def _frustum(axes: Any, T: Array, camera: Any, reach: float, colour: str) -> Arr
 
 
 def coverage(result: HandEyeResult, path: Path) -> None:
-    """Where in the image points were seen, from which directions, and what the motions determine."""
+    """Points in the image, viewing directions, and how well the motions determine each parameter."""
     figure = _figure(12, 4.2)
     image, score = figure.add_subplot(1, 3, 1), figure.add_subplot(1, 3, 3)
     polar: Any = figure.add_subplot(1, 3, 2, projection="polar")
@@ -207,7 +207,7 @@ def parameters(result: HandEyeResult, path: Path, truth: Unknowns | None = None)
     """The six parameters with their 95 % intervals, beside the closed forms (and the truth)."""
     figure = _figure(11, 4.6)
     half = claim(result).half_width
-    X = result.fit.state.T_mount_camera
+    X = result.T_mount_camera
     places = np.vstack([_difference(X, T) for T in result.methods.values()] or [np.zeros((0, 6))])
     for k, axes in enumerate(figure.subplots(2, 3).ravel()):
         scale = 1e3 if k < 3 else 1.0

@@ -96,7 +96,7 @@ def with_target(
 
 
 def target_errors(views: Views, state: Unknowns, seen: Array) -> tuple[Array, Array]:
-    """Where each view alone puts the target against the state: distance [m] and angle [deg], (N,) each.
+    """Difference between the target's pose by one view and by the state: [m] and [deg], (N,) each.
 
     seen: T_camera_target (N, 4, 4) of each view at the state's scale. The distance is that of the
     target's middle.

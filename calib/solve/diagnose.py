@@ -1,4 +1,4 @@
-"""What is wrong when images and robot poses do not fit together.
+"""Causes for which images and robot poses do not fit together.
 
 The rotation between two robot poses and the rotation that the camera saw between the same two have
 the same angle, whatever the hand-eye transform: that alone tells most readings of the poses apart.
@@ -10,15 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 
 from calib.data.poses import PoseFormat, possible_formats
 from calib.solve.model import LensModel
-from calib.solve.outliers import Consensus, consensus
+from calib.solve.outliers import FEW, STILL_ENOUGH_M, consensus, whole
 from calib.solve.se3 import angle_deg, inverse
 from rt.pose import Array
-
-SEEN_ENOUGH_M = 0.01
-"""Poses that put the target in one place within this are read rightly, whatever their noise."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +29,19 @@ class Reading:
     """(N, 4, 4) of the views with a target."""
     mismatch_deg: float
     """Median difference of rotation angles, robot against camera."""
-    consensus: Consensus | None = None
-    key: object = None
+    scale_m: float = np.inf
+    """Motion of the target from view to view under this reading, all pairs in; see `rank`."""
+    key: tuple[PoseFormat, bool] | None = None
+    """Format, and True for a camera in the hand."""
 
-    @property
-    def scale_m(self) -> float:
-        return self.consensus.scale_m if self.consensus else np.inf
+    def __str__(self) -> str:
+        size = f"{self.scale_m * 1e3:.1f} mm" if self.scale_m < 10 else "no fit"
+        return f"{self.label}: {size}"
 
 
 @dataclass(frozen=True)
 class TargetViews:
-    """What the camera alone knows."""
+    """The target as the camera alone shows it."""
 
     index: NDArray[np.intp]
     """(n,) which of all pairs show the target."""
@@ -72,18 +72,26 @@ class TargetViews:
         return np.asarray(self.T_camera_target @ np.array(self.symmetries)[choice])
 
 
-def rank(
-    readings: list[Reading], seen: TargetViews, rng: np.random.Generator, most: int = 8
-) -> list[Reading]:
-    """Readings with a consensus each, best first; hopeless ones by angle are left out."""
+def rank(readings: list[Reading], seen: TargetViews, rng: np.random.Generator) -> list[Reading]:
+    """Readings with the motion of the target that each leaves, best first.
+
+    All pairs are taken together. If many pairs fit no reading, a few of them may be wrong: the best by
+    angle are then compared by what most pairs agree on. Readings whose rotation angles differ from the
+    camera's clearly more than the best one's are left out.
+    """
     least = min(r.mismatch_deg for r in readings)
-    near = [r for r in readings if r.mismatch_deg <= max(2.5 * least, least + 0.3)]
+    near = [r for r in readings if r.mismatch_deg <= max(2.5 * least, least + 0.5)]
     near.sort(key=lambda r: r.mismatch_deg)
+    views = [(r, seen.resolved(r.T_fixed_mount)) for r in near]
     ranked = []
-    for r in near[:most]:
-        C = seen.resolved(r.T_fixed_mount)
-        found = consensus(r.T_fixed_mount, C, seen.corners, seen.camera, rng, draws=60)
-        ranked.append(replace(r, consensus=found))
+    for r, C in views:
+        found = whole(r.T_fixed_mount, C, seen.corners)
+        ranked.append(replace(r, scale_m=found.rms_m if found else np.inf))
+    if len(seen.index) >= FEW and min(r.scale_m for r in ranked) > STILL_ENOUGH_M:
+        for k, (r, C) in enumerate(views[:30]):
+            most = consensus(r.T_fixed_mount, C, seen.corners, seen.camera, rng, draws=60)
+            if most is not None and most.scale_m < ranked[k].scale_m:
+                ranked[k] = replace(r, scale_m=most.scale_m)
     return sorted(ranked, key=lambda r: r.scale_m)
 
 
@@ -105,7 +113,7 @@ def format_readings(rows: Array, seen: TargetViews, eye_in_hand: bool | None) ->
             readings.append(
                 Reading(
                     f"{form}, {where}",
-                    f"--pose-format {form} --camera-is {'in-hand' if in_hand else 'fixed'}",
+                    f"--pose-format {form} --camera-is {'hand' if in_hand else 'fixed'}",
                     A,
                     seen.mismatch_deg(A),
                     key=(form, in_hand),
@@ -121,7 +129,7 @@ def misreadings(
     seen: TargetViews,
     eye_in_hand: bool,
 ) -> list[Reading]:
-    """What may have gone wrong with all poses at once. T_base_hand (N, 4, 4) of all images."""
+    """Mistakes that affect all poses at once, undone. T_base_hand (N, 4, 4) of all images."""
     n = len(T_base_hand)
 
     def scaled(k: float) -> Array:
@@ -129,14 +137,11 @@ def misreadings(
         T[:, :3, 3] *= k
         return T
 
-    text = sorted(range(n), key=str)
-    ranks = np.empty(n, dtype=int)
-    ranks[text] = np.arange(n)
     options: list[tuple[str, str, Array]] = [
         (
             "the poses are inverted (T_hand_base instead of T_base_hand), or the camera is "
             + ("fixed and the target in the hand" if eye_in_hand else "in the hand"),
-            f"add :inverse to --pose-format, or give --camera-is {'fixed' if eye_in_hand else 'in-hand'}",
+            f"add :inverse to --pose-format, or give --camera-is {'fixed' if eye_in_hand else 'hand'}",
             inverse(T_base_hand),
         ),
         ("positions are in millimetres", "add :mm to --pose-format", scaled(1e-3)),
@@ -149,17 +154,20 @@ def misreadings(
             _transposed(T_base_hand),
         ),
         ("the poses are in reverse order", "reverse their order", T_base_hand[::-1]),
-        (
-            "image numbers were sorted as text (1, 10, 2, ...)",
-            "number images with leading zeros, or add a column `name`",
-            T_base_hand[ranks],
-        ),
-        (
-            "poses were sorted as text (1, 10, 2, ...)",
-            "number poses with leading zeros, or add a column `name`",
-            T_base_hand[text],
-        ),
     ]
+    for first in (0, 1):
+        text = sorted(range(n), key=lambda k: str(k + first))
+        ranks = np.empty(n, dtype=int)
+        ranks[text] = np.arange(n)
+        for what, order in (("image numbers", ranks), ("poses", np.array(text))):
+            if not np.array_equal(order, np.arange(n)):
+                options.append(
+                    (
+                        f"{what} were sorted as text (1, 10, 2, ...)",
+                        "number files with leading zeros, or add a column `name`",
+                        T_base_hand[order],
+                    )
+                )
     for shift in (1, -1, 2, -2):
         options.append(
             (
@@ -177,10 +185,10 @@ def misreadings(
     ]
     if form is not None:
         for other in format_readings(rows, seen, eye_in_hand):
-            if other.key != (form, eye_in_hand):
+            if other.key is not None and other.key != (form, eye_in_hand):
                 readings.append(
                     Reading(
-                        f"the poses were read as {form} but fit as {other.key[0]}",  # type: ignore[index]
+                        f"the poses were read as {form} but fit as {other.key[0]}",
                         other.remedy,
                         other.T_fixed_mount,
                         other.mismatch_deg,
@@ -197,6 +205,21 @@ def _transposed(T: Array) -> Array:
     return T
 
 
+def other_size(seen: TargetViews, T_fixed_mount: Array) -> tuple[float, float]:
+    """(true size of the target over the stated one, motion of the target [m] at that size)."""
+
+    def motion(log_size: float) -> float:
+        C = seen.resolved(T_fixed_mount).copy()
+        C[:, :3, 3] *= np.exp(log_size)
+        found = whole(T_fixed_mount, C, seen.corners)
+        return found.rms_m if found else 10.0
+
+    coarse = np.log([0.1, 0.2, 0.4, 0.5, 0.7, 0.85, 0.93, 1.07, 1.15, 1.4, 2.0, 2.5, 5.0, 10.0])
+    at = float(coarse[int(np.argmin([motion(k) for k in coarse]))])
+    best = minimize_scalar(motion, bounds=(at - 0.25, at + 0.25), method="bounded")
+    return float(np.exp(best.x)), float(best.fun)
+
+
 def _radians_for_degrees(
     rows: Array,
     form: PoseFormat,
@@ -205,7 +228,7 @@ def _radians_for_degrees(
 ) -> list[Reading]:
     if form.width != 6:
         return []
-    other = PoseFormat(form.rotation, not form.degrees, form.unit, form.inverted)
+    other = replace(form, degrees=not form.degrees)
     T = other.read(rows)[seen.index]
     A = T if eye_in_hand else inverse(T)
     was, is_ = ("degrees", "radians") if form.degrees else ("radians", "degrees")
@@ -222,7 +245,7 @@ def _radians_for_degrees(
 def resolve_symmetry(
     T_fixed_mount: Array, T_camera_target: Array, symmetries: list[Array]
 ) -> NDArray[np.intp]:
-    """Which way round a symmetric target lies in each view: (N,) indices into symmetries.
+    """Orientation of a symmetric target in each view: (N,) indices into symmetries.
 
     Chosen such that the camera's rotations have the robot's angles; the first of several equals.
     """

@@ -82,7 +82,7 @@ def estimate(
 
 
 def _reach(pixels: list[Array], size: tuple[int, int]) -> float:
-    """How far towards the corners the points go, as a part of the half diagonal."""
+    """Distance of the outermost points from the image centre, as a part of the half diagonal."""
     half = np.array(size) / 2
     return float(
         np.quantile(np.linalg.norm(np.concatenate(pixels) - half, axis=1), 0.99)

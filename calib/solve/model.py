@@ -1,4 +1,4 @@
-"""What a camera on a robot should see of the target, and how that changes with every unknown.
+"""Measurement model: predicted pixels of the target, and their derivatives by every unknown.
 
 Both set-ups are one: with the camera in the hand the mount is the hand and the fixed frame the base,
 with a fixed camera the mount is the base and the "fixed" frame is the hand that holds the target. So
@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from calib.errors import CalibrationError
 from calib.solve.se3 import adjoint, from_vector, inverse, right_jacobian, to_vector, transform
+from rt.camera.intrinsics import Intrinsics
 from rt.pose import Array
 
 
@@ -35,6 +36,37 @@ class LensModel:
     cy: float
     dist: tuple[float, ...] = (0.0,) * 5
     """k1, k2, p1, p2, k3, and more as in cv2.projectPoints."""
+
+    @classmethod
+    def of(cls, camera: Intrinsics) -> LensModel:
+        """The lens of a camera of rt; raises CalibrationError if its distortion is not OpenCV's."""
+        if any(camera.distortion) and camera.distortion_model != "brown_conrady":
+            raise CalibrationError(
+                f"the camera's distortion model is {camera.distortion_model}, OpenCV's is "
+                "brown_conrady; choose another --stream"
+            )
+        return cls(
+            camera.width_px,
+            camera.height_px,
+            camera.fx_px,
+            camera.fy_px,
+            camera.cx_px,
+            camera.cy_px,
+            (*camera.distortion, 0.0, 0.0, 0.0, 0.0, 0.0)[:5],
+        )
+
+    def rays(self) -> NDArray[np.float32]:
+        """True direction of every pixel, (height, width, 3) float32, z = 1.
+
+        Undistorted by rt.camera.Intrinsics. Raises CameraError if the distortion has no inverse, and
+        CalibrationError if it has more than the five coefficients of Brown and Conrady.
+        """
+        if any(self.dist[5:]):
+            raise CalibrationError(
+                f"a lens of {len(self.dist)} distortion coefficients; rays need 5 at most (k1 k2 p1 p2 k3)"
+            )
+        numbers = (self.width, self.height, self.fx, self.fy, self.cx, self.cy)
+        return Intrinsics(*numbers, self.dist[:5]).rays()
 
     @property
     def K(self) -> Array:
@@ -85,7 +117,7 @@ class Views:
     points_m: tuple[Array, ...]
     """Target points (m_i, 3) seen in each image, in the target's frame."""
     pixels: tuple[Array, ...]
-    """Where they were seen (m_i, 2)."""
+    """Detected pixels (m_i, 2) of these points."""
     camera: LensModel
     eye_in_hand: bool = True
     pixels_are_real: bool = True
@@ -139,7 +171,7 @@ class Unknowns:
 
 @dataclass(frozen=True)
 class Free:
-    """Which unknowns besides the two transforms are estimated."""
+    """Selection of the unknowns that are estimated besides the two transforms."""
 
     scale: bool = False
     dt: bool = False

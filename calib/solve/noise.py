@@ -1,4 +1,4 @@
-"""How noisy are the pixels and the robot: variance components by restricted maximum likelihood.
+"""Noise of pixels and robot: variance components by restricted maximum likelihood.
 
 A robot's pose is wrong by as much as the camera's corners, and wrong for all corners of an image at
 once. Residuals are therefore correlated within a view: covariance sigma_px^2 I + D S D^T, with D the
@@ -20,6 +20,9 @@ from rt.pose import Array
 PRIOR_M, PRIOR_RAD, PRIOR_LOG_STD = 3e-4, np.radians(0.03), 1.5
 """A weak log-normal prior on the robot's noise: an industrial arm, within a factor of twenty or so.
 It matters only when a handful of views leave the likelihood flat."""
+
+PRIOR_PX = 0.3
+"""The same for the corners behind given target poses, of which no image tells the noise [px]."""
 
 FLOOR_PX = 0.01
 
@@ -86,30 +89,53 @@ def information(level: PoseLevel, noise: Noise) -> Array:
     return np.asarray(GtW @ level.gain)
 
 
-def estimate_noise(level: PoseLevel, unknowns: int, other_unknowns: int, guess: Noise) -> Noise:
+def negative_log_likelihood(level: PoseLevel, noise: Noise) -> float:
+    """Of the hand motions in `level`, restricted: what the unknowns can explain does not count."""
+    V = covariance(level, noise)
+    W = np.linalg.inv(V)
+    GtW = np.swapaxes(level.gain, 1, 2) @ W
+    H = np.sum(GtW @ level.gain, axis=0)
+    y = np.sum(GtW @ level.error[..., None], axis=0)[:, 0]
+    sq = np.einsum("ni,nij,nj->", level.error, W, level.error) - y @ np.linalg.pinv(H) @ y
+    # log det by scale-free diagonals: H mixes metres and radians
+    d = np.sqrt(np.abs(np.diag(H))) + 1e-300
+    log_det = np.linalg.slogdet(H / np.outer(d, d))[1] + 2 * np.sum(np.log(d))
+    return float(np.sum(np.linalg.slogdet(V)[1]) + log_det + sq) / 2
+
+
+def estimate_noise(
+    level: PoseLevel,
+    unknowns: int,
+    other_unknowns: int,
+    guess: Noise,
+    pixels_are_real: bool = True,
+) -> Noise:
     """Pixel noise from the rest, robot noise from the motions by restricted maximum likelihood.
 
     unknowns: columns of `level.gain`; other_unknowns: those that act on the rest (the intrinsics).
+    If the pixels stand for given target poses, the rest is empty, and the noise of the corners behind
+    these poses is estimated from the motions too.
     """
     dof = max(int(np.sum(level.rest_dof)) - other_unknowns, 1)
     pixel = max(float(np.sqrt(np.sum(level.rest_sq) / dof)), FLOOR_PX)
+    start = [np.log(guess.robot_m / PRIOR_M), np.log(guess.robot_rad / PRIOR_RAD)]
+    if not pixels_are_real:
+        start.append(np.log(guess.pixel_px / PRIOR_PX))
+
+    def noise_at(log_sd: Array) -> Noise:
+        px = pixel if pixels_are_real else PRIOR_PX * np.exp(log_sd[2])
+        return Noise(
+            float(px), float(PRIOR_M * np.exp(log_sd[0])), float(PRIOR_RAD * np.exp(log_sd[1]))
+        )
 
     def cost(log_sd: Array) -> float:
-        noise = Noise(pixel, PRIOR_M * np.exp(log_sd[0]), PRIOR_RAD * np.exp(log_sd[1]))
-        V = covariance(level, noise)
-        W = np.linalg.inv(V)
-        GtW = np.swapaxes(level.gain, 1, 2) @ W
-        H = np.sum(GtW @ level.gain, axis=0)
-        y = np.sum(GtW @ level.error[..., None], axis=0)[:, 0]
-        sq = np.einsum("ni,nij,nj->", level.error, W, level.error) - y @ np.linalg.pinv(H) @ y
-        # log det by scale-free diagonals: H mixes metres and radians
-        d = np.sqrt(np.abs(np.diag(H))) + 1e-300
-        log_det = np.linalg.slogdet(H / np.outer(d, d))[1] + 2 * np.sum(np.log(d))
-        prior = np.sum((log_sd / PRIOR_LOG_STD) ** 2)
-        return float(np.sum(np.linalg.slogdet(V)[1]) + log_det + sq + prior) / 2
+        prior = np.sum((log_sd / PRIOR_LOG_STD) ** 2) / 2
+        return negative_log_likelihood(level, noise_at(log_sd)) + float(prior)
 
-    start = np.log([guess.robot_m / PRIOR_M, guess.robot_rad / PRIOR_RAD])
     best = minimize(
-        cost, start, method="Nelder-Mead", options={"xatol": 0.02, "fatol": 0.01, "maxfev": 120}
+        cost,
+        start,
+        method="Nelder-Mead",
+        options={"xatol": 0.02, "fatol": 0.01, "maxfev": 60 * len(start)},
     ).x
-    return Noise(pixel, float(PRIOR_M * np.exp(best[0])), float(PRIOR_RAD * np.exp(best[1])))
+    return noise_at(best)

@@ -1,4 +1,4 @@
-"""What the images show: the target in each, the lens that took them, depth against size."""
+"""Observations from the images: the target in each, the lens, depth against size."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 
 from calib.data.recording import Recording, read_depth
-from calib.errors import CalibrationError, Finding
+from calib.errors import CalibrationError, Finding, listed
 from calib.solve.closed_form import target_pose
 from calib.solve.intrinsics import Lens, estimate
 from calib.solve.model import LensModel, Views, project
+from calib.solve.se3 import transform
 from calib.target.detect import LEAST_POINTS, Detection, detect, read_image, why_not
 from calib.target.targets import Target
 from rt.pose import Array
@@ -21,18 +22,20 @@ from rt.pose import Array
 
 @dataclass
 class Sight:
-    """What was seen in one image."""
+    """The target detected in one image."""
 
     name: str
     index: int
     """Row of the recording."""
     detection: Detection
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the image."""
 
 
 Progress = Callable[[str, int, int], None]
 
 
-def silent(what: str, done: int, total: int) -> None:
+def silent(task: str, done: int, total: int) -> None:
     pass
 
 
@@ -50,7 +53,13 @@ def look(recording: Recording, target: Target, progress: Progress = silent) -> l
         if entry.image is None:
             continue
         progress("looking for the target", k, len(recording.entries))
-        image = read_image(str(entry.image))
+        try:
+            image = read_image(str(entry.image))
+        except CalibrationError as error:
+            recording.findings.append(
+                Finding("warning", f"{error}; it is left out", "copy it again, or take it again")
+            )
+            continue
         sizes.setdefault((image.shape[1], image.shape[0]), []).append(entry.name)
         digests.setdefault(hash(image.tobytes()), []).append(k)
         found = detect(target, image)
@@ -59,19 +68,19 @@ def look(recording: Recording, target: Target, progress: Progress = silent) -> l
             if len(images) < 4:
                 images.append(image)
         else:
-            sights.append(Sight(entry.name, k, found))
+            sights.append(Sight(entry.name, k, found, (image.shape[1], image.shape[0])))
     progress("looking for the target", len(recording.entries), len(recording.entries))
     if len(sizes) > 1:
         common = max(sizes, key=lambda s: len(sizes[s]))
         odd = [f"{n} is {s[0]}x{s[1]}" for s, names in sizes.items() if s != common for n in names]
         raise CalibrationError(
-            f"images of different sizes: most are {common[0]}x{common[1]}, but {listed(odd)}; remove "
-            "them or take all with one setting of the camera"
+            f"images of different sizes: most are {common[0]}x{common[1]}, but {listed(odd)}: they are of "
+            "another camera, stream or setting; remove them"
         )
     if not sights:
         raise CalibrationError(
             f"no {target.spec} is found in any of {len(blind)} images ({listed(blind)}); "
-            + why_not(target, images)
+            + (why_not(target, images) if images else "none can be read")
         )
     if blind:
         hint = why_not(target, images) if len(sights) < 3 else ""
@@ -111,47 +120,49 @@ def of_size(camera: LensModel, size: tuple[int, int]) -> LensModel:
     return camera
 
 
-def listed(names: list[str], most: int = 6) -> str:
-    """a, b, c and 4 more."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def nominal_camera(T_camera_target: Array) -> Array:
+    """T_camera_nominal (4, 4): a place from which every given target pose (N, 4, 4) is well in view.
+
+    The camera's own frame if it looks at the targets, as that of a tag detector does; otherwise
+    (motion capture, arbitrary frames) a place before them.
+    """
+    p, normal = T_camera_target[:, :3, 3], T_camera_target[:, :3, 2]
+    far = np.linalg.norm(p, axis=1)
+    facing = np.abs(np.sum(p * normal, axis=1)) > 0.2 * far
+    if np.all((p[:, 2] > 0.03) & (np.linalg.norm(p[:, :2], axis=1) < 2 * p[:, 2]) & facing):
+        return np.eye(4)
+    middle = p.mean(axis=0)
+    size = float(np.max(np.linalg.norm(p - middle, axis=1))) + 0.1
+    z = middle / np.linalg.norm(middle) if np.linalg.norm(middle) > 1e-6 else np.array([0, 0, 1.0])
+    x = np.cross([0, 1.0, 0] if abs(z[1]) < 0.9 else [1.0, 0, 0], z)
+    x /= np.linalg.norm(x)
+    return transform(np.stack([x, np.cross(z, x), z], axis=1), middle - 4 * size * z)
 
 
 def virtual(
-    recording: Recording, target: Target
+    T_camera_target: Array, names: list[str], target: Target
 ) -> tuple[list[Sight], list[Array], list[Array], LensModel]:
-    """Target poses without images, as if a perfect camera had seen a board there."""
+    """Target poses (N, 4, 4) without images, as if a nominal camera had seen a target there."""
     camera = LensModel(1000, 1000, 1000.0, 1000.0, 499.5, 499.5)
     points = target.points()
     sights, pixels = [], []
-    for k, entry in enumerate(recording.entries):
-        T = entry.T_camera_target
-        assert T is not None
-        p = points @ T[:3, :3].T + T[:3, 3]
-        if np.any(p[:, 2] <= 0.01):
-            recording.findings.append(
-                Finding("warning", f"{entry.name}: the target is behind the camera; left out")
-            )
-            continue
-        uv = project(camera, p)[0]
-        sights.append(Sight(entry.name, k, Detection(np.arange(len(points)), uv)))
+    for k, (name, T) in enumerate(zip(names, T_camera_target, strict=True)):
+        uv = project(camera, points @ T[:3, :3].T + T[:3, 3])[0]
+        sights.append(Sight(name, k, Detection(np.arange(len(points)), uv)))
         pixels.append(uv)
-    if len(sights) < 3:
-        raise CalibrationError(
-            f"{recording.source}: fewer than 3 samples have the target before the camera; "
-            "are the target poses inverted (T_target_camera)?"
-        )
     return sights, [points] * len(sights), pixels, camera
 
 
 def choose_lens(
-    recording: Recording, intrinsics: str, points: list[Array], pixels: list[Array]
+    recording: Recording,
+    intrinsics: str,
+    points: list[Array],
+    pixels: list[Array],
+    size: tuple[int, int],
 ) -> tuple[LensModel, Lens | None, tuple[int, ...]]:
     """The intrinsics to use, those estimated from the images, and which to refine jointly."""
     given = recording.camera
-    image = recording.entries[0].image
-    assert image is not None
-    height, width = read_image(str(image)).shape
+    width, height = size
     if given is not None:
         given = of_size(given, (width, height))
     if given is None and intrinsics == "given":

@@ -1,4 +1,4 @@
-"""Which image-pose pairs do not belong: a consensus of small subsets, then studentised residuals."""
+"""Image-pose pairs that do not belong: a consensus of small subsets, then studentised residuals."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import least_squares
 from scipy.stats import f as f_distribution
 
 from calib.solve.closed_form import closed_form, with_target
 from calib.solve.model import Free, LensModel, Problem, Unknowns, Views, target_in_camera
 from calib.solve.noise import covariance, information, reduce
 from calib.solve.refine import Fit, left_out, refine
-from calib.solve.se3 import angle_deg
+from calib.solve.se3 import angle_deg, from_vector
 from rt.pose import Array
 
-FALSE_ALARM = 0.03
+FALSE_ALARM = 0.01
 """Probability that a clean set has any pair blamed (shared among its views)."""
+
+FEW = 8
+"""Below this number of pairs, subsets of three agree by chance: all pairs are taken together."""
+
+STILL_ENOUGH_M = 0.01
+"""Poses that keep the target in one place within this are read rightly, whatever their noise."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +35,67 @@ class Consensus:
     spread_m: Array
     """(N,) how far each view puts the target from where the middle view puts it (rms of corners)."""
     scale_m: float
-    """Robust standard deviation of `spread_m`."""
+    """Robust standard deviation of `spread_m`; of few pairs, the root mean square over all of them."""
+    few_kept: NDArray[np.bool_] | None = None
+    """(N,) the views that the transform comes from, if there are fewer than FEW."""
 
     @property
     def agreeing(self) -> NDArray[np.bool_]:
         """Views within six robust standard deviations, at least one millimetre."""
+        if self.few_kept is not None:
+            return self.few_kept
         return np.asarray(self.spread_m <= max(6 * self.scale_m, 1e-3))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The transform that keeps the target stillest over all pairs at once."""
+
+    T_mount_camera: Array
+    rms_m: float
+    """Root mean square motion of the target's corners, corrected for the unknowns that were fitted."""
+    spread_m: Array
+    """(N,) rms distance of the corners in each view from their mean over all views."""
+
+
+def whole(T_fixed_mount: Array, T_camera_target: Array, target_corners: Array) -> Whole | None:
+    """Least squares over all pairs, from the closed forms; None if no closed form gives a start.
+
+    target_corners: (k, 3). No pair is left out, so that one reading of the poses can be compared with
+    another by the same data.
+    """
+    A, C, n = T_fixed_mount, T_camera_target, len(T_fixed_mount)
+    seen = np.einsum("nij,jk->nik", C, np.c_[target_corners, np.ones(len(target_corners))].T)
+
+    def spread(X: Array) -> Array:
+        p = np.einsum("nij,njk->nik", A @ X, seen)[:, :3]
+        return np.asarray(p - p.mean(axis=0))
+
+    starts = [closed_form(A, C, m) for m in ("Park", "Daniilidis", "Tsai")]
+    usable = [X for X in starts if X is not None and np.linalg.norm(X[:3, 3]) < 100]
+    if not usable:
+        return None
+    X = min(usable, key=lambda X: float(np.sum(spread(X) ** 2)))
+    fit = least_squares(
+        lambda v: spread(X @ from_vector(v)).ravel(),
+        np.zeros(6),
+        x_scale=np.repeat([0.1, 0.05], 3),
+        max_nfev=15,
+    )
+    X = X @ from_vector(fit.x)
+    off = np.sum(spread(X) ** 2, axis=1)
+    unbiased = np.sqrt(6 * n / max(6 * n - 12, 1))
+    return Whole(X, float(np.sqrt(np.mean(off)) * unbiased), np.sqrt(np.mean(off, axis=1)))
+
+
+def decisive(better_m: float, worse_m: float, pairs: int) -> bool:
+    """True if two residuals over the same pairs differ by more than chance (F test at 0.1 %).
+
+    better_m, worse_m: `Whole.rms_m` of two readings; residuals below 0.1 mm count as 0.1 mm.
+    """
+    dof = max(6 * pairs - 12, 1)
+    ratio = (worse_m / max(better_m, 1e-4)) ** 2
+    return bool(ratio > max(float(f_distribution.isf(1e-3, dof, dof)), 4.0))
 
 
 def corners(views: Views) -> Array:
@@ -58,6 +120,8 @@ def consensus(
     """
     A, C = T_fixed_mount, T_camera_target
     n = len(A)
+    if n < FEW:
+        return _few(A, C, target_corners, camera)
     with_ones = np.c_[target_corners, np.ones(len(target_corners))].T
     seen = np.einsum("nij,jk->nik", C, with_ones)
     best: tuple[float, Array, Array] | None = None
@@ -84,6 +148,29 @@ def consensus(
     scale = 1.4826 * (1 + 5 / max(n - 3, 1)) * np.sqrt(best[0])
     keep = best[2] <= max(6 * scale, 1e-3)
     return Consensus(with_target(best[1], A[keep], C[keep], camera), best[2], float(scale))
+
+
+def _few(A: Array, C: Array, target_corners: Array, camera: LensModel) -> Consensus | None:
+    """All pairs together; one of five or more is left out if only that makes the others agree."""
+    n = len(A)
+    found, keep = whole(A, C, target_corners), np.ones(n, dtype=bool)
+    if n >= 5 and (found is None or found.rms_m > STILL_ENOUGH_M):
+        without = [whole(np.delete(A, i, 0), np.delete(C, i, 0), target_corners) for i in range(n)]
+        rms = [np.inf if w is None else w.rms_m for w in without]
+        i = int(np.argmin(rms))
+        best = without[i]
+        if best is not None and best.rms_m < STILL_ENOUGH_M:
+            all_in = np.inf if found is None else found.rms_m
+            if decisive(best.rms_m, all_in, n - 1):
+                found, keep[i] = best, False
+    if found is None:
+        return None
+    X = found.T_mount_camera
+    state = with_target(X, A[keep], C[keep], camera)
+    at = np.c_[target_corners, np.ones(len(target_corners))].T
+    off = (A @ X @ C @ at - state.T_fixed_target @ at)[:, :3]
+    spread = np.sqrt(np.mean(np.sum(off**2, axis=1), axis=1))
+    return Consensus(state, spread, found.rms_m, keep)
 
 
 def _turn_deg(A: Array) -> float:
@@ -122,7 +209,8 @@ def judge(
     n = len(views)
     keep = start.agreeing.copy() if prune else np.ones(n, dtype=bool)
     level = FALSE_ALARM / n
-    least = max(3, int(np.ceil(0.5 * n)))
+    # three views leave nothing to judge a fourth by
+    least = max(4, int(np.ceil(0.5 * n)))
     fit = refine(views.take(keep), start.state, free)
     for _ in range(n if prune else 0):
         p, *_ = _surprise(views, fit, keep)
@@ -169,13 +257,12 @@ def _surprise(
     d2 = np.einsum("ni,ni->n", error, np.linalg.solve(cov, error[..., None])[..., 0])
     behind = target_in_camera(views, fit.state)[:, 2, 3] <= 0
     d2[behind | ~np.isfinite(d2)] = 1e12
-    # rotation and translation noise are estimated apart, each from a part of the degrees of freedom
-    p = f_distribution.sf(d2 / 6, 6, max(fit.dof / 3, 2))
+    p = f_distribution.sf(d2 / 6, 6, fit.interval_dof)
     return np.asarray(p), np.sqrt(d2 / 6), states
 
 
 Candidate = tuple[str, Callable[[Array], Array]]
-"""What may have happened to one robot pose, and how to undo it."""
+"""A mistake that may have happened to one robot pose, and the function that undoes it."""
 
 UNDO: tuple[Candidate, ...] = (
     ("its transform is inverted", lambda T: np.linalg.inv(T)),
@@ -256,7 +343,7 @@ def explain(views: Views, judged: Judged) -> dict[int, str]:
 
 
 def _fits(view: Views, fit: Fit, gate: float) -> bool:
-    """Whether one view with a changed pose agrees with the fit."""
+    """True if one view with a changed pose agrees with the fit."""
     if not np.all(np.isfinite(view.T_base_hand)):
         return False
     T_camera_target = target_in_camera(view, fit.state)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -28,7 +28,12 @@ class Fit:
     """(p, p) covariance of the increment of `moved`."""
     level: PoseLevel
     dof: int
-    """Degrees of freedom of the noise estimate."""
+    """Degrees of freedom of the residuals."""
+
+    @property
+    def interval_dof(self) -> float:
+        """Degrees of freedom of the noise estimate: rotation and translation share those of the rest."""
+        return max(self.dof / 3, 2.0)
 
     @property
     def hand_eye_cov(self) -> Array:
@@ -112,11 +117,10 @@ def refine(
     for _ in range(6):
         state, lin, _ = minimise(problem, state, noise)
         level = reduce(lin, body)
-        before, noise = noise, estimate_noise(level, body, len(free.intrinsics), noise)
-        if not views.pixels_are_real:
-            noise = replace(
-                noise, pixel_px=1e-3
-            )  # they only carry poses; the robot's part has it all
+        before, noise = (
+            noise,
+            estimate_noise(level, body, len(free.intrinsics), noise, views.pixels_are_real),
+        )
         change = np.log([noise.pixel_px, noise.robot_m, noise.robot_rad]) - np.log(
             [before.pixel_px, before.robot_m, before.robot_rad]
         )
@@ -127,7 +131,7 @@ def refine(
 
 
 def left_out(fit: Fit) -> tuple[list[Unknowns], Array, Array]:
-    """What each view is predicted to be by the others.
+    """Prediction of each view by the others.
 
     Returns the states without view i, the hand error (N, 6) of view i under that state, and the
     covariance (N, 6, 6) of that error, which includes the state's own uncertainty.

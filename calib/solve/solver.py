@@ -7,31 +7,42 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.collect.motions import Advice, advise
 from calib.data.poses import PoseFormat
 from calib.data.recording import Recording
-from calib.errors import CalibrationError, Finding
+from calib.errors import CalibrationError, Finding, listed
 from calib.solve.closed_form import METHODS, closed_form, target_errors, target_pose, target_poses
 from calib.solve.diagnose import TargetViews
 from calib.solve.intrinsics import Lens
 from calib.solve.model import Free, LensModel, Unknowns, Views, project, target_in_camera
-from calib.solve.observe import Progress, choose_lens, depth_ratio, listed, look, silent, virtual
-from calib.solve.outliers import Judged, consensus, corners, explain, judge
+from calib.solve.motions import Advice, advise
+from calib.solve.noise import negative_log_likelihood
+from calib.solve.observe import (
+    Progress,
+    choose_lens,
+    depth_ratio,
+    look,
+    nominal_camera,
+    silent,
+    virtual,
+)
+from calib.solve.outliers import Consensus, Judged, consensus, corners, explain, judge
 from calib.solve.pairing import check_motion, check_pairing, choose_reading, turn_points
 from calib.solve.refine import Fit, refine
-from calib.target.targets import Target
+from calib.solve.se3 import inverse, skew
+from calib.target.targets import Target, tag_of
 from rt.pose import Array
 
-_NONE: tuple[int, ...] = ()
+FEWEST_FOR_INTERVALS = 4
+"""Of fewer poses no interval is printed; `calib.study --poses 3 4 5 6 8` measures them."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user may fix about a solution."""
+    """Choices of the user about a solution."""
 
     target: Target | None = None
     eye_in_hand: bool | None = None
-    """None: as the recording says, else whichever fits."""
+    """None: as the recording says, else in the hand."""
     format: PoseFormat | None = None
     camera: LensModel | None = None
     intrinsics: str = "auto"
@@ -40,6 +51,8 @@ class Settings:
     working_m: float = 0.3
     tolerance_m: float = 1e-3
     seed: int = 0
+    either_mount: bool = False
+    """True: if nothing states the mount, the images decide it."""
 
 
 @dataclass
@@ -74,19 +87,46 @@ class HandEyeResult:
     """Freed size of the target over the stated one, and its standard deviation."""
     scale_sd: float
     scale_shift_m: float
-    """How far the point at the working distance moves if the size is freed."""
+    """Motion of the point at the working distance if the size is freed."""
     depth_ratio: float | None
     """Measured depth at the corners over the depth that the target's stated size implies."""
     belongs: bool = True
     """False if images and poses as a whole do not belong together; nothing finer means anything then."""
+    reading: str = ""
+    """Format and mount that were used, in words."""
+    T_camera_nominal: Array = field(default_factory=lambda: np.eye(4))
+    """Frame in which given target poses were fitted; the identity for images."""
     findings: list[Finding] = field(default_factory=list)
 
     @property
     def fit(self) -> Fit:
         return self.judged.fit
 
+    @property
+    def T_mount_camera(self) -> Array:
+        """The result (4, 4)."""
+        return np.asarray(self.fit.state.T_mount_camera @ inverse(self.T_camera_nominal))
+
+    @property
+    def hand_eye_cov(self) -> Array:
+        """(6, 6) of T_mount_camera: rotation [rad] then translation [m], both along the mount's axes."""
+        arm = self.T_mount_camera[:3, 3] - self.fit.state.T_mount_camera[:3, 3]
+        J = np.eye(6)
+        J[3:, :3] = -skew(arm)
+        return np.asarray(J @ self.fit.hand_eye_cov @ J.T)
+
+    def point_cov(self, p_camera: Array) -> Array:
+        """(3, 3) covariance [m^2] of a point of the camera's frame, seen in the mount's frame."""
+        T = inverse(self.T_camera_nominal)
+        return self.fit.point_cov(T[:3, :3] @ np.asarray(p_camera) + T[:3, 3])
+
+    @property
+    def intervals_hold(self) -> bool:
+        """False for data of a kind for which the intervals were measured not to hold the truth."""
+        return len(self.fit.views) >= FEWEST_FOR_INTERVALS
+
     def studentised_text(self, i: int) -> str:
-        """How far a view is out, in words."""
+        """Studentised residual of a view, in words."""
         z = float(self.judged.studentised[i])
         return f"{z:.0f} standard deviations" if z < 1e4 else "beyond measure"
 
@@ -106,61 +146,139 @@ def calibrate(
     if settings.intrinsics == "estimate":
         recording.camera = None
     _drop_invalid(recording)
-    pairs = [e.T_camera_target for e in recording.entries]
-    if all(T is not None for T in pairs) and pairs:
-        target = target or Target("chessboard", 5, 4, 0.025)
-        sights, points, pixels, camera = virtual(recording, target)
-        lens, refined_lens = None, _NONE
-    else:
-        if target is None:
-            raise CalibrationError("give --target: the recording does not say what it shows")
-        sights = look(recording, target, progress)
-        if len(sights) < 3:
-            raise CalibrationError(
-                f"the {target.spec} is seen in {len(sights)} images only "
-                f"({listed([s.name for s in sights])}); at least 3 are needed, 15 are good"
-            )
-        points = [target.points()[s.detection.ids] for s in sights]
-        pixels = [s.detection.pixels for s in sights]
-        camera, lens, refined_lens = choose_lens(recording, settings.intrinsics, points, pixels)
+    if recording.entries and all(e.T_camera_target is not None for e in recording.entries):
+        return _from_samples(recording, settings, target, rng)
+    if target is None:
+        raise CalibrationError("give --target: the recording does not say what it shows")
+    sights = look(recording, target, progress)
+    if len(sights) < 3:
+        raise CalibrationError(
+            f"the {target.spec} is seen in {len(sights)} images only "
+            f"({listed([s.name for s in sights])}); at least 3 are needed, 15 are good"
+        )
+    points = [target.points()[s.detection.ids] for s in sights]
+    pixels = [s.detection.pixels for s in sights]
+    camera, lens, refined_lens = choose_lens(
+        recording, settings.intrinsics, points, pixels, sights[0].size
+    )
     progress("solving", 0, 1)
-    index = np.array([s.index for s in sights])
     seen_poses = np.array(
         [target_pose(camera, p, q).T_camera_target for p, q in zip(points, pixels, strict=True)]
     )
-    lo, hi = target.points().min(axis=0), target.points().max(axis=0)
-    box = np.array([[x, y, 0.0] for x in (lo[0], hi[0]) for y in (lo[1], hi[1])])
-    real = lens is not None or recording.entries[0].image is not None
-    symmetries = target.symmetries() if real else target.symmetries()[:1]
-    seen = TargetViews(index, seen_poses, symmetries, box, camera)
+    index = np.array([s.index for s in sights])
+    seen = TargetViews(index, seen_poses, target.symmetries(), _box(target), camera)
     T_base_hand, form, eye_in_hand = choose_reading(
-        recording, settings.format, settings.eye_in_hand, seen, rng
+        recording, settings.format, settings.eye_in_hand, settings.either_mount, seen, rng
     )
-    moved_points = turn_points(points, seen, T_base_hand[index], eye_in_hand)
-    trajectory = recording.trajectory
     stamps = [recording.entries[k].image_stamp_s for k in index]
-    timed = trajectory is not None and all(s is not None for s in stamps)
+    timed = recording.trajectory is not None and all(s is not None for s in stamps)
     views = Views(
         tuple(s.name for s in sights),
         T_base_hand[index],
-        tuple(moved_points),
+        tuple(turn_points(points, seen, T_base_hand[index], eye_in_hand)),
         tuple(pixels),
         camera,
         eye_in_hand,
-        real,
-        trajectory if timed else None,
+        True,
+        recording.trajectory if timed else None,
         np.array(stamps, dtype=np.float64) if timed else None,
     )
-    check_motion(views)
-    C = target_poses(views)
-    start = consensus(views.fixed_mount(), C, corners(views), camera, rng)
-    belongs = check_pairing(recording, seen, T_base_hand, form, eye_in_hand, start, timed, rng)
-    if start is None:
-        raise CalibrationError("no subset of the views gives a transform; take more, varied poses")
+    start, belongs = _start(recording, views, seen, T_base_hand, form, timed, rng)
     free = Free(settings.free_scale, timed, refined_lens)
     judged = judge(views, start, Free(False, timed), free if belongs else None, belongs)
     result = _examine(recording, settings, target, views, judged, lens, bool(refined_lens), rng)
-    return replace(result, belongs=belongs)
+    return replace(result, belongs=belongs, reading=_reading_text(form, eye_in_hand))
+
+
+SIDES_M = (0.03, 0.06, 0.12, 0.24)
+"""Tags that given poses may come from; the likeliest is taken."""
+
+
+def _from_samples(
+    recording: Recording, settings: Settings, target: Target | None, rng: np.random.Generator
+) -> HandEyeResult:
+    """Target poses instead of images: their noise is that of the corners of a tag.
+
+    A tag's depth and tilt are far noisier than its place, by its size and distance. Without a stated
+    target the size that explains the poses best is taken.
+    """
+    given = np.array([e.T_camera_target for e in recording.entries])
+    T_camera_nominal = nominal_camera(given)
+    solid = not np.array_equal(T_camera_nominal, np.eye(4))
+    poses = inverse(T_camera_nominal) @ given
+    names = [e.name for e in recording.entries]
+    if solid:
+        candidates: list[Target] = [tag_of(0.1, solid=True)]
+    else:
+        candidates = [target] if target is not None else [tag_of(s) for s in SIDES_M]
+    index = np.arange(len(poses))
+    nominal = virtual(poses, names, candidates[0])[3]
+    seen = TargetViews(index, poses, candidates[0].symmetries()[:1], _box(candidates[0]), nominal)
+    T_base_hand, form, eye_in_hand = choose_reading(
+        recording, settings.format, settings.eye_in_hand, settings.either_mount, seen, rng
+    )
+    best: tuple[float, Target, Views, Consensus, bool] | None = None
+    for one in candidates:
+        _, points, pixels, camera = virtual(poses, names, one)
+        views = Views(
+            tuple(names), T_base_hand, tuple(points), tuple(pixels), camera, eye_in_hand, False
+        )
+        if best is None:
+            start, belongs = _start(recording, views, seen, T_base_hand, form, False, rng)
+        fit = refine(views.take(start.agreeing), start.state)
+        cost = negative_log_likelihood(fit.level, fit.noise)
+        if best is None or cost < best[0]:
+            best = cost, one, views, replace(start, state=fit.state), belongs
+    assert best is not None
+    _, chosen, views, start, belongs = best
+    free = Free(settings.free_scale)
+    judged = judge(views, start, Free(), free if belongs else None, belongs)
+    result = _examine(recording, settings, chosen, views, judged, None, False, rng)
+    result.findings.append(
+        Finding(
+            "note",
+            f"target poses without images, taken as {chosen.spec}: no image shows whether they are right",
+            "images of a board tell ten times as much as poses of a tag",
+        )
+    )
+    inside = inverse(T_camera_nominal)
+    return replace(
+        result,
+        belongs=belongs,
+        reading=_reading_text(form, eye_in_hand),
+        T_camera_nominal=T_camera_nominal,
+        methods={m: X @ inside for m, X in result.methods.items()},
+    )
+
+
+def _reading_text(form: PoseFormat, eye_in_hand: bool) -> str:
+    return f"{form}, {'camera in the hand' if eye_in_hand else 'fixed camera'}"
+
+
+def _box(target: Target) -> Array:
+    """(4, 3): corners of the box around the target's points, in its plane."""
+    lo, hi = target.points().min(axis=0), target.points().max(axis=0)
+    return np.array([[x, y, 0.0] for x in (lo[0], hi[0]) for y in (lo[1], hi[1])])
+
+
+def _start(
+    recording: Recording,
+    views: Views,
+    seen: TargetViews,
+    T_base_hand: Array,
+    form: PoseFormat,
+    timed: bool,
+    rng: np.random.Generator,
+) -> tuple[Consensus, bool]:
+    """(a first transform, whether images and poses belong together); raises CalibrationError."""
+    check_motion(views)
+    start = consensus(views.fixed_mount(), target_poses(views), corners(views), views.camera, rng)
+    belongs = check_pairing(
+        recording, seen, T_base_hand, form, views.eye_in_hand, start, timed, rng
+    )
+    if start is None:
+        raise CalibrationError("no subset of the views gives a transform; take more, varied poses")
+    return start, belongs
 
 
 def _drop_invalid(recording: Recording) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from scipy.stats import t as student
 
-from calib.collect.motions import PARAMETERS
-from calib.errors import Finding
-from calib.solve.observe import listed
+from calib.data.recording import pose_row
+from calib.errors import Finding, Level, listed
+from calib.solve.motions import PARAMETERS
 from calib.solve.se3 import angle_deg
 from calib.solve.solver import HandEyeResult
 from rt.pose import Array
@@ -21,7 +21,7 @@ GOOD, USABLE, NO = "good", "usable", "do not use"
 
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed about the transform, at 95 %."""
+    """Intervals claimed for the transform, at 95 %."""
 
     half_width: Array
     """(6,): rotation [deg] then translation [mm] of T_mount_camera, along the mount's axes."""
@@ -34,12 +34,12 @@ class Claim:
 def claim(result: HandEyeResult) -> Claim:
     """95 % intervals, with Student's factor for the views that the noise was estimated from."""
     fit = result.fit
-    factor = float(student.ppf(0.975, fit.dof))
+    factor = float(student.ppf(0.975, fit.interval_dof))
     unit = np.repeat([180 / np.pi, 1e3], 3)
-    cov = fit.point_cov(np.array([0, 0, result.settings.working_m])) * 1e6
-    draws = np.random.default_rng(0).standard_t(fit.dof, (4000, 3)) @ _root(cov).T
+    cov = result.point_cov(np.array([0, 0, result.settings.working_m])) * 1e6
+    draws = np.random.default_rng(0).standard_t(fit.interval_dof, (4000, 3)) @ _root(cov).T
     return Claim(
-        factor * np.sqrt(np.diag(fit.hand_eye_cov)) * unit,
+        factor * np.sqrt(np.diag(result.hand_eye_cov)) * unit,
         factor * np.sqrt(np.diag(cov)),
         float(np.quantile(np.linalg.norm(draws, axis=1), 0.95)),
     )
@@ -53,7 +53,7 @@ def _root(cov: Array) -> Array:
 def disagreement(result: HandEyeResult) -> dict[str, tuple[float, float]]:
     """Of every closed form: distance [mm] at the working point and angle [deg] from the joint result."""
     p = np.array([0, 0, result.settings.working_m, 1])
-    X = result.fit.state.T_mount_camera
+    X = result.T_mount_camera
     return {
         m: (
             float(np.linalg.norm((T @ p - X @ p)[:3]) * 1e3),
@@ -140,9 +140,17 @@ def judge_result(result: HandEyeResult) -> tuple[str, str, list[Finding]]:
         reason = next(f for f in reversed(_by_weight(findings)) if f.level == "error")
         return NO, reason.text, findings
     radius, far = c.point_radius_mm, 3 * tolerance
+    figures = f"held-out poses agree to {held_out:.2f} mm rms"
+    if not result.intervals_hold:
+        return (
+            USABLE if held_out <= 5 * tolerance else NO,
+            f"{figures}, but {n} poses cannot tell how far the result is from the truth: no interval is "
+            "given; take 8 poses or more, 15 are good",
+            findings,
+        )
     figures = (
         f"a point at {result.settings.working_m * 1e3:.0f} mm is known to {radius:.2f} mm (95 %), "
-        f"held-out poses agree to {held_out:.2f} mm rms"
+        + figures
     )
     if radius > far or held_out > 5 * tolerance:
         return NO, f"{figures}; the tolerance is {tolerance:g} mm", findings
@@ -158,55 +166,66 @@ def _by_weight(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda f: ("note", "warning", "error").index(f.level))
 
 
+FOCAL_SD = 0.003
+"""Relative error of a focal length that no residual shows; the size by the robot's motion has it too."""
+
+
+def scale_sd(result: HandEyeResult) -> float:
+    """Standard deviation of the size by the robot's motion, over the stated one."""
+    return float(np.hypot(result.scale_sd, 0.0 if result.fit.free.scale else FOCAL_SD))
+
+
 def _scale_findings(result: HandEyeResult, tolerance_mm: float) -> list[Finding]:
     """A wrong board size hides from residuals; a freed size and the depth image show it."""
-    found: list[Finding] = []
-    size, off = result.target.size_m * 1e3, result.scale - 1
-    ratio = result.depth_ratio
-    significant = abs(off) > max(3 * result.scale_sd, 0.002)
-    shift = result.scale_shift_m * 1e3
+    size, off, sd = result.target.size_m * 1e3, result.scale - 1, scale_sd(result)
+    ratio, shift = result.depth_ratio, result.scale_shift_m * 1e3
+    samples = not result.views.pixels_are_real
     if result.fit.free.scale:
-        found.append(
-            Finding(
-                "note",
-                f"the target's size is estimated: {size * result.scale:.3f} ± "
-                f"{2 * result.scale_sd * size:.3f} mm where {size:g} mm was stated",
-            )
+        text = (
+            f"the target's size is estimated: {size * result.scale:.3f} ± {2 * sd * size:.3f} mm where "
+            f"{size:g} mm was stated"
         )
-        return found
+        if samples:
+            text = (
+                f"the scale of the target poses is estimated: x {result.scale:.4f} ± {2 * sd:.4f}"
+            )
+        return [Finding("note", text)]
     depth_says = ""
     if ratio is not None and abs(ratio - 1) > 0.01:
         depth_says = f"; the depth images say {size * ratio:.2f} mm"
-    if significant and shift > 0.5 * tolerance_mm:
-        level = "error" if abs(off) > 0.01 and shift > 2 * tolerance_mm else "warning"
-        found.append(
-            Finding(
-                level,  # type: ignore[arg-type]
-                f"the target's fields measure {size * result.scale:.2f} ± "
-                f"{2 * result.scale_sd * size:.2f} mm by the robot's motion, not the stated {size:g} mm"
-                f"{depth_says}: the result is off by about {shift:.1f} mm at the working distance",
-                "measure the printed target with a calliper and state its true size, or give "
-                "--free-scale; if the size is right, the focal length or the robot's units are not",
-            )
+    if abs(off) > max(3 * sd, 0.002) and shift > 0.5 * tolerance_mm:
+        text = (
+            f"the target's fields measure {size * result.scale:.2f} ± {2 * sd * size:.2f} mm by the "
+            f"robot's motion, not the stated {size:g} mm{depth_says}"
         )
-    elif depth_says:
-        level = "error" if abs(ratio - 1) > 0.03 and result.scale_sd > abs(off) else "warning"  # type: ignore[operator]
-        found.append(
-            Finding(
-                level,  # type: ignore[arg-type]
-                f"depth at the target is {100 * (ratio - 1):+.1f} % of what its stated size implies"  # type: ignore[operator]
-                f"{depth_says}",
-                "measure the printed target; if its size is right, the depth camera is off",
-            )
+        remedy = (
+            "measure the printed target with a calliper and state its true size, or give --free-scale; "
+            "if the size is right, the focal length or the robot's units are not"
         )
-    return found
+        if samples:
+            text = (
+                f"the robot moved {100 * off:+.1f} ± {200 * sd:.1f} % of what the target poses say"
+            )
+            remedy = (
+                "the size of the tag was given wrongly to the program that measured them, or the robot's "
+                "unit is wrong; --free-scale estimates it"
+            )
+        level: Level = "error" if abs(off) > 0.01 and shift > 2 * tolerance_mm else "warning"
+        text += f": the result is off by about {shift:.1f} mm at the working distance"
+        return [Finding(level, text, remedy)]
+    if ratio is not None and depth_says:
+        level = "error" if abs(ratio - 1) > 0.03 and sd > abs(off) else "warning"
+        text = f"depth at the target is {100 * (ratio - 1):+.1f} % of what its stated size implies"
+        remedy = "measure the printed target; if its size is right, the depth camera is off"
+        return [Finding(level, text + depth_says, remedy)]
+    return []
 
 
 def summary(result: HandEyeResult) -> dict[str, Any]:
     """Everything as plain numbers, for the JSON and the tables."""
     verdict, reason, findings = judge_result(result)
     fit, c = result.fit, claim(result)
-    X = fit.state.T_mount_camera
+    X = result.T_mount_camera
     kept = result.keep
     hand = result.views.eye_in_hand
     camera = fit.state.camera
@@ -220,11 +239,13 @@ def summary(result: HandEyeResult) -> dict[str, Any]:
         ],
         "transform": "T_hand_camera" if hand else "T_base_camera",
         "eye_in_hand": hand,
+        "reading": result.reading,
+        "intervals_hold": result.intervals_hold,
         "translation_m": X[:3, 3].tolist(),
         "quaternion_xyzw": turn.as_quat(canonical=True).tolist(),
         "rotvec_deg": np.degrees(turn.as_rotvec()).tolist(),
         "matrix": X.tolist(),
-        "covariance": fit.hand_eye_cov.tolist(),
+        "covariance": result.hand_eye_cov.tolist(),
         "interval95_rotation_deg": c.half_width[:3].tolist(),
         "interval95_translation_mm": c.half_width[3:].tolist(),
         "working_distance_m": result.settings.working_m,
@@ -246,7 +267,7 @@ def summary(result: HandEyeResult) -> dict[str, Any]:
             m: {"point_mm": d, "angle_deg": a, "matrix": result.methods[m].tolist()}
             for m, (d, a) in disagreement(result).items()
         },
-        "scale": {"value": result.scale, "sd": result.scale_sd, "used": fit.state.scale},
+        "scale": {"value": result.scale, "sd": scale_sd(result), "used": fit.state.scale},
         "depth_ratio": result.depth_ratio,
         "time_offset_ms": fit.state.dt_s * 1e3 if fit.free.dt else None,
         "time_offset_sd_ms": fit.dt_sd_s * 1e3 if fit.free.dt else None,
@@ -283,6 +304,7 @@ def summary(result: HandEyeResult) -> dict[str, Any]:
             }
             for i, name in enumerate(result.views.names)
         ],
+        "hand_poses": [pose_row(T) for T in result.views.T_base_hand[kept]],
         "target": result.target.spec,
         "data": str(result.recording.source),
         "data_sha256": result.recording.digest(),

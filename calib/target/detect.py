@@ -80,7 +80,7 @@ def why_not(target: Target, images: list[NDArray[np.uint8]]) -> str:
 
 
 def _misread(target: Target) -> list[Target]:
-    """What the user may have meant: squares for corners, rows for columns."""
+    """Targets that are easily taken for it: squares for corners, rows for columns."""
     c, r = target.columns, target.rows
     if target.kind == "charuco":
         sizes = [(r, c)]
@@ -233,7 +233,7 @@ def _right_handed(grid: Array) -> Array:
 
 
 def _first_square_dark(grid: Array, image: NDArray[np.uint8]) -> bool:
-    """Whether the square between the first corners is black, by comparing all squares of the grid."""
+    """True if the square between the first corners is black; all squares of the grid are compared."""
     centres = (grid[:-1, :-1] + grid[1:, :-1] + grid[:-1, 1:] + grid[1:, 1:]) / 4
     at = centres.reshape(1, -1, 2).astype(np.float32)
     brightness = cv2.remap(image, at, None, cv2.INTER_LINEAR).ravel().astype(np.float64)

@@ -130,7 +130,7 @@ class Target:
         return result
 
     def shapes(self) -> list[tuple[bool, Array]]:
-        """What is black (True) or white on top of it, as polygons (K, 2) in the target's frame."""
+        """Polygons (K, 2) in the target's frame, in drawing order; True: black, False: white on top."""
         if self.kind == "charuco":
             return self._chess(0) + self._charuco_markers()
         if self.kind == "chessboard":
@@ -216,6 +216,32 @@ class Target:
         return image, np.array(
             [[pixels_per_m, 0, shift[0]], [0, pixels_per_m, shift[1]], [0, 0, 1]]
         )
+
+
+@dataclass(frozen=True)
+class SampleTarget(Target):
+    """Stand-in for a target whose poses a program gave: a square tag with its origin in the middle."""
+
+    solid: bool = False
+    """True for a body of six points, seen alike from all sides (motion capture)."""
+
+    @property
+    def spec(self) -> str:
+        return (
+            "poses of a body" if self.solid else f"poses of a tag, about {self.size_m * 1e3:g} mm"
+        )
+
+    def points(self) -> Array:
+        """(4, 3), or (6, 3) of a body [m]."""
+        half = self.size_m / 2
+        if self.solid:
+            return np.asarray(half * np.concatenate([np.eye(3), -np.eye(3)]))
+        return half * np.array([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+
+
+def tag_of(side_m: float, solid: bool = False) -> SampleTarget:
+    """The stand-in for a tag (or a body) of this size [m]."""
+    return SampleTarget("aprilgrid", 1, 1, side_m, solid=solid)
 
 
 def _square(x: float, y: float, side: float) -> Array:

@@ -66,7 +66,7 @@ def own_cell(twin: Cell) -> Cell:
     arm = OwnArm(TwinVendor(twin), T_FLANGE_HAND, clock)
     camera = OwnCamera(grab, twin.camera.intrinsics, twin.camera.T_hand_camera, clock)
     own = OwnGripper(ask, clock=clock)
-    return replace(twin, robot=arm, camera=camera, gripper=own, name="own")
+    return replace(twin, robot=arm, camera=camera, gripper=own, name="own", simulated=False)
 
 
 if __name__ == "__main__":

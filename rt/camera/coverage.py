@@ -1,8 +1,7 @@
-"""Which part of the canonical view a camera at a mount can fill, at a height above the table.
+"""Part of the canonical view that a camera at a mount can fill, by height above the table.
 
-The scene is a flat surface: the table, or the top of a thing so high that it fills the view. What is
-counted is what the loop will see: the surface's depth image, brought into the view by the loop's own
-`Reprojector`.
+The scene is a flat surface: the table, or the top of an object that fills the view. Its depth image is
+brought into the view by the loop's own `Reprojector`, and the pixels with a return are counted.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rt.camera import Intrinsics
-from rt.guard.rows import Limits
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, VIEW, Reprojector, View
 
-MIN_SHARE = Limits().min_view_filled
-"""Least part of the view that must be filled: the guard holds the arm below it."""
+MIN_SHARE = 0.5
+"""Least part of the view that must be filled: the default of the guard's limit `min_view_filled`."""
 SURFACES_M = (0.0, 0.03, 0.06, 0.09, 0.13)
 """The table, and tops of objects up to the highest that the network is made for [m]."""
 USUAL_SURFACE_M = 0.06
-"""A camera that cannot see this is of no use to the loop; one that misses only higher things is."""
+"""Height of a usual object's top [m]. A camera that cannot see it is refused; one that misses only higher
+objects is warned about."""
 CLEARANCE_M = 0.015
-"""A surface nearer to the fingertips than this is not looked for: the hand would touch it."""
+"""Surfaces nearer to the fingertips than this are left out: the hand would touch them [m]."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class SurfaceView:
     mask: NDArray[np.bool_]
     """(size, size): the view's pixels with a return."""
     nearest_m: float
-    """Least depth, from the camera, of what the view should see; inf if it shows nothing of it."""
+    """Least depth, from the camera, of the surface within the view; inf if none of it is in the image."""
 
     @property
     def share(self) -> float:

@@ -149,6 +149,11 @@ def open_pictures(
     return camera
 
 
+def open_calibration(*, address: str = "", stream: str = "infrared") -> PictureCamera:
+    """Camera for calib.handeye. address: of the arm, which a camera on USB does not need."""
+    return open_pictures(stream)
+
+
 def _fineness(profile: Any) -> tuple[int, int, int]:
     return profile.width() * profile.height(), profile.width(), profile.fps()
 

@@ -16,7 +16,6 @@ import time
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +33,7 @@ from rt.camera.stream import (
     device_text,
     frame_stamp,
 )
+from rt.tools.resolve import ResolveError, resolve, split
 from rt.view import END_HEIGHT_M
 
 _AGREE_PX = 0.3
@@ -307,22 +307,12 @@ def _depth_modes(rs: Any, device: Any, T_hand_camera: NDArray[np.float64]) -> li
 
 def device_source(text: str, T_hand_camera: NDArray[np.float64]) -> DeviceSource:
     """`module:function?name=value` -> what the function returns."""
-    place, _, query = text.partition("?")
-    module, colon, function = place.partition(":")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    if not colon or not module or not function:
+    place, options = split(text)
+    if ":" not in place:
         raise CameraError(
             f"camera device {text!r} must be module:function, for example sim.hardware.realsense:emulated"
         )
     try:
-        maker = getattr(importlib.import_module(module), function)
-        return maker(T_hand_camera, **options)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError, TypeError) as error:
+        return resolve("camera device", place, {})(T_hand_camera, **options)  # type: ignore[no-any-return]
+    except (ResolveError, TypeError) as error:
         raise CameraError(f"camera device {text!r} cannot be made: {error}") from error
-
-
-def open_calibration(*, address: str = "", stream: str = "infrared") -> Any:
-    """Pictures for calib.handeye; see rt.camera.pictures. The arm's `address` means nothing here."""
-    from rt.camera.pictures import open_pictures
-
-    return open_pictures(stream)

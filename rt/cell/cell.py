@@ -1,40 +1,45 @@
-"""Cells: an arm, a camera and perhaps a gripper that share a clock, opened by name."""
+"""A cell: an arm, a camera and perhaps a gripper that share a clock."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rt.camera.protocol import Camera
+from rt.cell.setup import RunSetup
 from rt.gripper.protocol import Gripper
-from rt.robot.protocol import Robot, RobotError
+from rt.robot.protocol import Robot
+
+if TYPE_CHECKING:
+    from rt.cell.open import Devices
 
 
 @dataclass
-class Cell:
-    """An arm, a camera and perhaps a gripper that share a clock, and what only a simulated world offers."""
+class Cell(AbstractContextManager["Cell"]):
+    """Devices that share a clock. As a context it closes its devices at the end (rt.Servo enters them)."""
 
     robot: Robot
     camera: Camera
     name: str
     info: dict[str, Any] = field(default_factory=dict)
-    """What the record should say about it: scene, objects, mount, ..."""
+    """For the flight record: scene, objects, mount, ..."""
     advance: Callable[[int], None] = lambda period_ns: None
     """Lets a simulated world pass `period_ns`; a real one passes by itself."""
     true_distance_m: Callable[[], float] | None = None
-    """Distance from the hand now to the nearest true grasp, where that is known."""
+    """Distance from the hand now to the nearest true grasp; None if it is not known."""
     gripper: Gripper | None = None
+    simulated: bool = False
+    """True for a simulated world: it may be hurried (`fast`) and set up anew, and by default nothing is
+    grasped in it."""
+    setup: RunSetup | None = None
+    """Limits, speeds and grasp settings; None: the defaults."""
+    devices: Devices | None = None
+    """The settled cell file; None without one."""
 
-
-CELLS = {"twin": "sim.twin"}
-"""Modules that offer `open_cell(**options) -> Cell`, by the name the user gives. They are imported
-only when asked for: rt needs neither the simulation nor any driver that is not used."""
-
-
-def open_cell(name: str, **options: Any) -> Cell:
-    """Open an arm and its camera by name; raises RobotError for one that is not known."""
-    if name not in CELLS:
-        raise RobotError(f"no robot {name!r}; known are: {', '.join(sorted(CELLS))}")
-    return cast(Cell, importlib.import_module(CELLS[name]).open_cell(**options))
+    def __exit__(self, *error: Any) -> None:
+        with ExitStack() as stack:
+            for device in (self.robot, self.camera):  # a gripper opens only when it is entered
+                if isinstance(device, AbstractContextManager):
+                    stack.push(device)

@@ -12,17 +12,24 @@ import math
 import tomllib
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rt.cell.transform import CellError, numbers, transform
-from rt.guard.rows import Limits
+from rt.guard.limits import Limits
 from rt.pose import inverse
 
 Transform = NDArray[np.float64]
 T = TypeVar("T")
+
+ROBOTS = {"ur": "rt.robot.ur.driver:open_robot"}
+"""Functions `open_robot(host, *, rate_hz, T_flange_hand, ...) -> Robot` by name (rt.robot.ur.driver)."""
+CAMERAS = {"realsense": "rt.camera.realsense:open_camera"}
+"""Functions `open_camera(T_hand_camera, *, serial, width, ...) -> Camera` by name (rt.camera.realsense)."""
+GRIPPERS = {"robotiq": "rt.gripper.robotiq:open_gripper"}
+"""Functions `open_gripper(host, *, port, opening_m, ...) -> Gripper` by name (rt.gripper.robotiq)."""
 
 EXAMPLE = Path(__file__).with_name("cell.example.toml")
 _CAMERA_BEHIND_M = -0.02
@@ -33,7 +40,8 @@ _CAMERA_BEHIND_M = -0.02
 class RobotPart:
     """[robot]"""
 
-    kind: Literal["ur"]
+    kind: str
+    """A name of ROBOTS, or `module:attribute`."""
     host: str
     """Address of the controller."""
     T_flange_hand: Transform
@@ -52,7 +60,8 @@ class RobotPart:
 class CameraPart:
     """[camera]"""
 
-    kind: Literal["realsense"]
+    kind: str
+    """A name of CAMERAS, or `module:attribute`."""
     T_hand_camera: Transform
     """(4, 4): given here, or by the section [handeye] that calib.handeye writes."""
     serial: str | None = None
@@ -69,7 +78,8 @@ class CameraPart:
 class GripperPart:
     """[gripper]"""
 
-    kind: Literal["robotiq", "none"]
+    kind: str
+    """A name of GRIPPERS, `none`, or `module:attribute`."""
     host: str = ""
     """Empty: the robot's."""
     port: int = 63352
@@ -291,6 +301,16 @@ def _section(kind: type[T], values: dict[str, Any], name: str) -> T:
     for key, place in places.items():
         if key not in made and place.default is MISSING and place.default_factory is MISSING:
             raise CellError(f"{name}.{key} is missing; see {EXAMPLE.name}")
+    known_parts = {
+        RobotPart: ROBOTS,
+        CameraPart: CAMERAS,
+        GripperPart: {**GRIPPERS, "none": "none"},
+    }
+    if kind in known_parts and ":" not in made["kind"] and made["kind"] not in known_parts[kind]:
+        raise CellError(
+            f"{name}.kind = {made['kind']!r} is not known; known are {', '.join(known_parts[kind])}, or "
+            "give module:attribute"
+        )
     for key, value in made.items():
         positive = kind is not Limits and isinstance(value, int | float)
         if positive and not value > 0:
@@ -304,12 +324,6 @@ def _section(kind: type[T], values: dict[str, Any], name: str) -> T:
 def _typed(value: Any, kind: Any, key: str) -> Any:
     """A value of the type that a field asks for. Raises CellError."""
     if isinstance(value, np.ndarray):
-        return value
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise CellError(
-                f"{key} = {value!r} is not known; known are {', '.join(get_args(kind))}"
-            )
         return value
     if get_origin(kind) is tuple:
         return tuple(float(v) for v in numbers(value, len(get_args(kind)), key))

@@ -1,33 +1,47 @@
-"""Open devices, and the limits they run under, from the options (rt.cell.options) and the cell file."""
+"""Open a cell: from the name of a simulated one, from a cell file, or with the options of rt.servo."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.camera import CameraError
-from rt.cell.cell import Cell, open_cell
-from rt.cell.file import CellFile, Grasping, load_cell
+from rt.cell.cell import Cell
+from rt.cell.file import CAMERAS, GRIPPERS, ROBOTS, CellFile, load_cell
 from rt.cell.options import ServoOptions
+from rt.cell.setup import RunSetup, SpeedBound, slower
 from rt.cell.transform import CellError
-from rt.gripper import GRIPPERS, GripperError, open_gripper
-from rt.guard.rows import Limits
+from rt.guard.limits import Limits
 from rt.hand import load_hand
-from rt.loop import SpeedBound, slower
 from rt.pose import inverse
-from rt.robot import Robot, RobotError, RobotState
+from rt.robot import Robot, RobotState
 from rt.robot.kinematics import ArmModel
+from rt.tools.resolve import resolve
 from rt.view import END_HEIGHT_M
 
-ROBOTS, CAMERAS = ("twin", "ur"), ("realsense",)
+CELLS = {"twin": "sim.twin:open_cell"}
+"""Functions `open_cell(**options) -> Cell` by name; imported only when they are asked for."""
 _BELOW_LIMIT = 0.9
-"""Part of the guard's speeds that the loop asks for sideways: the way down comes on top."""
+"""Part of the guard's speeds that the loop asks for sideways: the descent adds to it."""
+
+
+def open_cell(source: str | Path = "twin", **options: Any) -> Cell:
+    """Open a cell; nothing moves. Leave it as a context to close its devices.
+
+    source: `twin`, the simulated cell (options: those of sim.twin.open_cell, such as seed, scene, mount,
+    sensor); a cell file (`.toml`; options: fields of ServoOptions, such as speed_scale, rate, host); or
+    `module:attribute` of a function that returns a Cell (options: its own). Raises CellError, ResolveError
+    and the devices' errors.
+    """
+    if str(source).endswith(".toml"):
+        config = ServoOptions(cell=Path(source), **options)
+        return open_devices(config, settle(config))
+    cell: Cell = resolve("cell", str(source), CELLS, extra=("a file.toml",))(**options)
+    return cell
 
 
 @dataclass(frozen=True)
@@ -38,51 +52,50 @@ class Devices:
     hand: str
     cell: CellFile | None = None
     gripper: str = "none"
-    model_path: Path | None = None
-    model: dict[str, str] = field(default_factory=dict)
-    """What the cell demands of the model's contract."""
-    limits: Limits = field(default_factory=Limits)
-    pace: SpeedBound = field(default_factory=SpeedBound)
-    grasping: Grasping = field(default_factory=Grasping)
-    to_start: bool = False
+    model: str | Path | None = None
+    """The network; None: the shipped one."""
+    contract: dict[str, str] = field(default_factory=dict)
+    """Values that the cell demands of the model's contract."""
+    setup: RunSetup = field(default_factory=RunSetup)
 
 
 def settle(config: ServoOptions) -> Devices:
-    """Resolve defaults, and refuse what does not go together. Raises CellError, RobotError, ..."""
+    """Resolve the defaults and refuse options that contradict each other. Raises CellError, ResolveError."""
     cell = None if config.cell is None else load_cell(config.cell)
     robot = config.robot or ("twin" if cell is None else cell.robot.kind)
-    if robot not in ROBOTS:
-        raise RobotError(f"no robot {robot!r}; known are: {', '.join(ROBOTS)}")
-    if config.camera and config.camera not in CAMERAS:
-        raise CameraError(f"no camera {config.camera!r}; known are: {', '.join(CAMERAS)}")
-    if config.gripper and config.gripper not in (*GRIPPERS, "none"):
-        raise GripperError(
-            f"no gripper {config.gripper!r}; known are: {', '.join(sorted(GRIPPERS))}, none"
-        )
+    if robot != "twin":
+        resolve("robot", robot, ROBOTS, extra=("twin",))
+    if config.camera:
+        resolve("camera", config.camera, CAMERAS)
+    if config.gripper not in ("", "none"):
+        resolve("gripper", config.gripper, GRIPPERS, extra=("none",))
     if robot == "twin":
         if config.camera or config.gripper or config.host:
-            raise RobotError(
+            raise CellError(
                 "the twin brings its own camera and gripper; leave --camera, --gripper and --host out"
             )
-        limits = config.limits
+        limits = config.limits or Limits()
         if config.speed_scale != 1:
             limits = slower(limits, config.speed_scale, limits.max_speed_m_s, limits.max_turn_deg_s)
-        return Devices(
-            robot, config.hand or "robotiq_2f85", None, model_path=config.model, limits=limits
-        )
+        hand = config.hand or "robotiq_2f85"
+        return Devices(robot, hand, model=config.model, setup=RunSetup(limits))
     if cell is None:
         raise CellError(
             f"--robot {robot} needs --cell: the mount, the workspace and the limits; begin with "
             "`python -m rt.cell example > cell.toml`"
         )
     if config.fast:
-        raise RobotError("--fast is for the twin: a real arm's time cannot be hurried")
-    return _real(config, cell)
+        raise CellError("--fast is for the twin: a real arm cannot be hurried")
+    return _settle_real(config, cell, robot)
 
 
-def _real(config: ServoOptions, cell: CellFile) -> Devices:
-    limits = _override(cell.limits, config.limits, config.limits_given)
-    limits = slower(limits, config.speed_scale, cell.robot.max_speed_m_s, cell.robot.max_turn_deg_s)
+def _settle_real(config: ServoOptions, cell: CellFile, robot: str) -> Devices:
+    limits = slower(
+        config.limits or cell.limits,
+        config.speed_scale,
+        cell.robot.max_speed_m_s,
+        cell.robot.max_turn_deg_s,
+    )
     pace = SpeedBound(
         _BELOW_LIMIT * limits.max_speed_m_s, float(np.radians(_BELOW_LIMIT * limits.max_turn_deg_s))
     )
@@ -92,32 +105,17 @@ def _real(config: ServoOptions, cell: CellFile) -> Devices:
         lift_speed_m_s=min(cell.grasp.lift_speed_m_s * config.speed_scale, pace.speed_m_s),
     )
     return Devices(
-        robot=config.robot or cell.robot.kind,
+        robot=robot,
         hand=config.hand or cell.hand,
         cell=cell,
         gripper=config.gripper or cell.gripper.kind,
-        model_path=config.model or cell.model_path,
-        model={
+        model=config.model or cell.model_path,
+        contract={
             "weights_sha256": cell.model.weights_sha256,
             "training_set": cell.model.training_set,
         },
-        limits=limits,
-        pace=pace,
-        grasping=grasping,
-        to_start=True,
+        setup=RunSetup(limits, pace, grasping, to_start=True),
     )
-
-
-def _override(limits: Limits, given: Limits, names: Sequence[str] = ()) -> Limits:
-    """The cell's limits, but for those that were given on the command line: `names`, and whatever is not
-    as by default."""
-    usual = Limits()
-    changed = {
-        f.name: value
-        for f in fields(Limits)
-        if (value := getattr(given, f.name)) != getattr(usual, f.name) or f.name in names
-    }
-    return replace(limits, **changed)
 
 
 def open_devices(config: ServoOptions, devices: Devices) -> Cell:
@@ -125,14 +123,13 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
     if devices.cell is None:
         mount = config.mount if config.sensor == "ideal" else "wrist"
         world = {"mount": mount, "sensor": config.sensor, "hand": devices.hand}
-        return open_cell("twin", seed=config.seed, scene=config.scene, **world)
-    file, limits = devices.cell, devices.limits
-    from rt.camera.realsense import open_camera
-    from rt.robot.ur.driver import open_robot
-
+        cell = open_cell("twin", seed=config.seed, scene=config.scene, **world)
+        return replace(cell, setup=devices.setup)
+    file, limits = devices.cell, devices.setup.limits or devices.cell.limits
     host = config.host or file.robot.host
+    camera_kind = config.camera or file.camera.kind
     with ExitStack() as stack:
-        robot = open_robot(
+        robot = resolve("robot", devices.robot, ROBOTS)(
             host,
             rate_hz=config.rate,
             T_flange_hand=file.robot.T_flange_hand,
@@ -145,7 +142,7 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
             watchdog_hz=file.robot.watchdog_hz,
         )
         stack.push(robot)
-        camera = open_camera(
+        camera = resolve("camera", camera_kind, CAMERAS)(
             file.camera.T_hand_camera,
             serial=file.camera.serial,
             width=file.camera.width,
@@ -154,11 +151,11 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
             final_height_m=END_HEIGHT_M,
             device=config.camera_device or None,
         )
-        stack.push(camera)
+        if isinstance(camera, AbstractContextManager):
+            stack.push(camera)
         gripper = None
         if devices.gripper != "none":
-            gripper = open_gripper(
-                devices.gripper,
+            gripper = resolve("gripper", devices.gripper, GRIPPERS)(
                 host=file.gripper.host or host,
                 port=file.gripper.port,
                 opening_m=load_hand(devices.hand).opening_m,
@@ -170,8 +167,8 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
         info = {
             "file": str(file.path),
             "host": host,
-            "controller": robot.about,
-            "camera": camera.info,
+            "controller": getattr(robot, "about", ""),
+            "camera": getattr(camera, "info", {}),
             "T_hand_camera": file.camera.T_hand_camera.tolist(),
             "calibration": file.camera.calibration,
             "T_flange_hand": file.robot.T_flange_hand.tolist(),
@@ -180,7 +177,13 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
             "speed_scale": config.speed_scale,
         }
         return Cell(
-            InTable(robot, file.T_robot_table), camera, devices.robot, info, gripper=gripper
+            InTable(robot, file.T_robot_table),
+            camera,
+            devices.robot,
+            info,
+            gripper=gripper,
+            setup=devices.setup,
+            devices=devices,
         )
 
 

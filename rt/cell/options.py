@@ -1,19 +1,19 @@
-"""What `python -m rt.servo` can be told."""
+"""Options of `python -m rt.servo`, which are those of rt.Servo too."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-import tyro
-
-from rt.controller import ITERATIONS, RATIO
-from rt.guard.rows import Limits
+from rt.cell.file import load_cell
+from rt.controller import CONTROLLERS, ITERATIONS, RATIO
+from rt.guard.limits import Limits
+from rt.tools.resolve import resolve
 
 PAPER_RATE_HZ = 30.0
-"""At which the paper's constants for one cycle are meant here."""
+"""Rate for which the paper's constants per cycle hold here."""
 
 
 @dataclass(frozen=True)
@@ -31,48 +31,51 @@ class ServoOptions:
     cell: Path | None = None
     """The cell's file (rt.cell): a real arm, camera and gripper; see docs/bring-up.md."""
     robot: str = ""
-    """What to move: twin (the simulated arm and camera) or ur. Default: the cell's, else twin."""
+    """The arm: twin (simulated, with its camera), ur, or module:attribute of an open_robot. Default: the
+    cell's, else twin."""
     host: str = ""
     """Address of the robot's controller, in place of the cell's."""
     camera: str = ""
-    """realsense. Default: the cell's."""
+    """realsense, or module:attribute of an open_camera. Default: the cell's."""
     camera_device: str = ""
     """Another source of the camera's frames, `module:function?name=value&...` (rt.camera.realsense)."""
     patience: float = 10.0
-    """How long the camera's first frame may take [s]."""
+    """Longest wait for the camera's first frame [s]."""
     gripper: str = ""
-    """robotiq or none. Default: the cell's."""
+    """robotiq, none, or module:attribute of an open_gripper. Default: the cell's."""
     speed_scale: float = 1.0
     """Everything slower by this factor, 0.01 to 1: begin with 0.1."""
     grasp: Literal["auto", "yes", "no"] = "auto"
     """After the final height: come down, close, lift. auto: with a real gripper yes, on the twin no."""
     model: Path | None = None
-    """Network, as train.export makes it. Default: the cell's, else the shipped one."""
+    """Network: an ONNX file with the contract (train.export), a shipped one's name, or module:attribute.
+    Default: the cell's, else the shipped one."""
     backend: str = "auto"
-    """What computes the network: auto, onnx, reference, ... (rt.distance)."""
+    """Backend of the network: auto, native, onnx, reference, tensorrt, or module:attribute (rt.distance)."""
     hand: str = ""
     """Gripper: a name of rt/hands/ or a TOML file. Default: the cell's, else robotiq_2f85."""
-    controller: Literal["paper", "ensemble"] = "paper"
-    """paper: Algorithm 1; ensemble: on goals kept in base, with the mean of the last eight views."""
+    controller: str = "paper"
+    """paper: Algorithm 1; ensemble: goals kept in base, with their mean over the last eight views; or
+    module:attribute of a class of your own (rt.controller)."""
     iterations: int = 0
-    """Cycles from the start height to the end height (at least: the guard's speed limit may take more).
-    0: 75, the paper's; above 30 Hz as many more as take as long: a faster loop looks more often."""
+    """Cycles from the start height to the end height; the guard's speed limit may take more. 0 means 75 (the
+    paper's) at 30 Hz, more at higher rates so that the descent takes the same time."""
     ratio: float = 0.0
-    """Fraction of the way to the goal in one cycle. 0: 0.2, the paper's; above 30 Hz as much less as leads
-    as far in the same time."""
+    """Fraction of the way to the goal per cycle. 0 means 0.2 (the paper's) at 30 Hz, reduced at higher rates
+    so that the speed stays the same."""
     candidates: int | Literal["auto"] = "auto"
-    """Displacements weighed each cycle; auto: as many as fit the period here, at most 1024 (256 with --fast).
-    Another number is another run: give it to repeat a run of another machine."""
+    """Displacements scored each cycle; auto: as many as fit the period on this machine, at most 1024 (256
+    with --fast). Give a number to repeat a run of another machine."""
     noise: float = 0.0
-    """Kinematic noise: displacements are off by this times their length times N(0, 1); paper: 0.4."""
+    """Kinematic noise: displacements err by this times their length times N(0, 1); paper: 0.4."""
     seed: int = 0
-    """Of the scene, the start, the candidates and the noise."""
+    """Seed of the scene, the start, the candidates and the noise."""
     scene: int = 0
     """Number of the twin's scene (test objects)."""
     mount: Literal["ideal", "wrist"] = "ideal"
     """The twin's camera: `ideal` is the network's own view, `wrist` a D405 beside the hand, reprojected."""
     sensor: Literal["ideal", "d405", "d435", "sr300"] = "ideal"
-    """What the twin's camera makes of depth (sim.scene.sensor); a real one sits at the `wrist`."""
+    """Depth noise of the twin's camera (sim.scene.sensor); any but the ideal one sits at the `wrist`."""
     fast: bool = False
     """No pacing: cycles as fast as they can be computed (simulated time is the same). Twin only."""
     realtime: Literal["auto", "off", "require"] = "auto"
@@ -82,15 +85,13 @@ class ServoOptions:
     record: Literal["auto", "off"] | Path = "auto"
     """The flight record (MCAP, every cycle): a file, or off. auto: flight.mcap in --out."""
     view: bool = False
-    """A live page in the browser (rt.page; extra `view`): the run begins when one has opened it."""
+    """A live page in the browser (rt.page; extra `view`); the run begins once a browser shows it."""
     view_port: int = 8080
     """First TCP port to try for the page."""
     out: Path | None = None
     """Folder for servo.json, servo.png and the record. Default: runs/servo/<time>/."""
-    limits: Annotated[Limits, tyro.conf.arg(name="limits")] = field(default_factory=Limits)
-    """What the guard holds the arm to. With --cell its [limits] hold, but for what is given here."""
-    limits_given: tyro.conf.Suppress[tuple[str, ...]] = ()
-    """Names of those of `limits` that were given, also if as the default has them (`parse`)."""
+    limits: Limits | None = None
+    """Limits of the guard. None: those of the cell file, else the defaults."""
 
     def __post_init__(self) -> None:
         faster = max(self.rate / PAPER_RATE_HZ, 1.0)
@@ -112,22 +113,25 @@ class ServoOptions:
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
+        resolve("controller", self.controller, CONTROLLERS)
 
 
 def parse(prog: str, arguments: Sequence[str] | None = None) -> ServoOptions:
-    """The command line. A limit counts as given if it comes out the same from two sets of defaults."""
-    config = tyro.cli(ServoOptions, prog=prog, args=arguments)
-    if config.cell is None:
-        return config  # nothing else has a say in them
-    names = [f.name for f in fields(Limits)]
-    others = Limits(**{name: _slightly_more(getattr(Limits(), name)) for name in names})
-    again = tyro.cli(ServoOptions, prog=prog, args=arguments, default=ServoOptions(limits=others))
-    given = [n for n in names if getattr(config.limits, n) == getattr(again.limits, n)]
-    return replace(config, limits_given=tuple(given))
+    """The command line; the limits of the cell file are the defaults of --limits. Raises CellError."""
+    import tyro  # only a command needs it
+
+    given = tyro.cli(_ServoArguments, prog=prog, args=arguments)
+    if given.cell is None:
+        return given
+    defaults = _ServoArguments(limits=load_cell(given.cell).limits)
+    limits = tyro.cli(_ServoArguments, prog=prog, args=arguments, default=defaults).limits
+    return replace(given, limits=limits)
 
 
-def _slightly_more(value: Any) -> Any:
-    """Another value, which is as good."""
-    if isinstance(value, tuple):
-        return tuple(_slightly_more(v) for v in value)
-    return value + 1 if isinstance(value, int) else value * (1 + 1e-9) + 1e-12
+@dataclass(frozen=True)
+class _ServoArguments(ServoOptions):
+    limits: Limits = field(default_factory=Limits)  # tyro shows each limit as an option
+    """Limits of the guard. Default: those of the cell file."""
+
+
+_ServoArguments.__doc__ = ServoOptions.__doc__

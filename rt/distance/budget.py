@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.distance.contract import DistanceError
-from rt.distance.model import Distance, open_model
+from rt.distance.contract import Contract, DistanceError
+from rt.distance.model import open_model
 
 MIN_CANDIDATES, MAX_CANDIDATES = 16, 4096
 
 
+class MeasurableDistance(Protocol):
+    """d(I, a), and the contract of its model: rt.distance.Distance, or a function of one's own."""
+
+    @property
+    def contract(self) -> Contract: ...
+
+    def __call__(
+        self, depth: NDArray[np.float32], actions: NDArray[np.float32]
+    ) -> NDArray[np.float32]: ...
+
+
 def candidates_for(
     period_s: float,
-    distance: Distance | None = None,
+    distance: MeasurableDistance | None = None,
     *,
     share: float = 0.5,
     maximum: int = MAX_CANDIDATES,
@@ -46,15 +58,16 @@ def candidates_for(
         fits = count
         count *= 2
     if fits == 0:
+        name = getattr(distance, "backend", type(distance).__name__)
         raise DistanceError(
-            f"backend {distance.backend!r} takes {took_s * 1e3:.3g} ms for {MIN_CANDIDATES} candidates, the "
+            f"backend {name!r} takes {took_s * 1e3:.3g} ms for {MIN_CANDIDATES} candidates, the "
             f"period leaves {limit_s * 1e3:.3g} ms; lower the rate or use a faster backend"
         )
     return fits
 
 
 def _nearly_worst_s(
-    distance: Distance,
+    distance: MeasurableDistance,
     depth: NDArray[np.float32],
     actions: NDArray[np.float32],
     repeats: int,

@@ -88,7 +88,7 @@ def lay_out(contract: Contract, weights: Weights) -> dict[str, Any]:
 
     Two things are multiplied out. The mean over the map passes through `whole` and `up3`, both linear, so it
     adds one matrix times it to up3's bias. And the first layer's part over the features is taken at every
-    pixel of the map, once per image: bilinear look-up and a matrix may change places.
+    pixel of the map, once per image, in one with `out`: bilinear look-up and a matrix may change places.
     """
     w = {name: array.astype(np.float64) for name, array in weights.items()}
 
@@ -105,8 +105,9 @@ def lay_out(contract: Contract, weights: Weights) -> dict[str, Any]:
     first, turn = w["head1.weight"][:, :features], w["head1.weight"][:, features:]
     assert turn.shape == (hidden, TURN_INPUTS)
     second = w["head2.weight"]
-    layers = [layer(name) for name in CONVOLUTIONS]
-    layers.append((_float32(_padded(first.T, 8)), _float32(none)))
+    out = w["out.weight"][:, :, 0, 0]
+    layers = [layer(name) for name in CONVOLUTIONS if name != "out"]
+    layers.append((_float32(_padded((first @ out).T, 8)), _float32(first @ w["out.bias"])))
     layers.append((_float32(_padded(second.T, 16)), _float32(w["head2.bias"])))
     layers.append((_float32(_padded(second, 16)), _float32(none)))
     return {
@@ -117,7 +118,6 @@ def lay_out(contract: Contract, weights: Weights) -> dict[str, Any]:
         "weight3": _float32(w["head3.weight"]),
         "bias3": _float32(w["head3.bias"]),
         "channels": [len(w[f"{n}.bias"]) for n in ("in1", "in2", "down2", "down3", "down4")],
-        "features": features,
         "hidden": hidden,
         "cells": contract.cells,
         "rays": rays_cells_per_m(contract.cell_m, contract.view),

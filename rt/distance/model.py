@@ -173,13 +173,14 @@ def open_model(
     check_weights(contract, weights)
     if backend == "native" and precision == "half" and contract.architecture == "field":
         raise DistanceError("backend 'native' has no precision 'half' for the field, only float32")
-    for name in [backend] if backend != "auto" else _automatic(contract):
+    names = [backend] if backend != "auto" else _automatic(contract)
+    for name in names:
         served = precision if precision in _precisions(name) else "float32"
         try:
             compute = BACKENDS[name](path, contract, weights, threads, served)
             return Distance(path, contract, name, compute)
         except DistanceError as error:
-            if backend != "auto":
+            if len(names) == 1:
                 raise
             _log.warning("%s", error)
     raise DistanceError("no backend can run here; install onnxruntime or build rt._native")

@@ -9,7 +9,7 @@ import numpy as np
 from rt.cell.open import Devices
 from rt.distance import Distance, ModelError
 from rt.guard.reach import ReachQuery, survey
-from rt.guard.rows import CycleState, Guard
+from rt.guard.rows import CycleState, Guard, Limits
 from rt.hand import load_hand
 from rt.loop import Loop
 from rt.pose import METRES_PER_DEGREE
@@ -18,16 +18,16 @@ from rt.view import START_HEIGHT_M, VIEW
 
 def check_model(distance: Distance, devices: Devices) -> None:
     """Refuse a model that was made for something else, before anything is opened. Raises Stop."""
-    wanted = {k: v for k, v in devices.model.items() if v}
-    nowhere = np.zeros(4)
-    s = CycleState(devices.limits, 1.0, nowhere, nowhere)
+    wanted = {k: v for k, v in devices.contract.items() if v}
+    nowhere, limits = np.zeros(4), devices.setup.limits or Limits()
+    s = CycleState(limits, 1.0, nowhere, nowhere)
     try:
         distance.contract.require(
             hand=load_hand(devices.hand), view=VIEW, metres_per_degree=METRES_PER_DEGREE, **wanted
         )
     except ModelError as error:
         s.wrong_model, s.details["wrong_model"] = 1, str(error)
-    Guard(devices.limits).check("start", 0, s)
+    Guard(limits).check("start", 0, s)
 
 
 def check_reach(loop: Loop, to_start: bool, grasps: bool) -> None:

@@ -12,7 +12,7 @@ using namespace field_kernel;
 
 namespace {
 
-enum { IN1, IN2, DOWN2, SAME2, DOWN3, SAME3, DOWN4, SAME4, UP3, MIX3, UP2, MIX2, UP1, MIX1, OUT, FIRST, SECOND, BACK };
+enum { IN1, IN2, DOWN2, SAME2, DOWN3, SAME3, DOWN4, SAME4, UP3, MIX3, UP2, MIX2, UP1, MIX1, FIRST, SECOND, BACK };
 
 const Kernel *find_kernel(const std::string &name) {
     std::string known;
@@ -48,15 +48,15 @@ int FieldModel::rows(int layer) {
 
 int FieldModel::inputs(int layer) const {
     const int *c = channels;
-    const int of[LAYERS] = {2,    c[0], c[1], c[2], c[2], c[3], c[3],     c[4],   c[4],
-                            c[3], c[3], c[2], c[2], c[1], c[1], features, hidden, hidden};
+    const int of[LAYERS] = {2,    c[0], c[1], c[2], c[2], c[3], c[3],   c[4],  c[4],
+                            c[3], c[3], c[2], c[2], c[1], c[1], hidden, hidden};
     return layer == IN1 ? 2 : rounded(of[layer], layer == SECOND || layer == BACK ? 16 : 8);
 }
 
 int FieldModel::outputs(int layer) const {
     const int *c = channels;
-    const int of[LAYERS] = {c[0], c[1], c[2], c[2], c[3], c[3], c[4],     c[4],   c[3],
-                            c[3], c[2], c[2], c[1], c[1], features, hidden, hidden, hidden};
+    const int of[LAYERS] = {c[0], c[1], c[2], c[2], c[3], c[3],   c[4],   c[4],  c[3],
+                            c[3], c[2], c[2], c[1], c[1], hidden, hidden, hidden};
     return of[layer];
 }
 
@@ -87,7 +87,6 @@ FieldEngine::FieldEngine(const FieldModel &model, int threads, const std::string
         x_[level] = {half >> level, rounded(m.channels[level + 1], 8), 1, nullptr};
     middle_[0] = x_[0];  // what the last convolution but one leaves at each level
     for (int level = 1; level < 4; level++) middle_[level] = x_[level];
-    found_ = {half, rounded(m.features, 8), 1, nullptr};
     plane_ = {half, stride, 1, nullptr};
     rooms_.resize(workers_.threads());
     auto lay_out = [&](Memory &memory) {
@@ -102,7 +101,7 @@ FieldEngine::FieldEngine(const FieldModel &model, int threads, const std::string
             bias_[i] = memory.take<float>(rounded(m.outputs(i), 64));
         }
         for (Image *image : {&in_, &start_, &x_[0], &x_[1], &x_[2], &x_[3], &middle_[0], &middle_[1],
-                             &middle_[2], &middle_[3], &found_, &plane_})
+                             &middle_[2], &middle_[3], &plane_})
             image->data = memory.take<float>(image->size() + PAD);
         float *turn = memory.take<float>(TURNS * stride), *bias1 = memory.take<float>(stride);
         float *weight3 = memory.take<float>(OUTPUTS * stride);
@@ -149,8 +148,7 @@ FieldEngine::FieldEngine(const FieldModel &model, int threads, const std::string
         add_layer(up, level == 3 ? x_[3] : middle_[level], x_[level - 1], TWICE);
         add_layer(up + 1, x_[level - 1], middle_[level - 1], LEAKY);
     }
-    add_layer(OUT, middle_[0], found_, PLAIN);
-    add_layer(FIRST, found_, plane_, PLAIN);
+    add_layer(FIRST, middle_[0], plane_, PLAIN);
 
     head_.stride = stride, head_.side = half, head_.plane = plane_.data;
     head_.per_m = 0.5f / m.cell_m, head_.centre = 0.5f * float(half) - 0.5f;

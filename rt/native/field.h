@@ -14,9 +14,9 @@
 
 // The model, as rt/distance/field_native.py lays it out; sizes must have been checked.
 struct FieldModel {
-    static constexpr int LAYERS = 18;
-    // in1, in2, down2, same2, down3, same3, down4, same4, up3, mix3, up2, mix2, up1, mix1, out, the first
-    // layer's part over the features, the second layer, the second layer backwards. Each weight is
+    static constexpr int LAYERS = 17;
+    // in1, in2, down2, same2, down3, same3, down4, same4, up3, mix3, up2, mix2, up1, mix1, then of the head the
+    // first layer's part over the map (out and head1 in one), the second layer, the second layer backwards. Each weight is
     // (rows, columns * input channels rounded up to 8, output channels).
     const float *weight[LAYERS], *bias[LAYERS];
     const float *whole;    // (channels[4], channels[3]): what the mean over the map adds to up3's bias
@@ -24,7 +24,7 @@ struct FieldModel {
     const float *bias1;    // (hidden)
     const float *weight3;  // (3, hidden)
     const float *bias3;    // (3)
-    int pixels, cells, channels[5], features, hidden;
+    int pixels, cells, channels[5], hidden;
     const float *rays;     // (pixels), see metric_map_kernel.h
     float growth, far_m, max_half, cell_m, slope, scale;
 
@@ -80,7 +80,7 @@ class FieldEngine {
     std::unique_ptr<Memory> memory_;
     float *rays_ = nullptr, *map_ = nullptr, *whole_ = nullptr, *mean_ = nullptr, *up3_bias_ = nullptr;
     float *weight_[FieldModel::LAYERS] = {}, *bias_[FieldModel::LAYERS] = {};
-    Image in_{}, start_{}, x_[4]{}, middle_[4]{}, found_{}, plane_{};
+    Image in_{}, start_{}, x_[4]{}, middle_[4]{}, plane_{};
     std::vector<Layer> layers_;
     field_kernel::Head head_{};
     std::vector<field_kernel::Room> rooms_;

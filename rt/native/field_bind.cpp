@@ -24,15 +24,15 @@ void run(FieldEngine &engine, const Buffer &depth, const Buffer &actions, const 
 }
 
 void make(FieldEngine *self, const std::vector<std::pair<Floats, Floats>> &layers, Floats whole, Floats turn,
-          Floats bias1, Floats weight3, Floats bias3, const std::vector<int> &channels, int features, int hidden,
+          Floats bias1, Floats weight3, Floats bias3, const std::vector<int> &channels, int hidden,
           int cells, Floats rays, float growth, float far_m, float max_half, float cell_m, float slope,
           float scale, int threads, const std::string &isa) {
     FieldModel m{};
     if (layers.size() != FieldModel::LAYERS || channels.size() != 5)
-        throw nb::value_error("a field model has 18 layers and 5 numbers of channels");
+        throw nb::value_error("a field model has 17 layers and 5 numbers of channels");
     std::copy(channels.begin(), channels.end(), m.channels);
-    m.features = features, m.hidden = hidden, m.cells = cells, m.pixels = (int)rays.size();
-    for (int count : {m.channels[0], m.channels[1], m.channels[2], m.channels[3], m.channels[4], features, hidden})
+    m.hidden = hidden, m.cells = cells, m.pixels = (int)rays.size();
+    for (int count : {m.channels[0], m.channels[1], m.channels[2], m.channels[3], m.channels[4], hidden})
         if (count < 1 || count > 4096) throw nb::value_error("numbers of channels must be from 1 to 4096");
     if (cells < 16 || cells % 16 || cells > metric_map_kernel::MAX_SIDE || m.pixels < 1 ||
         m.pixels > metric_map_kernel::MAX_SIDE || !(max_half >= 0 && max_half <= 15))
@@ -61,7 +61,7 @@ void bind_field(nb::module_ &m) {
     m.def("field_isas", &FieldEngine::isas, "Instruction sets of this processor, best first.");
     nb::class_<FieldEngine>(m, "FieldEngine")
         .def("__init__", &make, nb::arg("layers"), nb::arg("whole"), nb::arg("turn"), nb::arg("bias1"),
-             nb::arg("weight3"), nb::arg("bias3"), nb::arg("channels"), nb::arg("features"), nb::arg("hidden"),
+             nb::arg("weight3"), nb::arg("bias3"), nb::arg("channels"), nb::arg("hidden"),
              nb::arg("cells"), nb::arg("rays"), nb::arg("growth"), nb::arg("far_m"), nb::arg("max_half"),
              nb::arg("cell_m"), nb::arg("slope"), nb::arg("scale"), nb::arg("threads"), nb::arg("isa"),
              "A copy of the weights (rt/distance/field_native.py), threads, and an instruction set ('' for the "

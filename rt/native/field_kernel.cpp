@@ -40,10 +40,11 @@ inline float sum(vec v) {
 
 // Sums in registers: as many as leave room for a vector of weights each and one input.
 #if LANES == 16 || defined(__ARM_NEON)
-constexpr int GROUPS = 4, WIDE_GROUP = 2, GROUP = 3;  // 4 * 2 * 3 or 4 * 3 * 2 vectors of 32 registers
+constexpr int GROUPS = 6, WIDE_GROUPS = 4;  // 6 * 2 * 2 or 4 * 2 * 3 vectors of 32 registers
 #else
-constexpr int GROUPS = 2, WIDE_GROUP = 2, GROUP = 3;  // 12 of 16
+constexpr int GROUPS = 3, WIDE_GROUPS = 2;  // 12 of 16
 #endif
+constexpr int GROUP = 2;  // neighbouring pixels: the sides of all images but the last are even
 
 // Vectors of channels go two by two, but three first where their number is odd.
 inline int vectors(int channels) { return (channels + LANES - 1) / LANES; }
@@ -56,7 +57,7 @@ inline int block_vectors(int channels, int block) {
 inline int block_first(int channels, int block) {  // its first vector
     return 2 * block + (block > 0 && vectors(channels) % 2 ? 1 : 0);
 }
-inline int group_of(int channels, int block) { return block_vectors(channels, block) == 3 ? WIDE_GROUP : GROUP; }
+inline int groups_of(int channels, int block) { return block_vectors(channels, block) == 3 ? WIDE_GROUPS : GROUPS; }
 
 size_t packed(int rows, int length, int channels) {
     return (size_t)rows * length * vectors(channels) * LANES;
@@ -73,57 +74,57 @@ void pack(int rows, int length, int channels, const float *weight, const float *
     for (int o = 0; o < vectors(channels) * LANES; o++) to_bias[o] = o < channels ? bias[o] : 0.0f;
 }
 
-// A group is a few neighbouring pixels of a row; the last of a row begins earlier where it would reach past
+// A group is GROUP neighbouring pixels of a row; the last of a row begins earlier where it would reach past
 // the end, and what it has in common with the one before is not stored twice.
-inline int groups_across(const Convolution &c, int group) { return (c.width + group - 1) / group; }
+inline int groups_across(const Convolution &c) { return (c.width + GROUP - 1) / GROUP; }
 
 int blocks(const Convolution &c) { return blocks_of(c.channels); }
 
 int tiles(const Convolution &c, int block) {
-    const int groups = c.height * groups_across(c, group_of(c.channels, block));
-    return (groups + GROUPS - 1) / GROUPS;
+    const int groups = c.height * groups_across(c), at_once = groups_of(c.channels, block);
+    return (groups + at_once - 1) / at_once;
 }
 
-template <int V, int G>
+template <int V, int AT_ONCE>
 void convolve_block(const Convolution &c, int block, int begin, int end) {
     const int first = block_first(c.channels, block);
     const float *weights = c.weight + (size_t)first * LANES * c.rows * c.length;
     const float *biases = c.bias + first * LANES;
-    const int across = groups_across(c, G), groups = c.height * across;
+    const int across = groups_across(c), groups = c.height * across;
     const ptrdiff_t step = c.step_x;
     for (int t = begin; t < end; t++) {
-        const float *from[GROUPS];
-        int y[GROUPS], x[GROUPS], new_x[GROUPS];
-        for (int g = 0; g < GROUPS; g++) {
-            const int index = t * GROUPS + g < groups ? t * GROUPS + g : groups - 1;
+        const float *from[AT_ONCE];
+        int y[AT_ONCE], x[AT_ONCE], new_x[AT_ONCE];
+        for (int g = 0; g < AT_ONCE; g++) {
+            const int index = t * AT_ONCE + g < groups ? t * AT_ONCE + g : groups - 1;
             y[g] = index / across;
-            new_x[g] = t * GROUPS + g < groups ? index % across * G : c.width;
-            x[g] = index % across * G;
-            x[g] = x[g] < c.width - G ? x[g] : c.width - G;
+            new_x[g] = t * AT_ONCE + g < groups ? index % across * GROUP : c.width;
+            x[g] = index % across * GROUP;
+            x[g] = x[g] < c.width - GROUP ? x[g] : c.width - GROUP;
             x[g] = x[g] > 0 ? x[g] : 0;
             from[g] = c.in + y[g] * c.step_y + x[g] * step;
         }
-        vec acc[GROUPS][G][V];
+        vec acc[AT_ONCE][GROUP][V];
 #pragma GCC unroll 8
-        for (int g = 0; g < GROUPS; g++)
+        for (int g = 0; g < AT_ONCE; g++)
 #pragma GCC unroll 8
-            for (int p = 0; p < G; p++)
+            for (int p = 0; p < GROUP; p++)
 #pragma GCC unroll 8
                 for (int v = 0; v < V; v++) acc[g][p][v] = load(biases + v * LANES);
         const float *weight = weights;
         for (int r = 0; r < c.rows; r++) {
-            const float *in[GROUPS];
+            const float *in[AT_ONCE];
 #pragma GCC unroll 8
-            for (int g = 0; g < GROUPS; g++) in[g] = from[g] + r * c.in_row;
+            for (int g = 0; g < AT_ONCE; g++) in[g] = from[g] + r * c.in_row;
 #pragma GCC unroll 1
             for (int k = 0; k < c.length; k++, weight += V * LANES) {
                 vec w[V];
 #pragma GCC unroll 8
                 for (int v = 0; v < V; v++) w[v] = load(weight + v * LANES);
 #pragma GCC unroll 8
-                for (int g = 0; g < GROUPS; g++)
+                for (int g = 0; g < AT_ONCE; g++)
 #pragma GCC unroll 8
-                    for (int p = 0; p < G; p++) {
+                    for (int p = 0; p < GROUP; p++) {
                         const float input = in[g][k + p * step];
 #pragma GCC unroll 8
                         for (int v = 0; v < V; v++) acc[g][p][v] += w[v] * input;
@@ -131,9 +132,9 @@ void convolve_block(const Convolution &c, int block, int begin, int end) {
             }
         }
 #pragma GCC unroll 8
-        for (int g = 0; g < GROUPS; g++)
+        for (int g = 0; g < AT_ONCE; g++)
 #pragma GCC unroll 8
-            for (int p = 0; p < G; p++) {
+            for (int p = 0; p < GROUP; p++) {
                 const int at = x[g] + p;
                 if (at < new_x[g] || at >= c.width) continue;
                 const int room = c.channels - first * LANES;
@@ -159,9 +160,9 @@ void convolve_block(const Convolution &c, int block, int begin, int end) {
 
 void convolve(const Convolution &c, int block, int begin, int end) {
     switch (block_vectors(c.channels, block)) {
-        case 1: return convolve_block<1, GROUP>(c, block, begin, end);
-        case 2: return convolve_block<2, GROUP>(c, block, begin, end);
-        default: return convolve_block<3, WIDE_GROUP>(c, block, begin, end);
+        case 1: return convolve_block<1, GROUPS>(c, block, begin, end);
+        case 2: return convolve_block<2, GROUPS>(c, block, begin, end);
+        default: return convolve_block<3, WIDE_GROUPS>(c, block, begin, end);
     }
 }
 

@@ -17,6 +17,7 @@ from rt.hand import Hand, HandError, load_hand
 from rt.page import panel
 from rt.page import picture as pictures
 from rt.page.scene import PageScene
+from rt.record.schema import simulated
 
 FIELD_SHARE = 0.05
 """Most of a processor that the distance field may take: a slow backend draws it less often."""
@@ -86,7 +87,7 @@ class Display:
         left = gui.add_panel()
         shown = [k for k, name in enumerate(stages) if name != "world"]
         with left.add_tab("Strip charts"):
-            true = (header.get("cell") or {}).get("name") == "twin"
+            true = simulated(header)
             self._charts = panel.Charts(gui, stages or ["-"], shown or [0], true)
             self._guard = gui.add_html("")
         left.dock_left()

@@ -12,7 +12,6 @@ import contextlib
 import io
 import os
 import select
-import subprocess
 import sys
 import threading
 import time
@@ -28,6 +27,8 @@ import tyro
 from numpy.typing import NDArray
 
 from rt.record.ring import CONTROL, DONE, FAILED, READY, Reader, RingError
+from rt.record.schema import simulated
+from rt.tools.process import Child
 
 if TYPE_CHECKING:
     import viser
@@ -48,50 +49,34 @@ class PageError(RuntimeError):
 class Page:
     """A page in its own process, from the loop's side. Nothing here waits unless it says so."""
 
-    def __init__(self, process: subprocess.Popen[bytes], line: str) -> None:
-        self.process, self.url = process, line
+    def __init__(self, child: Child, url: str) -> None:
+        self.child, self.url = child, url
         self._said: list[str] = []
-        self._rest = b""
 
     @property
     def alive(self) -> bool:
-        return self.process.poll() is None
+        return self.child.code is None
 
     def follow(self, ring_name: str) -> None:
         """Show another loop's ring from now on."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # the page may be gone
-            self.process.stdin.write(ring_name.encode() + b"\n")
-            self.process.stdin.flush()
+        self.child.write_line(ring_name)
 
     def said(self, word: str, within_s: float = 0.0) -> bool:
-        """Whether the page has said a word since it was last asked: `watched` when a browser comes,
-        `restart` when a new scene is wanted. Waits for it so long, while the page lives."""
-        assert self.process.stdout is not None
-        pipe, until = self.process.stdout.fileno(), time.monotonic() + within_s
+        """True if the page has said a word since the last call: `watched` when a browser has drawn the page,
+        `restart` when a new scene is wanted. Waits for the word up to `within_s`, while the page lives."""
+        until = time.monotonic() + within_s
         while word not in self._said:
-            ready = select.select([pipe], [], [], max(until - time.monotonic(), 0.0))[0]
-            chunk = os.read(pipe, 4096) if ready else b""
-            *lines, self._rest = (self._rest + chunk).split(b"\n")
-            self._said += [line.decode() for line in lines]
-            if word not in self._said and not chunk:
+            left_s = until - time.monotonic()
+            lines = self.child.lines(min(max(left_s, 0.0), 0.2))
+            self._said += lines
+            if word not in self._said and not lines and (left_s <= 0 or not self.alive):
                 return False
         self._said.remove(word)
         return True
 
     def close(self) -> None:
         """End the process; the browser says that it lost the connection."""
-        if self.alive:
-            self.process.terminate()
-            try:
-                self.process.wait(3.0)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(3.0)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        self.child.end(3.0)
 
     def __enter__(self) -> Page:
         return self
@@ -108,35 +93,14 @@ def start(
     port: the first one tried; `url` says which was free. Only this computer can reach it unless `host`
     is another address: whoever reaches it can stop the arm. Raises PageError.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "rt.page.server",
-        ring_name,
-        "--port",
-        str(port),
-        "--host",
-        host,
-    ]
-    # A session of its own: Ctrl-C in the terminal is for the loop, which then closes the page.
-    process = subprocess.Popen(
-        command,
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    )
-    assert process.stdout is not None
-    line = b""
-    if select.select([process.stdout], [], [], _STARTS_WITHIN_S)[0]:
-        line = process.stdout.readline()
-    page = Page(process, line.decode().strip())
+    arguments = [ring_name, "--port", str(port), "--host", host]
+    child = Child("rt.page.server", arguments, writes=True, reads=True, one_thread=True)
+    page = Page(child, child.first_line(_STARTS_WITHIN_S))
     if not page.url.startswith("http"):
         page.close()
         raise PageError(
-            f"the page did not start (exit code {process.returncode}); see the message above, or run "
-            "without --view"
+            f"the page did not start within {_STARTS_WITHIN_S:g} s (its process {child.end_text}); see the "
+            "message above, or run without --view"
         )
     if open_browser:
         # In a thread: finding a browser may take seconds.
@@ -172,7 +136,7 @@ class Buttons:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._twin = (reader.header.get("cell") or {}).get("name") == "twin"
+        self._twin = simulated(reader.header)
         self.asked: dict[str, int] = dict.fromkeys(CONTROL, 0)
 
     def turn_to(self, reader: Reader) -> None:

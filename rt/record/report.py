@@ -1,11 +1,11 @@
-"""What a run of rt.servo tells: the live status line, the table, servo.json and servo.png."""
+"""Output of a run of rt.servo: the live status line, the table, servo.json and servo.png."""
 
 from __future__ import annotations
 
 import math
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,74 +14,22 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from rt.cell.cell import Cell
-from rt.distance.contract import Contract
-from rt.guard.rows import Guard
 from rt.hand import Hand
-from rt.tools.clock import Clock, Stopwatch
+from rt.outcome import GraspResult, Outcome, Report, ScoredView
+from rt.tools.clock import Clock
 from rt.tools.files import write_figure, write_json
 from rt.view import View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from rt.grasp.approach import GraspResult
-
 _SHOWN = 12
 """Best candidates drawn in a picture."""
 GREEN, RED, INK, BLUE = "#2bd96b", "#ff3b30", "#22262b", "#2667c9"
 
 
-@dataclass(frozen=True)
-class ScoredView:
-    """One view (64, 64), its candidates (N, 3) and their distances (N,)."""
-
-    view: NDArray[np.float32]
-    actions: NDArray[np.float32]
-    distances: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything about one run."""
-
-    config: Any
-    outcome: str
-    exit_code: int
-    cell: Cell
-    contract: Contract
-    backend: str
-    candidates: int
-    cycles: int
-    held: int
-    clock: Clock
-    watch: Stopwatch
-    guard: Guard
-    refused: list[str]
-    trace: list[dict[str, Any]]
-    true_start_m: float | None
-    true_end_m: float | None
-    standing: bool
-    """Whether the arm was seen to stand still at the end."""
-    first: ScoredView | None
-    last: ScoredView | None
-    grasp: GraspResult | None = None
-    """The last centimetres; None without them."""
-    record: Path | None = None
-    """The flight record; None without one."""
-    dropped: int = 0
-    """Cycles that are missing in it."""
-    record_error: str = ""
-    """Why it ended early, or empty."""
-
-    @property
-    def reached(self) -> bool:
-        """Whether the hand came to the end height."""
-        return not self.outcome.startswith(("stopped", "interrupted"))
-
-
 class Status:
-    """A line that says how it goes, drawn by a thread of its own: the loop only leaves it a note."""
+    """One line of progress on stderr. A thread of its own draws it; the loop only sets `note`."""
 
     def __init__(self) -> None:
         self.note = ""
@@ -133,16 +81,20 @@ def write(report: Report, folder: Path) -> None:
     if report.record_error:
         print(f"rt.servo: no whole flight record: {report.record_error}", file=sys.stderr)
     if report.exit_code:
-        print(f"rt.servo: {report.outcome}", file=sys.stderr)
+        print(f"rt.servo: {report.text}", file=sys.stderr)
 
 
 def summary(report: Report) -> dict[str, Any]:
     """The record, as servo.json holds it. All but the wall clock's times repeats with the seed."""
     predicted_start, predicted_end = _predicted(report)
     config = asdict(report.config)
+    if report.config.limits is None:
+        config["limits"] = asdict(report.guard.limits)
     return {
         "command": "rt.servo",
-        "outcome": report.outcome,
+        "outcome": report.text,
+        "ended": report.outcome.value,
+        "reason": report.reason,
         "exit_code": int(report.exit_code),
         "true_distance_start_m": report.true_start_m,
         "true_distance_end_m": report.true_end_m,
@@ -151,7 +103,7 @@ def summary(report: Report) -> dict[str, Any]:
         "cycles": report.cycles,
         "held": report.held,
         "standing_still": report.standing,
-        "grasp": None if report.grasp is None else asdict(report.grasp),
+        "grasp": None if report.grasp is None else _grasp_summary(report.grasp),
         "record": {
             "file": None if report.record is None else str(report.record),
             "dropped": report.dropped,
@@ -160,7 +112,11 @@ def summary(report: Report) -> dict[str, Any]:
         "candidates": report.candidates,
         "seed": report.config.seed,
         "scene": report.config.scene,
-        "cell": {"name": report.cell.name, **report.cell.info},
+        "cell": {
+            "name": report.cell.name,
+            "simulated": report.cell.simulated,
+            **report.cell.info,
+        },
         "model": {
             "path": None if report.config.model is None else str(report.config.model),
             "training_set": report.contract.training_set,
@@ -182,10 +138,14 @@ def summary(report: Report) -> dict[str, Any]:
     }
 
 
+def _grasp_summary(grasp: GraspResult) -> dict[str, Any]:
+    return {**asdict(grasp), "outcome": grasp.text, "ended": grasp.outcome.value}
+
+
 def table(report: Report) -> Table:
     """The summary on screen."""
     clock, predicted = report.clock, _predicted(report)
-    result = Table(title=f"rt.servo: {report.outcome}", title_style="bold", min_width=76)
+    result = Table(title=f"rt.servo: {report.text}", title_style="bold", min_width=76)
     for name in ("", "p50", "p99", "p99.9", "max"):
         result.add_column(name, justify="right" if name else "left", no_wrap=True)
     held = f"{report.held} held" if report.held else ""
@@ -222,7 +182,7 @@ def _grasp_rows(grasp: GraspResult) -> list[tuple[str, str]]:
     deep = "-" if height is None else f"{_mm(height.height_m)} ({height.limited_by})"
     force = "-" if grasp.contact_N is None else f"{grasp.contact_N:.1f} N"
     return [
-        ("grasp", "held" if grasp.outcome == "grasped" else f"none ({grasp.phase})"),
+        ("grasp", "held" if grasp.outcome is Outcome.GRASPED else f"none ({grasp.phase})"),
         ("  fingertips to", deep),
         ("  force on the way down", f"{force}{', touched' if grasp.touched else ''}"),
         ("  between the pads", _mm(grasp.width_m)),

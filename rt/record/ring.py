@@ -1,15 +1,14 @@
-"""What the loop shows of every cycle: a ring in shared memory that others read and that never makes it wait.
+"""Shared-memory ring buffer: the loop publishes each cycle without blocking; other processes read.
 
 One producer (the loop) puts a record of the dtype CYCLE into the next slot; any number of readers in
 other processes (the flight recorder, a live page) copy records out, in order, and count those that were
-overwritten before they came. Every slot has its record's number before and after the record (a seqlock):
-the writer sets `begin`, the record, `end`; a reader checks `end`, copies, checks `begin`, and so knows a
-torn copy. Readers may write two small things: one byte for each word of CONTROL, which the loop reads
-when it likes, and how they fare (`ReaderStatus`), for the loop to report at its end.
+overwritten before they were read. A sequence lock for each slot (rt.tools.seqlock) tells readers of a
+copy that was overwritten meanwhile. Readers may write two small things: one byte for each word of CONTROL,
+which the loop reads when it likes, and their own status (`ReaderStatus`), for the loop's report.
 
-The memory is a file of /dev/shm, mapped by all and removed by the last: each holds a shared lock, which
-the kernel drops with the process however it ends. (multiprocessing.shared_memory would have the resource
-tracker of Python 3.11 remove the segment with the first reader that exits.)
+The memory is a file of /dev/shm, mapped by all and removed by the last process that has it: each holds a
+shared lock, which the kernel drops with the process however the process ends. (The resource tracker
+behind multiprocessing.shared_memory of Python 3.11 would remove the segment with the first reader.)
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import mmap
 import os
 import secrets
 import select
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,16 +34,17 @@ from rt.record.schema import GUARD_ROWS as GUARD_ROWS
 from rt.record.schema import STAGES as STAGES
 from rt.record.schema import K as K
 from rt.record.schema import best_candidates as best_candidates
+from rt.tools.seqlock import Seqlock
 
 CONTROL = ("stop", "pause", "slow", "restart")
-"""Words that a reader may set, a byte each (0: not asked for)."""
+"""Requests that a reader may set, a byte each (0: not requested)."""
 READERS = ("recorder", "page", "other")
-"""Who may read, each with a place to say how it fares."""
+"""Roles of readers, each with a place for its status."""
 ABSENT, READY, DONE, FAILED = range(4)
 """States of a reader."""
 
 MAX_SLOTS = 8192
-"""150 MB, reserved at once."""
+"""Most slots of a ring: 150 MB, reserved when the ring is made."""
 
 _FOLDER = Path("/dev/shm")
 _PREFIX = "grasp-servo-"
@@ -76,42 +75,32 @@ class RingError(RuntimeError):
 
 @dataclass(frozen=True)
 class ReaderStatus:
-    """How a reader fares, in its own words."""
+    """Status of a reader, as the reader itself reports it."""
 
     state: int
     """ABSENT, READY, DONE or FAILED."""
     lost: int
-    """Records that were overwritten before it came."""
+    """Records that were overwritten before this reader read them."""
     error: str
 
 
-_lock = threading.Lock()
-
-
-def _fence() -> None:
-    """Memory written before is seen before what is written after, also where the processor reorders
-    (aarch64): a lock let go and taken is a release and an acquire."""
-    with _lock:
-        pass
-    with _lock:
-        pass
-
-
 class _Mapping:
-    """The shared memory, seen as arrays. Closing it removes the file if nobody else has it."""
+    """Arrays over the shared memory. `close` removes the file if no other process has it."""
 
     def __init__(self, path: Path, file: int) -> None:
         self.path, self._file = path, file
         self._memory = mmap.mmap(file, 0)
         self.head: NDArray[np.void] = np.frombuffer(self._memory, _HEAD, 1)
         if bytes(self.head["magic"][0]) != _MAGIC or int(self.head["version"][0]) != _VERSION:
-            raise RingError(f"{path} is no ring of version {_VERSION}; restart what made it")
+            raise RingError(
+                f"{path} is no ring of version {_VERSION}; restart the program that made it"
+            )
         text = int(self.head["json_bytes"][0])
         start = _slots_at(text)
         self.header: dict[str, Any] = json.loads(self._memory[_HEAD.itemsize :][:text])
         self.count = int(self.head["slots"][0])
         slots: NDArray[np.void] = np.frombuffer(self._memory, _SLOT, self.count, start)
-        self.begin, self.end = slots["begin"], slots["end"]
+        self.lock = Seqlock(slots["begin"], slots["end"])
         self.columns = {name: slots["record"][name] for name in CYCLE.names or ()}
         everything = np.frombuffer(self._memory, np.uint8, self.count * _SLOT.itemsize, start)
         everything = everything.reshape(self.count, _SLOT.itemsize)
@@ -130,7 +119,7 @@ class _Mapping:
         if self._file < 0:
             return
         # Views of the mapping may live on; the memory goes with the last of them.
-        del self.head, self.begin, self.end, self.columns, self.raw, self.control
+        del self.head, self.lock, self.columns, self.raw, self.control
         with contextlib.suppress(BufferError):
             self._memory.close()
         _remove_if_last(self.path, self._file)
@@ -146,13 +135,13 @@ def _slots_at(json_bytes: int) -> int:
 def _remove_if_last(path: Path, file: int) -> None:
     with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Not another's file of the same name.
+        # The name may belong to another process's file by now.
         if os.stat(path).st_ino == os.fstat(file).st_ino:
             path.unlink()
 
 
 def _sweep() -> None:
-    """Remove rings that nobody has: everyone who had them was killed."""
+    """Remove rings that no process has any more: all that had them were killed."""
     for path in _FOLDER.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
@@ -163,11 +152,11 @@ def _sweep() -> None:
 
 
 class Ring:
-    """The producer's end. `put` costs some tens of microseconds and waits for nobody."""
+    """The producer's end. `put` takes some tens of microseconds and never waits."""
 
     def __init__(self, header: Mapping[str, Any], slots: int = 2048) -> None:
-        """header: whatever JSON can hold; see rt.record.flight_header. Raises RingError if the shared
-        memory cannot be had."""
+        """header: any JSON object (rt.record.recorder.flight_header). Raises RingError if there is not
+        enough shared memory."""
         if not 2 <= slots <= MAX_SLOTS:
             raise RingError(f"slots = {slots} must be from 2 to {MAX_SLOTS}")
         text = json.dumps(header).encode()
@@ -192,7 +181,7 @@ class Ring:
                 "there (docker run --shm-size), or run with fewer slots"
             ) from error
         self._mapping = _Mapping(path, file)
-        self._mapping.raw[:] = 0  # touch every page now, not in the loop
+        self._mapping.raw[:] = 0  # page faults now, not in the loop
         self._blank = np.frombuffer(BLANK.tobytes(), np.uint8)
         self._written = 0
 
@@ -206,13 +195,12 @@ class Ring:
         return self._written
 
     def put(self, **fields: Any) -> None:
-        """The next record: CYCLE's fields by name; what is left out is BLANK's.
+        """Put the next record: CYCLE's fields by name; a field that is left out has BLANK's value.
 
-        Raises RingError for a field that CYCLE has not, ValueError for a shape that does not fit.
+        Raises RingError for a field that CYCLE does not have, ValueError for a shape that does not fit.
         """
         m, i, number = self._mapping, self._written % self._mapping.count, self._written + 1
-        m.begin[i] = number
-        _fence()
+        m.lock.begin_write(i, number)
         m.raw[i] = self._blank
         try:
             for name, value in fields.items():
@@ -221,30 +209,28 @@ class Ring:
             raise RingError(
                 f"a cycle has no field {error}; it has {', '.join(m.columns)}"
             ) from error
-        _fence()
-        m.end[i] = number
-        _fence()
+        m.lock.end_write(i, number)
         m.head["written"] = number
         self._written = number
 
     def asked(self, word: str) -> int:
-        """The byte that a reader set for a word of CONTROL; 0 if none did."""
+        """The byte that a reader has set for a word of CONTROL; 0 if none has."""
         return int(self._mapping.control[CONTROL.index(word)])
 
     def answer(self, word: str) -> None:
-        """Clear a word that has been acted upon."""
+        """Clear a word that the loop has acted upon."""
         self._mapping.control[CONTROL.index(word)] = 0
 
     def fare(self, role: str) -> ReaderStatus:
-        """How a reader of READERS fares."""
+        """Status of the reader of that role (READERS)."""
         return self._mapping.fare(role)
 
     def finish(self) -> None:
-        """Says that no more will come."""
+        """Tell readers that no more records will come."""
         self._mapping.head["closed"] = 1
 
     def close(self) -> None:
-        """Finishes, and lets go of the memory; readers keep what they have mapped."""
+        """Finish, and unmap the memory; readers keep their own mapping."""
         if self._mapping._file >= 0:
             self.finish()
             self._mapping.close()
@@ -260,7 +246,7 @@ class Reader:
     """A reader's end, in any process of the same user."""
 
     def __init__(self, name: str, role: str = "other") -> None:
-        """Begins with the oldest record there is. Raises RingError if there is no such ring."""
+        """Start at the oldest record in the ring. Raises RingError if there is no such ring."""
         if role not in READERS:
             raise RingError(f"no reader {role!r}; known are {', '.join(READERS)}")
         self._role = READERS.index(role)
@@ -272,7 +258,7 @@ class Reader:
         self._mapping = _Mapping(_FOLDER / name, file)
         self._next = 0
         self.lost = 0
-        """Records that were overwritten before this reader came."""
+        """Records that were overwritten before this reader read them."""
         self._process: int | None = None
         with contextlib.suppress(OSError):
             self._process = os.pidfd_open(int(self._mapping.head["pid"][0]))
@@ -283,19 +269,19 @@ class Reader:
 
     @property
     def closed(self) -> bool:
-        """Whether the producer said that no more will come."""
+        """True once the producer has finished."""
         return bool(self._mapping.head["closed"][0])
 
     @property
     def over(self) -> bool:
-        """Whether no more will come: the producer closed the ring, or its process is gone. What it
-        has put can still be read."""
+        """True once no more records will come: the producer has finished, or its process has ended.
+        Records that are in the ring can still be read."""
         if self.closed:
             return True
         return self._process is None or bool(select.select([self._process], [], [], 0)[0])
 
     def read(self, most: int = 128) -> NDArray[np.void]:
-        """The next records (n,) of CYCLE, copied, in order; at most `most`; none if none are new."""
+        """The next records (n,) of CYCLE, copied, in order, n <= most; n = 0 if none are new."""
         m = self._mapping
         written = int(m.head["written"][0])
         # The slot after the last is being overwritten, or will be at any moment.
@@ -305,28 +291,26 @@ class Reader:
         kept = 0
         for _ in range(len(records)):
             i, number = self._next % m.count, self._next + 1
-            whole = int(m.end[i]) == number
-            _fence()
+            whole = m.lock.begin_read(i) == number
             raw[kept] = m.raw[i]
-            _fence()
             self._next = number
-            if whole and int(m.begin[i]) == number:
+            if whole and m.lock.unchanged(i, number):
                 kept += 1
             else:
                 self._count_lost(1)
         return records[:kept]
 
     def latest(self) -> np.void | None:
-        """The newest record if it is new to this reader, else None. What it passes over is no loss."""
+        """The newest record if it is new to this reader, else None. Skipped records do not count as lost."""
         self._next = max(self._next, int(self._mapping.head["written"][0]) - 1)
         records = self.read(1)
         return records[0] if len(records) else None
 
     def follow(self, poll_s: float = 0.05) -> Iterator[NDArray[np.void]]:
-        """Records as they come, in batches (an empty one at every poll without news), until the
-        producer is gone and all is read."""
+        """Yield batches of records (an empty batch at every poll without news) until the producer has ended
+        and all is read."""
         while True:
-            over = self.over  # asked before reading: what came before the end is still read
+            over = self.over  # looked at first: records that came before the end are still read
             records = self.read()
             yield records
             if len(records) == 0:
@@ -335,13 +319,13 @@ class Reader:
                 time.sleep(poll_s)
 
     def ask(self, word: str, value: int = 1) -> None:
-        """Ask the loop for a word of CONTROL."""
+        """Set a word of CONTROL for the loop."""
         self._mapping.control[CONTROL.index(word)] = value
 
     def say(self, state: int, error: str = "") -> None:
-        """How this reader fares, for the loop's report."""
+        """Set the status of this reader, for the loop's report."""
         self._mapping.head["reader_error"][0, self._role] = error.encode()[:239]
-        _fence()
+        self._mapping.lock.fence()
         self._mapping.head["reader_state"][0, self._role] = state
 
     def _skip_to(self, number: int) -> None:

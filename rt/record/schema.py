@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -79,3 +82,9 @@ def best_candidates(
     kept_actions[0], kept[0] = actions[0], distances[0]
     kept_actions[1 : 1 + len(order)], kept[1 : 1 + len(order)] = actions[order], distances[order]
     return kept_actions, kept
+
+
+def simulated(header: Mapping[str, Any]) -> bool:
+    """True if a flight's header says that its cell was simulated (older ones say only its name)."""
+    cell = header.get("cell") or {}
+    return bool(cell.get("simulated", cell.get("name") == "twin"))

@@ -12,9 +12,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
-
-import tyro
+from typing import Any, Protocol, TypeVar
 
 DONE, NOT_DONE, MISTAKE, NOTHING_GRASPED = 0, 1, 2, 3
 
@@ -27,6 +25,12 @@ Options = TypeVar("Options")
 Errors = tuple[type[Exception], ...]
 
 
+class Main(Protocol):
+    """A command: its arguments, by default those of the process, to its exit code."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int: ...
+
+
 def command(
     name: str,
     options: type[Options],
@@ -35,23 +39,31 @@ def command(
     failures: Errors = (),
     interrupted: str = "nothing was written",
     description: str | None = None,
-) -> Callable[[Callable[[Options], int]], Callable[[Sequence[str] | None], int]]:
+    parse: Callable[[str, Sequence[str] | None], Options] | None = None,
+) -> Callable[[Callable[[Options], int]], Main]:
     """Decorator that turns `run(options) -> exit code` into `main(arguments=None) -> exit code`.
 
     name: the module, such as `sim.lifts`. options: a dataclass, or a union of subcommands. Exceptions of
     `failures` end with NOT_DONE, those of `mistakes` with MISTAKE (failures are looked at first), an
     ImportError with MISTAKE, an OSError with MISTAKE if a path is wrong and with NOT_DONE otherwise; each
-    is one line `name: message`. Ctrl-C prints `interrupted` and ends with 130.
+    is one line `name: message`. Ctrl-C prints `interrupted` and ends with 130. parse: called with the
+    program's name and the arguments in place of tyro.cli.
     """
 
     wrong: Errors = (*mistakes, ImportError, *_FILE_MISTAKES)
 
-    def decorate(run: Callable[[Options], int]) -> Callable[[Sequence[str] | None], int]:
+    def decorate(run: Callable[[Options], int]) -> Main:
         def main(arguments: Sequence[str] | None = None) -> int:
             try:
-                parsed: Any = tyro.cli(
-                    options, args=arguments, prog=f"python -m {name}", description=description
-                )
+                parsed: Any
+                if parse is not None:
+                    parsed = parse(f"python -m {name}", arguments)
+                else:
+                    import tyro  # only a command needs it
+
+                    parsed = tyro.cli(
+                        options, args=arguments, prog=f"python -m {name}", description=description
+                    )
                 return run(parsed)
             except KeyboardInterrupt:
                 print(f"{name}: interrupted; {interrupted}", file=sys.stderr)

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
+from rt.tools.process import killed_with_parent
 from rt.tools.progress import progress
-from rt.tools.signals import killed_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -21,6 +21,7 @@ import numpy as np
 from rt.cell.file import load_cell
 from rt.pose import top_down
 from rt.robot.ur_pose import pose_vector
+from rt.tools.process import children
 from sim.hardware.ur.process import Emulator, start_emulator
 
 CELL = """\
@@ -112,17 +113,6 @@ def _put_first(process: subprocess.Popen[str], said: Path) -> None:
                     return
                 os.setpriority(os.PRIO_PROCESS, found[0], -20)
         time.sleep(0.05)
-
-
-def children(pid: int, module: str) -> list[int]:
-    """Processes that it started to run a module."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            if module.encode() in words:
-                found.append(int(child))
-    return found
 
 
 @contextmanager

@@ -12,15 +12,14 @@ is what runs the real driver over a simulated scene:
 from __future__ import annotations
 
 import math
+import os
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from rt.camera import CameraError, Intrinsics
 from rt.camera.models import parse_size
 from rt.camera.realsense import library
+from rt.tools.process import Child
 
 HEADER = struct.Struct("<qqII")
 """Before every frame in the renderer's pipe: stamp [ns], number, height, width; z16 pixels follow."""
@@ -169,38 +169,34 @@ class Feeder(AbstractContextManager[Any]):
 class Piped(AbstractContextManager[Any]):
     """Feeds a SoftwareCamera with what a process writes to its output: `HEADER`, pixels, and again."""
 
-    def __init__(self, camera: SoftwareCamera, command: Sequence[str]) -> None:
-        self.camera, self._command = camera, list(command)
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, camera: SoftwareCamera, module: str, arguments: Sequence[str] = ()) -> None:
+        self.camera, self._module, self._arguments = camera, module, list(arguments)
+        self._child: Child | None = None
         self._thread = threading.Thread(target=self._feed, name="renderer-pipe", daemon=True)
 
     def __enter__(self) -> Any:
         device = self.camera.__enter__()
-        # Its errors appear on this program's stderr; when this program dies, it has nobody to write to.
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
-        )
+        # Its errors appear on this program's stderr; when this program dies, its pipe breaks and it ends.
+        self._child = Child(self._module, self._arguments, reads=True)
         self._thread.start()
         return device
 
     def __exit__(self, *_: object) -> None:
-        process = self._process
-        if process is not None:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=2.0)
-            if process.poll() is None:
-                process.kill()
-                process.wait(timeout=2.0)
+        if self._child is not None:
+            self._child.end(2.0)
         self._thread.join(timeout=2.0)
         self.camera.__exit__()
 
     def _feed(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
-        pipe = self._process.stdout
-        while len(head := pipe.read(HEADER.size)) == HEADER.size:
+        assert self._child is not None and self._child.process.stdout is not None
+        pipe = os.dup(self._child.process.stdout.fileno())
+        with os.fdopen(pipe, "rb") as frames:
+            self._send_all(frames)
+
+    def _send_all(self, frames: BinaryIO) -> None:
+        while len(head := frames.read(HEADER.size)) == HEADER.size:
             stamp_ns, number, height, width = HEADER.unpack(head)
-            raw = pipe.read(2 * height * width)
+            raw = frames.read(2 * height * width)
             if len(raw) < 2 * height * width:
                 return
             pixels = np.frombuffer(raw, np.uint16).reshape(height, width)
@@ -235,16 +231,10 @@ def emulated(
         ) from error
     modes = d405_modes([parse_size(size)], [rate])
     camera = SoftwareCamera(modes, name="Intel RealSense D405 (emulated)", serial="emulated")
-    command = [
-        sys.executable,
-        "-m",
-        "sim.hardware.renderer",
-        f"--size={size}",
-        f"--rate-hz={rate}",
-    ]
-    command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    arguments = [f"--size={size}", f"--rate-hz={rate}"]
+    arguments += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     pose = ",".join(f"{v:.12g}" for v in np.asarray(T_hand_camera, dtype=np.float64).ravel())
-    return Piped(camera, [*command, f"--camera={pose}"])
+    return Piped(camera, "sim.hardware.renderer", [*arguments, f"--camera={pose}"])
 
 
 def to_z16(depth: NDArray[np.float32], depth_unit_m: float) -> NDArray[np.uint16]:

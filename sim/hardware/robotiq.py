@@ -1,7 +1,8 @@
 """A Robotiq 2F-85 behind the URCap's socket, for tests and for the emulated arm: `serve(...)`.
 
 Threads, not a process: the driver's socket releases the interpreter lock, so they can share one. Fingers
-move at the speed told, stop on an object that is between them, and answer as HARDWARE facts of the URCap say.
+move at the speed told, stop on an object that is between them, and answer as the URCap does (protocol:
+rt.gripper.robotiq).
 """
 
 from __future__ import annotations

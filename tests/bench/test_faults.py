@@ -1,7 +1,7 @@
-"""bench.faults: a few faults end to end in the emulated cell; all of them: `python -m bench.faults`.
+"""bench.faults: a few faults end to end in the emulated cell; `python -m bench.faults` injects all.
 
-How fast the arm is still is the command's to judge, on a quiet computer: here it must be still, the cause
-must be named, and the record must be readable.
+The time until the arm is still is judged by the command, on a quiet computer. These tests require that the
+arm comes to rest, that the cause is named, and that the record is readable.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ needed_realsense()
 
 from flights import cycle, header
 
-from bench.endurance import EnduranceOptions as EnduranceConfig
-from bench.endurance import Jerk, judged
-from bench.faults import FAULTS, EnduranceOptions, Fault, _result
+from bench.endurance import EnduranceOptions, Jerk, judged
+from bench.faults import FAULTS, Fault, FaultsOptions, _result
 from rt.record.recorder import Recorder
 from sim.hardware.inject import FAULTS as INJECTED
 from sim.hardware.inject import Late, Same, Trigger, stall, zero
@@ -57,7 +56,7 @@ def test_every_fault_is_known_to_who_makes_it() -> None:
     for fault in FAULTS:
         assert (fault.act is not None) + (fault.inject != "none") + (fault.begins == "start") == 1
     with pytest.raises(ValueError, match="no fault flood; known are: camera stalls"):
-        EnduranceOptions(only=("flood",))
+        FaultsOptions(only=("flood",))
 
 
 def test_the_judge_sees_what_is_wrong(tmp_path: Path) -> None:
@@ -112,11 +111,11 @@ def test_endurance_is_judged_beside_the_bare_loop(tmp_path: Path) -> None:
         for k in range(100):
             recorder.put(**{**cycle(k), "missed": 2 if k > 50 else 0})
     bare = {"cycles": 100, "missed": 2, "p99_ms": 0.1}
-    result = judged(EnduranceConfig(), tmp_path, 0, bare, Jerk())
+    result = judged(EnduranceOptions(), tmp_path, 0, bare, Jerk())
     assert result["missed"] == 2 and not result["problems"]
     # hand k is 10 mm along x and 1 mm down from hand k-1, whose command was 1 mm off in each.
     assert result["tracking_mm"]["max"] == pytest.approx(np.linalg.norm([9, 1, 2]), rel=1e-6)
-    result = judged(EnduranceConfig(), tmp_path, 1, {**bare, "missed": 0}, Jerk())
+    result = judged(EnduranceOptions(), tmp_path, 1, {**bare, "missed": 0}, Jerk())
     assert "the run ended with exit code 1: done" in result["problems"]
     assert "more deadlines missed than the bare loop and 0.1 %" in result["problems"]
 

@@ -1,4 +1,4 @@
-"""bench.figures: the README's blocks are what the stored runs make them."""
+"""bench.figures: the blocks of README and docs are what the stored runs make them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bench.figures import (
 )
 
 
-def test_the_readme_is_what_the_stored_figures_make_it() -> None:
+def test_every_page_is_what_the_stored_figures_make_it() -> None:
     assert stale(ROOT) == []
 
 
@@ -48,7 +48,7 @@ def study_result(mm: float) -> dict[str, Any]:
     }
 
 
-def test_a_new_run_goes_into_the_readme_and_what_is_not_there_stays(
+def test_a_new_run_goes_into_the_results_and_a_missing_one_keeps_its_summary(
     copy: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     runs = tmp_path_factory.mktemp("runs")
@@ -56,7 +56,7 @@ def test_a_new_run_goes_into_the_readme_and_what_is_not_there_stays(
     (runs / "study/study.json").write_text(json.dumps(study_result(0.1234)))
     before = json.loads((copy / "docs/figures/trials.json").read_text())
     assert make(FiguresOptions(runs=runs, machine="an abacus"), copy) == 0
-    text = (copy / "README.md").read_text()
+    text = (copy / "docs/results.md").read_text()
     assert "joint median 0.123 mm, 0.010 deg (best closed form 0.200 mm)" in text
     assert "95.1 %" in text and "99.0 % or more" in text and "`calib.study` (an abacus)" in text
     assert json.loads((copy / "docs/figures/trials.json").read_text()) == before
@@ -67,11 +67,12 @@ def test_a_new_run_goes_into_the_readme_and_what_is_not_there_stays(
 def test_check_finds_a_figure_edited_by_hand_another_picture_and_another_network(
     copy: Path,
 ) -> None:
-    readme = copy / "README.md"
-    whole = readme.read_text()
-    readme.write_text(whole.replace("factored graph", "factored graph!"))
+    page = copy / "docs/results.md"
+    whole = page.read_text()
+    page.write_text(whole.replace("factored graph", "factored graph!"))
     assert make(FiguresOptions(check=True), copy) == 1
-    readme.write_text(whole)
+    assert make(FiguresOptions(pages=True), copy) == 0
+    assert page.read_text() == whole
     (copy / "docs/trials.png").write_bytes(b"another")
     assert any("trials.png" in line for line in stale(copy))
     shutil.copy(ROOT / "docs/trials.png", copy / "docs/trials.png")
@@ -81,7 +82,7 @@ def test_check_finds_a_figure_edited_by_hand_another_picture_and_another_network
 
 
 def test_prose_around_the_blocks_stays(copy: Path) -> None:
-    text = (copy / "README.md").read_text()
+    text = (copy / "docs/results.md").read_text()
     made = blocks(read_stored(copy))
     changed = fill(f"Before.\n\n{text}\n\nAfter.\n", made)
     assert changed == f"Before.\n\n{text}\n\nAfter.\n"
@@ -89,7 +90,7 @@ def test_prose_around_the_blocks_stays(copy: Path) -> None:
 
 def test_a_picture_is_linked_from_where_the_page_is() -> None:
     stored = {"servo": {"title": "a run", "command": "c", "machine": "m", "table": ["| |"]}}
-    assert blocks(stored)["servo"].startswith("![a run](docs/servo.png)\n")
+    assert blocks(stored, "README.md")["servo"].startswith("![a run](docs/servo.png)\n")
     assert blocks(stored, "docs/disturbances.md")["servo"].startswith("![a run](servo.png)\n")
 
 
@@ -106,7 +107,7 @@ def test_a_run_with_other_options_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FiguresError, match=r"config\.trials = 10, the figure needs 400"):
         summarise(FIGURES["trials"], tmp_path, "here")
     (tmp_path / "study.json").write_text("{}")
-    with pytest.raises(FiguresError, match="lacks what the figure shows"):
+    with pytest.raises(FiguresError, match="lacks a value of the figure"):
         summarise(FIGURES["study"], tmp_path, "here")
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(FiguresError, match=r"run `python -m calib\.study` again"):
@@ -114,5 +115,5 @@ def test_a_run_with_other_options_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_figure_is_refused() -> None:
-    with pytest.raises(FiguresError, match="known are servo, trials"):
+    with pytest.raises(ValueError, match="known are servo, trials"):
         FiguresOptions(only=("nonsense",))

@@ -15,7 +15,8 @@ from scipy.spatial.transform import Rotation
 
 from calib.collect.cell import read_handeye, write_handeye
 from calib.collect.collect import CollectLimits, Collector, free_drive
-from calib.collect.devices import CalibrationCell, open_cell
+from calib.collect.devices import open_cell
+from calib.collect.protocol import CalibrationCell
 from calib.collect.rig import guided_route, make_rig
 from calib.collect.verify import check_depth, check_target
 from calib.data.readers import read

@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calib.collect.motions import (
+from calib.collect.rig import LENS, random_truth, simulated_views
+from calib.solve.closed_form import METHODS, closed_form, target_poses, with_target
+from calib.solve.model import Free, LensModel, Problem, Trajectory, Unknowns, Views, moved, project
+from calib.solve.motions import (
     advise,
     invert,
     middle_of,
@@ -14,9 +17,6 @@ from calib.collect.motions import (
     seen_fraction,
     working_matrix,
 )
-from calib.collect.rig import LENS, random_truth, simulated_views
-from calib.solve.closed_form import METHODS, closed_form, target_poses, with_target
-from calib.solve.model import Free, LensModel, Problem, Trajectory, Unknowns, Views, moved, project
 from calib.solve.noise import Noise, covariance, information, reduce
 from calib.solve.refine import refine
 from calib.solve.se3 import adjoint, angle_deg, from_vector, inverse, to_vector

@@ -1,6 +1,7 @@
 """Other programs' files are read as they meant them."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -30,8 +31,8 @@ def images(folder, name="image{}.png"):
     return folder
 
 
-def check(recording, form=None):
-    form = recording.format or form
+def check(recording, form=None, inverted=False):
+    form = replace(recording.format or form, inverted=inverted)
     assert form is not None
     order = [int("".join(c for c in e.name if c.isdigit())) for e in recording.entries]
     first = min(order)
@@ -201,8 +202,8 @@ def test_easy_handeye_samples(tmp_path):
     path.write_text(json.dumps(one))  # JSON is YAML
     recording = read(path)
     # a fixed camera's samples hold T_hand_base
-    assert recording.eye_in_hand is False and recording.format.inverted
-    check(recording)
+    assert recording.eye_in_hand is False and recording.rows_are_fixed_mount
+    check(recording, inverted=True)
     two = {"samples": [{"robot": ros(T[k]), "tracking": ros(C[k])} for k in range(N)]}
     path.write_text(json.dumps(two))
     check(read(path))

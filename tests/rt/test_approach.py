@@ -20,8 +20,9 @@ from rt.grasp import approach
 from rt.gripper import GripperError, GripperState
 from rt.guard.force import ZERO_SAMPLES, wrench_at_rest
 from rt.hand import load_hand
+from rt.outcome import Report
 from rt.pose import grasp_distance, to_view, top_down
-from rt.record.report import Report, write
+from rt.record.report import write
 from rt.robot import RobotState
 from rt.servo import RunSetup, run
 from sim.twin import build
@@ -153,7 +154,7 @@ def test_contact_high_up_is_a_collision_and_the_arm_stays() -> None:
     c = cell()
     feeling(c, lambda z: 30.0 if z < 0.060 else 0.0)
     report = go(c)
-    assert report.outcome.startswith("no grasp: collided") and report.exit_code == 3
+    assert report.text.startswith("no grasp: collided") and report.exit_code == 3
     assert report.grasp is not None and report.grasp.phase == "descend"
     state = c.robot.state()
     assert 0.05 < state.T_base_hand[2, 3] < 0.062
@@ -164,8 +165,8 @@ def test_a_blow_stops_everything() -> None:
     c = cell()
     feeling(c, lambda z: 80.0 if z < 0.100 else 0.0)
     report = go(c)
-    assert report.outcome.startswith("stopped: force: 80 N") and report.exit_code == 1
-    assert "(during: descend)" in report.outcome and report.guard.counts["force"] == 1
+    assert report.text.startswith("stopped: force: 80 N") and report.exit_code == 1
+    assert "(during: descend)" in report.text and report.guard.counts["force"] == 1
 
 
 def test_fingers_that_close_on_nothing_open_again_and_go_back() -> None:
@@ -173,7 +174,7 @@ def test_fingers_that_close_on_nothing_open_again_and_go_back() -> None:
     gripper: Any = c.gripper
     gripper.close = lambda: gripper._start(0.0, False)
     report = go(c)
-    assert report.outcome.startswith("no grasp: missed") and report.exit_code == 3
+    assert report.text.startswith("no grasp: missed") and report.exit_code == 3
     assert c.robot.state().T_base_hand[2, 3] == pytest.approx(0.15, abs=0.002)
     assert gripper.state().width_m == pytest.approx(0.085)
 
@@ -190,7 +191,7 @@ def test_an_object_that_slips_is_noticed() -> None:
 
     gripper.state = lost  # type: ignore[method-assign]
     report = go(c)
-    assert report.outcome.startswith("no grasp: slipped") and report.grasp is not None
+    assert report.text.startswith("no grasp: slipped") and report.grasp is not None
     assert report.grasp.phase == "lift" and report.grasp.lifted_m < 0.06
 
 
@@ -203,7 +204,7 @@ def test_a_gripper_that_fails_ends_the_run_by_name() -> None:
 
     gripper.close = silent
     report = go(c)
-    assert report.outcome == "stopped: the gripper is silent (during: close)"
+    assert report.text == "stopped: the gripper is silent (during: close)"
     assert report.exit_code == 1 and report.guard.counts["gripper"] == 1 and report.standing
 
 
@@ -226,7 +227,7 @@ def test_an_object_as_high_as_the_hand_is_not_run_into() -> None:
 
     camera._image = table_alone
     report = go(c)
-    assert report.outcome.startswith("no grasp") and report.exit_code == 3
+    assert report.text.startswith("no grasp") and report.exit_code == 3
 
 
 @pytest.mark.parametrize("how", ["silent", "black"])
@@ -234,7 +235,7 @@ def test_nothing_is_grasped_blindly(how: str, monkeypatch: pytest.MonkeyPatch) -
     """The camera fails when the arm has arrived: what it saw before is no longer believed."""
     c = cell()
     camera: Any = c.camera
-    plain, newest = rt.servo.stand_still, camera.read_latest
+    plain, newest = rt.servo.dwell, camera.read_latest
 
     def dark(max_age_s: float) -> Any:
         if how == "silent":
@@ -246,9 +247,9 @@ def test_nothing_is_grasped_blindly(how: str, monkeypatch: pytest.MonkeyPatch) -
         camera.read_latest = dark
         return plain(*arguments)
 
-    monkeypatch.setattr(rt.servo, "stand_still", stand_still)
+    monkeypatch.setattr(rt.servo, "dwell", stand_still)
     report = go(c)
-    assert "nothing is grasped blindly" in report.outcome and report.exit_code == 1
+    assert "nothing is grasped blindly" in report.text and report.exit_code == 1
     assert report.grasp is None and report.standing
     assert float(c.robot.state().T_base_hand[2, 3]) == pytest.approx(0.15, abs=0.002)
     assert report.guard.counts["frame_age" if how == "silent" else "view_filled"] > 0

@@ -79,6 +79,16 @@ def test_a_damaged_engine_is_not_used(tmp_path):
 
 
 @needs_builder
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_engine_of_the_field_is_built_without_a_gpu(field_file, tmp_path, precision):
+    path = build_engine(field_file, tmp_path, precision, 256, target="SM89")
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert record["key"]["weights_sha256"] == read_model(field_file)[0].weights_sha256
+    assert record["key"]["precision"] == precision and path.stat().st_size > 1e6
+    assert built_for(record["key"]["weights_sha256"], tmp_path)
+
+
+@needs_builder
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_an_engine_is_built_without_a_gpu(model_file, tmp_path, precision):
     path = build_engine(model_file, tmp_path, precision, 256, target="SM89")

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from needs import NO_NATIVE
 
-from rt.cell.cell import open_cell
+from rt.cell.open import open_cell
 from rt.distance.contract import Contract, DistanceError, read_model
 from rt.distance.model import SHIPPED_MODEL
 from rt.distance.native import NativeDistance, available_isas

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from rt.camera import CameraError, Intrinsics
-from rt.camera.coverage import SURFACES_M, Coverage
+from rt.camera.coverage import MIN_SHARE, SURFACES_M, Coverage
 from rt.camera.host_clock import HostClock, Stamp
 from rt.camera.models import MODELS, find_model, nearest_depth_m, parse_size
 from rt.cell.file import EXAMPLE
+from rt.guard.limits import Limits
 from rt.mount import tilted
 from rt.view import VIEW
 from sim.twin import MOUNTS
@@ -191,3 +192,7 @@ def test_the_command_refuses_in_one_line(arguments: tuple[str, ...]) -> None:
     done = mount(*arguments)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.count("\n") <= 12 and done.stderr.strip()
+
+
+def test_the_share_that_modes_are_judged_by_is_the_guard_s_default() -> None:
+    assert Limits().min_view_filled == MIN_SHARE

@@ -100,7 +100,7 @@ def test_a_half_written_record_is_not_read() -> None:
     with Ring(HEADER, 4) as ring, Reader(ring.name) as reader:
         ring.put(cycle=0)
         ring.put(cycle=1)
-        ring._mapping.begin[1] = 6  # its slot is being overwritten
+        ring._mapping.lock.begin[1] = 6  # its slot is being overwritten
         assert reader.read()["cycle"].tolist() == [0]
         assert reader.lost == 1
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt.cell.cell import open_cell
+from rt.cell.open import open_cell
 from rt.pose import from_top_down, top_down
 from rt.robot import PoseHistory, RobotError, RobotState
 

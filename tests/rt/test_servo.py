@@ -24,8 +24,9 @@ from rt.controller import CONTROLLERS, Ensemble
 from rt.distance import Contract
 from rt.guard.rows import Limits
 from rt.hand import load_hand
+from rt.outcome import Report
 from rt.pose import grasp_distance, to_view
-from rt.record.report import Report, summary, write
+from rt.record.report import summary, write
 from rt.robot import RobotError
 from rt.servo import ServoOptions, run
 from rt.tools.files import output_folder
@@ -142,7 +143,7 @@ def test_held_cycles_do_not_descend_and_too_many_stop() -> None:
     oracle = Oracle(cell, grasps)
     oracle.__class__ = type("Flat", (Oracle,), {"__call__": lambda self, d, a: flat(d, a)})
     report = run(FAST, cell, oracle, 256)
-    assert report.outcome.startswith("stopped: held_too_long") and report.exit_code == 1
+    assert report.text.startswith("stopped: held_too_long") and report.exit_code == 1
     assert report.cycles == 0 and report.standing
     assert report.true_end_m == pytest.approx(report.true_start_m)
 
@@ -159,7 +160,7 @@ def test_an_answer_that_is_not_finite_stops_the_arm() -> None:
 
     cell, grasps = world(0)
     report = run(FAST, cell, Broken(cell, grasps), 256)
-    assert report.outcome.startswith("stopped: not_finite") and report.exit_code == 1
+    assert report.text.startswith("stopped: not_finite") and report.exit_code == 1
     assert report.standing and report.cycles == 19
     np.testing.assert_allclose(cell.robot.state().twist, 0, atol=0.01)
 
@@ -173,7 +174,7 @@ def test_a_camera_that_stalls_holds_then_stops() -> None:
         camera.expose = lambda: setattr(camera, "_next_ns", camera._next_ns + camera.period_ns)
 
     report = run(FAST, cell, oracle, 256)
-    assert report.outcome.startswith("stopped: held_too_long")
+    assert report.text.startswith("stopped: held_too_long")
     assert report.guard.counts["frame_age"] == report.held > 0
     # It goes on while the last frame is young enough, and no longer.
     assert 20 <= report.cycles <= 26
@@ -214,7 +215,7 @@ def test_a_dark_camera_never_moves_the_arm() -> None:
     black = np.zeros((camera.intrinsics.height_px, camera.intrinsics.width_px), np.float32)
     camera._image = lambda hand: black
     report = run(FAST, cell, Oracle(cell, grasps), 256)
-    assert report.outcome.startswith("stopped: held_too_long")
+    assert report.text.startswith("stopped: held_too_long")
     assert report.guard.counts["view_filled"] > 0
     assert report.true_end_m == pytest.approx(report.true_start_m)
 
@@ -231,7 +232,7 @@ def test_a_robot_that_is_lost_ends_the_run() -> None:
         robot.state = lost if call == 10 else alive
 
     report = run(FAST, cell, Oracle(cell, grasps, cut), 256)
-    assert report.outcome == "stopped: protective stop" and report.exit_code == 1
+    assert report.text == "stopped: protective stop" and report.exit_code == 1
     assert not report.standing and report.cycles == 10
 
 
@@ -296,7 +297,7 @@ def test_a_slow_network_misses_deadlines_and_is_stopped() -> None:
         FAST, fast=False, rate=200.0, realtime="off", limits=Limits(max_missed_in_a_row=5)
     )
     report = go(config, hook=lambda call: time.sleep(0.020 if call > 3 else 0))
-    assert report.outcome.startswith("stopped: missed_deadlines")
+    assert report.text.startswith("stopped: missed_deadlines")
     assert report.clock.missed > 5 and report.standing
 
 
@@ -332,7 +333,7 @@ def test_a_signal_stops_the_arm_and_the_report_is_written(number: int, tmp_path:
         hook=lambda call: signal.raise_signal(number) if call == 30 else None,
     )
     assert report.exit_code == 128 + number
-    assert "interrupted" in report.outcome
+    assert "interrupted" in report.text
     assert report.cycles == 30 and report.standing
     write(report, tmp_path)
     record = json.loads((tmp_path / "servo.json").read_text())

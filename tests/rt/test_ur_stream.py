@@ -19,8 +19,9 @@ from needs import needed
 needed("ur", "ruckig")
 
 from rt.robot.ur.follower import Follower, MotionLimits
+from rt.robot.ur.settings import StreamSetup
 from rt.robot.ur.shared import STOP, TARGET, attach, create
-from rt.robot.ur.stream import ENDS_WITHIN_S, STOP_LIMITS, STUCK_S, SetpointStream, StreamSetup
+from rt.robot.ur.stream import ENDS_WITHIN_S, STOP_LIMITS, STUCK_S, SetpointStream
 from rt.robot.ur_pose import rotation
 
 HERE = np.array([0.4, 0.1, 0.3, np.pi, 0.0, 0.0])
@@ -35,6 +36,9 @@ class Control:
     def reuploadScript(self) -> None:
         self.uploads += 1
 
+    def kickWatchdog(self) -> None:
+        """The arm rests."""
+
     def servoL(self, pose: list[float], *_: Any) -> None:
         self.poses.append(pose)
 
@@ -44,7 +48,13 @@ def stream() -> SetpointStream:
     _, command = attach(create())
     made = SetpointStream.__new__(SetpointStream)
     made.setup = StreamSetup(
-        "", 50.0, np.eye(4).tolist(), 0.25, 0.5, 45.0, 0.3, 1.0, 10.0, 0.05, None, False, False
+        "",
+        np.eye(4).tolist(),
+        rate_hz=50.0,
+        max_acceleration_m_s2=0.5,
+        max_turn_deg_s=45.0,
+        max_target_age_s=0.3,
+        program_at_once=False,
     )
     made.command, made.over, made.control = command, threading.Event(), Control()
     made.link = SimpleNamespace(rate_hz=500.0)  # type: ignore[assignment]
@@ -66,14 +76,13 @@ def test_targets_while_the_program_starts_do_not_make_the_arm_jump(stream: Setpo
     now_ns = time.monotonic_ns()
     for k in range(50):  # a second of targets, 5 cm onward, before the program runs
         decision(stream, HERE[0] + 0.001 * k, now_ns := now_ns + 20_000_000)
-        stream._obey(now_ns)
+        stream.step(now_ns)
     assert stream.control.uploads == 1 and stream.follower is None
     stream.playing = True
     decision(stream, HERE[0] + 0.05, now_ns)
-    stream._obey(now_ns)
-    stream._send(now_ns)
+    stream.step(now_ns)
     np.testing.assert_allclose(stream.control.poses[0][:3], HERE[:3], atol=1e-6)
-    stream._send(now_ns + 20_000_000)
+    stream.step(now_ns + 20_000_000)
     assert 0 < stream.control.poses[1][0] - HERE[0] < 0.002
 
 
@@ -81,13 +90,13 @@ def test_a_command_that_is_half_written_is_taken_once_it_is_whole(stream: Setpoi
     stream.playing, now_ns = True, time.monotonic_ns()
     decision(stream, HERE[0] + 0.01, now_ns)
     stream.command.here["begin"] += 1
-    stream._obey(now_ns)
+    stream.step(now_ns)
     assert stream.follower is None
     stream.command.here["begin"] -= 1
-    stream._obey(now_ns)
+    stream.step(now_ns)
     assert stream.follower is not None
     stream.command.write(kind=STOP, stamp_ns=now_ns)
-    stream._obey(now_ns)
+    stream.step(now_ns)
     assert stream.expired
 
 
@@ -96,12 +105,12 @@ def test_a_target_that_is_too_old_ends_in_the_hardest_stop(stream: SetpointStrea
     for _ in range(25):  # half a second, up to the speed limit
         now_ns += 20_000_000
         decision(stream, HERE[0] + 0.4, now_ns)
-        stream._obey(now_ns)
+        stream.step(now_ns)
     assert stream.follower is not None
     speed_m_s = np.linalg.norm(stream.follower.at(now_ns * 1e-9)[1][:3])
     assert speed_m_s > 0.2
     expiry_ns = now_ns + int(stream.setup.max_target_age_s * 1e9) + 1_000_000
-    stream._obey(expiry_ns)
+    stream.step(expiry_ns)
     assert stream.expired
     a, j = STOP_LIMITS.acceleration_m_s2, STOP_LIMITS.jerk_m_s3
     needed_s = speed_m_s / a + 2 * a / j
@@ -126,7 +135,7 @@ def test_a_fast_turn_does_not_stretch_the_way_that_a_stop_takes() -> None:
 
 HANGING = """
 import ctypes, sys, threading, types
-from rt.robot.ur.driver import stream as ur_stream
+from rt.robot.ur import stream as ur_stream
 
 def hang(*_, **__):
     print("hangs", flush=True)
@@ -146,7 +155,7 @@ else:
             if self.ticks == 20 and sys.argv[3] == "finish":
                 print("hangs soon", flush=True)
         finish = hang
-    ur_stream.Stream = Stuck
+    ur_stream.SetpointStream = Stuck
 ur_stream.end(ur_stream.main())
 """
 LOOP = """
@@ -171,7 +180,13 @@ def test_a_process_that_hangs_does_not_outlive_its_loop(where: str, tmp_path: Pa
     (tmp_path / "stream.py").write_text(HANGING)
     (tmp_path / "loop.py").write_text(LOOP)
     setup = StreamSetup(
-        "", 50.0, np.eye(4).tolist(), 0.25, 0.5, 45.0, 0.3, 1.0, 10.0, 0.05, None, False, False
+        "",
+        np.eye(4).tolist(),
+        rate_hz=50.0,
+        max_acceleration_m_s2=0.5,
+        max_turn_deg_s=45.0,
+        max_target_age_s=0.3,
+        program_at_once=False,
     )
     words = [tmp_path / "loop.py", tmp_path / "stream.py", json.dumps(asdict(setup)), where]
     loop = subprocess.Popen(

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rt.camera import CameraError, StaleFrameError
-from rt.cell.cell import Cell, open_cell
+from rt.cell.cell import Cell
+from rt.cell.open import open_cell
 from rt.pose import grasp_distance, to_view, top_down
 from rt.robot import RobotError
 from rt.view import VIEW, Reprojector

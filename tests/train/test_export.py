@@ -21,11 +21,13 @@ from rt.distance import open_model
 from rt.distance.contract import read_model
 from rt.hand import load_hand
 from rt.view import VIEW
-from sim.dataset.store import read_manifest
+from sim.dataset.store import open_split, read_manifest
 from train.checkpoint import TrainingState, load_checkpoint, network_of, save_checkpoint
 from train.export import main
+from train.field import FieldNetwork, FieldShape, field_predictor
 from train.network import DistanceNetwork
 from train.presets import PRESETS, make_optimizer
+from train.validation import draw_validation_set
 
 
 def export(*arguments: object) -> tuple[int, str, str]:
@@ -73,6 +75,56 @@ def test_the_file_is_the_network(run: Path, tmp_path: Path) -> None:
         expected = network(depth, actions)[0].numpy()
     found = open_model(out, backend="onnx")(depth[0].numpy(), actions[0].numpy())
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def field_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of a small field network, with random weights that spread its answers."""
+    folder = tmp_path_factory.mktemp("field-run")
+    manifest = make_dataset(folder / "set", train_scenes=2, test_scenes=2, views=2)
+    torch.manual_seed(0)
+    network = FieldNetwork(FieldShape(32, 0.01, (4, 5, 6, 7, 8), features=3, hidden=8))
+    torch.nn.init.normal_(network.head3.weight, std=0.2)
+    state = TrainingState(network, make_optimizer(network, PRESETS["field"]), step=7, elapsed_s=3.0)
+    plan = {"data_id": manifest["id"], "seed": 0}
+    save_checkpoint(folder / "checkpoint.pt", state, plan, manifest, folder / "set")
+    return folder
+
+
+def test_the_file_is_the_field_network_with_its_spread_calibrated(
+    field_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "field.onnx"
+    code, text, errors = export(field_run, "--out", out)
+    assert code == 0, errors
+    assert "random views" in text and "real views" in text and "in its probability by" in text
+    contract, _ = read_model(out)
+    contract.require(architecture="field", cells=32, cell_m=0.01, distance_scale_m=0.05)
+    test = open_split(field_run / "set", "test")
+    questions = draw_validation_set(test, 4096, 0)
+    model = open_model(out, backend="onnx")
+    said = [model.predict(*asked) for asked in zip(questions.depth, questions.actions, strict=True)]
+    error = np.abs(np.stack([s.distance for s in said]) - questions.distance)
+    assert (error <= np.stack([s.spread for s in said])).mean() == pytest.approx(0.95, abs=0.02)
+    network = network_of(load_checkpoint(field_run / "checkpoint.pt"))
+    assert isinstance(network, FieldNetwork)
+    depth, actions = questions.depth[:1], questions.actions[:1]
+    expected = field_predictor(network)(depth, actions)
+    assert expected.probability is not None
+    np.testing.assert_allclose(said[0].distance, expected.distance[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(said[0].probability, expected.probability[0], rtol=0, atol=1e-4)
+    factor = json.loads(out.with_suffix(".json").read_text())["spread_factor"]
+    assert factor > 0
+
+
+def test_a_field_network_is_not_exported_without_views_to_calibrate_on(
+    field_run: Path, tmp_path: Path
+) -> None:
+    saved = load_checkpoint(field_run / "checkpoint.pt")
+    saved["data"] = str(tmp_path / "gone")
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    code, _, errors = export(tmp_path)
+    assert code == 1 and "calibrated" in errors and not (tmp_path / "field.onnx").exists()
 
 
 def test_the_contract_is_that_of_the_training_set(run: Path, tmp_path: Path) -> None:

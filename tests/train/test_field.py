@@ -7,6 +7,7 @@ import io
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -255,7 +256,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
         assert p.stdout is not None
         while not (out / "checkpoint.pt").exists() and p.poll() is None:
-            pass
+            time.sleep(0.005)
         p.send_signal(signal.SIGTERM)
         _, errors = p.communicate(timeout=120)
     assert p.returncode == 128 + signal.SIGTERM, errors

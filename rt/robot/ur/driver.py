@@ -14,13 +14,8 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -31,8 +26,10 @@ from rt.pose import inverse
 from rt.robot import RobotState
 from rt.robot.kinematics import ArmModel, recognise
 from rt.robot.ur.link import UrError
+from rt.robot.ur.settings import StreamSetup
 from rt.robot.ur.shared import STOP, TARGET, attach, create
-from rt.robot.ur.stream import ENDS_WITHIN_S, OPENS_WITHIN_S, STUCK_S, StreamSetup
+from rt.robot.ur.stream import ENDS_WITHIN_S, OPENS_WITHIN_S, STUCK_S
+from rt.tools.process import Child, is_sleeping
 
 Array = NDArray[np.float64]
 _CLOSES_WITHIN_S = STUCK_S + ENDS_WITHIN_S + 0.5
@@ -43,16 +40,14 @@ class UR:
 
     def __init__(self, setup: StreamSetup) -> None:
         self.setup = setup
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         memory = create()
         self._state, self._command = attach(memory)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "rt.robot.ur.stream", str(memory), json.dumps(asdict(setup))],
-            stdin=subprocess.PIPE,
-            stdout=self._log,
-            stderr=self._log,
+        self._child = Child(
+            "rt.robot.ur.stream",
+            [str(memory), json.dumps(asdict(setup))],
+            writes=True,  # nothing is written: its end tells the process that this one has ended
+            keeps=True,
             pass_fds=(memory,),
-            start_new_session=True,  # a Ctrl-C is the loop's to handle
         )
         self._lost: UrError | None = None
         """Found from here, as the streaming process could not tell."""
@@ -91,7 +86,7 @@ class UR:
         if self._lost is not None:
             raise self._lost
         # looked at first: a process that leaves a fault has written it before it ends
-        ended = self._process.poll()
+        ended = self._child.code
         here = self._state.here
         if here["fault"]:
             record = self._state.read(self._patience_s)
@@ -112,12 +107,7 @@ class UR:
                     "connection_lost",
                     f"the streaming process died of signal {-ended}; the controller's watchdog stops the arm",
                 )
-            raise UrError("driver_failed", f"the streaming process has ended: {self._last_words()}")
-
-    def _last_words(self) -> str:
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "without a word"
+            raise UrError("driver_failed", f"the streaming process {self._child.end_text}")
 
     @property
     def _patience_s(self) -> float:
@@ -134,7 +124,7 @@ class UR:
     def _stalled(self, silent_s: float) -> UrError:
         """Why the streaming process tells nothing: one that is not ready to run hangs in a call."""
         told = f"no state for {silent_s * 1e3:.0f} ms: the streaming process"
-        if _sleeps(self._process.pid):
+        if is_sleeping(self._child.pid):
             self._lost = UrError(
                 "connection_lost",
                 f"{told} hangs in a call to {self.setup.host}, as it may when the connection breaks; check "
@@ -193,15 +183,8 @@ class UR:
 
     def close(self) -> None:
         """Stop the arm, end the program on the controller, and disconnect. May be called twice."""
-        if self._process.stdin is not None:
-            with suppress(OSError):
-                self._process.stdin.close()
-        try:
-            self._process.wait(_CLOSES_WITHIN_S)
-        except subprocess.TimeoutExpired:  # the controller's watchdog stops the arm
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
+        # Killed after a while if it hangs: the controller's watchdog stops the arm then.
+        self._child.end(_CLOSES_WITHIN_S, terminate=False)
 
     def __enter__(self) -> UR:
         return self
@@ -215,73 +198,17 @@ class UR:
         self.close()
 
 
-def _sleeps(pid: int) -> bool:
-    """Whether a process waits for something other than a processor (proc(5)); one that is gone does not."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "SD"
-    return False
-
-
-def open_robot(
-    host: str,
-    *,
-    rate_hz: float = 30.0,
-    T_flange_hand: ArrayLike,
-    max_speed_m_s: float = 0.25,
-    max_acceleration_m_s2: float = 1.0,
-    max_turn_deg_s: float = 90.0,
-    max_target_age_s: float = 0.15,
-    speed_scale: float = 1.0,
-    watchdog_hz: float = 10.0,
-    max_silence_s: float = 0.05,
-    max_tcp_error_m: float | None = 0.01,
-    program_at_once: bool = True,
-    realtime: bool = True,
-) -> UR:
+def open_robot(host: str, *, T_flange_hand: ArrayLike, **settings: Any) -> UR:
     """Connect to a UR controller and check everything; nothing moves. A context manager.
 
-    rate_hz: how often `move` will be called. T_flange_hand: (4, 4). The limits hold for the set-point
-    of the hand; speed_scale (0 to 1] scales speed, turn, acceleration and jerk. A target older than
-    max_target_age_s ends in a stop, as fast as `stop`'s. watchdog_hz: the controller stops its program if
-    it hears nothing for 1 / watchdog_hz. max_silence_s: the arm counts as frozen when its packets' time
-    stands still for longer. max_tcp_error_m: how far the controller's tool centre point may lie from the
-    hand's origin (None: anywhere; commands are computed for whichever is set). program_at_once: start
-    the control program now; else with the first `move`, and until then the arm can be guided by hand.
-
-    Raises UrError, by name, for an arm that is not ready; ValueError for limits that make no sense.
+    T_flange_hand: (4, 4), the hand's frame in the flange. settings: fields of StreamSetup
+    (rt.robot.ur.settings). Raises UrError, by name, for an arm that is not ready; ValueError for a setting
+    out of its range; TypeError for one that is not known.
     """
     T = np.asarray(T_flange_hand, dtype=np.float64)
     if T.shape != (4, 4) or not np.isfinite(T).all():
         raise ValueError(f"T_flange_hand must be a transform (4, 4), not {T.tolist()}")
-    for name, value, low, high in (
-        ("rate_hz", rate_hz, 1.0, 500.0),
-        ("max_speed_m_s", max_speed_m_s, 1e-3, 3.0),
-        ("max_acceleration_m_s2", max_acceleration_m_s2, 1e-2, 20.0),
-        ("max_turn_deg_s", max_turn_deg_s, 0.1, 360.0),
-        ("max_target_age_s", max_target_age_s, 1e-3, 5.0),
-        ("speed_scale", speed_scale, 1e-3, 1.0),
-        ("watchdog_hz", watchdog_hz, 1.0, 100.0),
-        ("max_silence_s", max_silence_s, 0.01, 1.0),
-    ):
-        if not low <= value <= high:
-            raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
-    return UR(
-        StreamSetup(
-            host=host,
-            rate_hz=rate_hz,
-            T_flange_hand=T.tolist(),
-            max_speed_m_s=max_speed_m_s,
-            max_acceleration_m_s2=max_acceleration_m_s2,
-            max_turn_deg_s=max_turn_deg_s,
-            max_target_age_s=max_target_age_s,
-            speed_scale=speed_scale,
-            watchdog_hz=watchdog_hz,
-            max_silence_s=max_silence_s,
-            max_tcp_error_m=max_tcp_error_m,
-            program_at_once=program_at_once,
-            realtime=realtime,
-        )
-    )
+    return UR(StreamSetup(host=host, T_flange_hand=T.tolist(), **settings))
 
 
 def open_calibration(address: str = "", **_: Any) -> UR:
@@ -295,7 +222,6 @@ def open_calibration(address: str = "", **_: Any) -> UR:
         address,
         rate_hz=50.0,
         T_flange_hand=np.eye(4),
-        max_speed_m_s=0.25,
         max_acceleration_m_s2=0.5,
         max_turn_deg_s=45.0,
         max_target_age_s=0.3,

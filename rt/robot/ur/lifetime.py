@@ -16,7 +16,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-from rt.tools.signals import killed_with_parent
+from rt.tools.process import killed_with_parent
 
 
 def privileges() -> None:

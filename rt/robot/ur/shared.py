@@ -1,8 +1,7 @@
-"""Memory that the loop and the streaming process share: the newest state, and the newest command.
+"""Shared memory between the loop and the streaming process: the newest state and the newest command.
 
-One writes, the other reads, nobody waits. Each block carries its number twice: the writer sets
-`begin`, then the data, then `end`; a reader that finds `end` (read first) equal to `begin` (read last)
-has seen no writing meanwhile, and else tries again.
+Each block has one writer and one reader; a sequence lock (rt.tools.seqlock) tells whole copies
+from torn ones.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import time
 from typing import Any
 
 import numpy as np
+
+from rt.tools.seqlock import Seqlock
 
 STATE = np.dtype(
     [
@@ -32,7 +33,7 @@ STATE = np.dtype(
         ("end", "u8"),
     ]
 )
-"""From the streaming process. moving: the set-point is not at rest. fault: its name; empty for none."""
+"""Written by the streaming process. moving: 1 if the set-point is not at rest. fault: name, or empty."""
 
 TARGET, STOP = 1, 2
 COMMAND = np.dtype(
@@ -44,7 +45,7 @@ COMMAND = np.dtype(
         ("end", "u8"),
     ]
 )
-"""From the loop."""
+"""Written by the loop."""
 
 _TRIES, _NAP_S = 20, 0.0005
 
@@ -54,31 +55,34 @@ class Block:
 
     def __init__(self, memory: mmap.mmap, dtype: np.dtype[np.void], offset: int) -> None:
         self._array = np.frombuffer(memory, dtype, 1, offset)
+        self._lock = Seqlock(self._array["begin"], self._array["end"])
         self.here = self._array[0]
 
     def write(self, **values: object) -> None:
-        number = self.here["begin"] + 1
-        self.here["begin"] = number
+        """Change some fields; the others keep their values."""
+        number = int(self.here["begin"]) + 1
+        self._lock.begin_write(0, number)
         for name, value in values.items():
             self.here[name] = value
-        self.here["end"] = number
+        self._lock.end_write(0, number)
 
     @property
     def number(self) -> int:
+        """Number of the last whole record; 0 before the first."""
         return int(self.here["end"])
 
     def read(self, within_s: float = 0.0) -> Any:
-        """A copy (numpy.void) that belongs together; None if the writer leaves it half written for so long.
+        """A consistent copy (numpy.void), or None if the writer does not finish within `within_s`.
 
-        A writer that died in the middle never ends it, and one that this process keeps from the CPU only
-        does if this sleeps: so it does not spin.
+        A writer that was killed half-way never finishes. Between tries the reader sleeps: a writer of lower
+        priority on the same processor could not finish otherwise.
         """
         deadline = time.monotonic() + within_s
         while True:
             for _ in range(_TRIES):
-                end = self.here["end"]
+                number = self._lock.begin_read(0)
                 copy = self._array.copy()[0]
-                if self.here["begin"] == end and copy["end"] == end:
+                if self._lock.unchanged(0, number):
                     return copy
             if time.monotonic() >= deadline:
                 return None
@@ -86,7 +90,7 @@ class Block:
 
 
 def create() -> int:
-    """A file in memory (its descriptor) for both blocks, zeroed."""
+    """Descriptor of a zeroed file in memory with room for both blocks."""
     fd = os.memfd_create("rt.robot.ur")
     os.ftruncate(fd, STATE.itemsize + COMMAND.itemsize)
     return fd

@@ -25,7 +25,6 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,7 @@ from rt.robot.ur.link import (
     read_packet,
     safety_fault,
 )
+from rt.robot.ur.settings import StreamSetup
 from rt.robot.ur.shared import STOP, TARGET, Block, attach
 from rt.robot.ur_pose import pose_vector, rotation, transform
 from rt.tools.clock import Clock
@@ -70,35 +70,18 @@ NAMED_S = 0.01
 """A stopped program waits this long for a safety status that explains it."""
 
 
-@dataclass(frozen=True)
-class StreamSetup:
-    """What the loop's process tells (as JSON)."""
-
-    host: str
-    rate_hz: float
-    T_flange_hand: list[list[float]]
-    max_speed_m_s: float
-    max_acceleration_m_s2: float
-    max_turn_deg_s: float
-    max_target_age_s: float
-    speed_scale: float
-    watchdog_hz: float
-    max_silence_s: float
-    max_tcp_error_m: float | None
-    program_at_once: bool
-    realtime: bool
-
-    def limits(self) -> MotionLimits:
-        speed, acceleration = self.max_speed_m_s, self.max_acceleration_m_s2 * self.speed_scale
-        turn = np.radians(self.max_turn_deg_s) * self.speed_scale
-        return MotionLimits(
-            speed * self.speed_scale,
-            acceleration,
-            JERK_PER_S * acceleration,
-            turn,
-            4 * turn,
-            JERK_PER_S * 4 * turn,
-        )
+def motion_limits(setup: StreamSetup) -> MotionLimits:
+    """Limits of the set-point, with the speed scale in them."""
+    acceleration = setup.max_acceleration_m_s2 * setup.speed_scale
+    turn = np.radians(setup.max_turn_deg_s) * setup.speed_scale
+    return MotionLimits(
+        setup.max_speed_m_s * setup.speed_scale,
+        acceleration,
+        JERK_PER_S * acceleration,
+        turn,
+        4 * turn,
+        JERK_PER_S * 4 * turn,
+    )
 
 
 class SetpointStream:
@@ -174,14 +157,18 @@ class SetpointStream:
             self._check(now_ns)
             if self.starting_until_ns:
                 self._begin(now_ns)
-            self._obey(now_ns)
-            self._send(now_ns)
+            self.step(now_ns)
         except UrError:
             raise
         except Exception as error:
             if self._connected:
                 raise
             raise self._lost(f": {error}") from error  # it broke in the middle of a call
+
+    def step(self, now_ns: int) -> None:
+        """Take the newest command, and send the set-point of this instant."""
+        self._obey(now_ns)
+        self._send(now_ns)
 
     def _look(self, now_ns: int) -> None:
         # A pause of this process is not the controller's: only some of it counts as silence, since the
@@ -277,7 +264,7 @@ class SetpointStream:
                 self._take(command, now_s)
         age_s = (now_ns - self.target_ns) * 1e-9
         if self.follower and not self.expired and age_s > self.setup.max_target_age_s:
-            self.halt(now_s)
+            self.stop_arm(now_s)
 
     def _take(self, command: Any, now_s: float) -> None:
         """A command that is whole: a target for the set-point, or to stop it."""
@@ -285,18 +272,18 @@ class SetpointStream:
             if self.follower is None:
                 T_base_hand = transform(self.packet.pose) @ self.T_tcp_hand
                 horizon_s = HORIZON_PERIODS / self.setup.rate_hz
-                self.follower = Follower(T_base_hand, self.setup.limits(), horizon_s)
+                self.follower = Follower(T_base_hand, motion_limits(self.setup), horizon_s)
             self.follower.go(command["T_base_hand"], now_s)
             self.target_ns, self.expired = int(command["stamp_ns"]), False
         elif command["kind"] == STOP:
-            self.halt(now_s)
+            self.stop_arm(now_s)
 
     def _call_for_program(self, now_ns: int) -> None:
         if not self.starting_until_ns:
             self.control.reuploadScript()
             self.starting_until_ns = now_ns + 5_000_000_000
 
-    def halt(self, now_s: float) -> None:
+    def stop_arm(self, now_s: float) -> None:
         """To rest with the stop's limits."""
         if self.follower is not None:
             self.follower.stop(now_s, STOP_LIMITS)
@@ -335,7 +322,7 @@ class SetpointStream:
         Not disconnected with ur-rtde's own function, which takes another second: the sockets close with the
         process, and by then the controller has read all that was sent.
         """
-        self.halt(time.monotonic_ns() * 1e-9)
+        self.stop_arm(time.monotonic_ns() * 1e-9)
         clock = Clock(self.link.rate_hz)
         deadline = time.monotonic() + 1.0
         while self.follower is not None and time.monotonic() < deadline:
@@ -350,7 +337,7 @@ class SetpointStream:
 
     def coast(self) -> None:
         """The controller is silent: set-points go on blindly to a stop, then nothing feeds the watchdog."""
-        self.halt(time.monotonic_ns() * 1e-9)
+        self.stop_arm(time.monotonic_ns() * 1e-9)
         clock = Clock(self.link.rate_hz)
         deadline = time.monotonic() + 0.2
         while self.follower is not None and time.monotonic() < deadline:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 
 from rt.robot import RobotError
 from rt.robot.ur_pose import transform
+from rt.tools.process import Child
 
 Array = NDArray[np.float64]
 CONTROL_PORT = 30999
@@ -108,41 +107,16 @@ def start_emulator(
     timeout_s: float = 60.0,
 ) -> Iterator[Emulator]:
     """An emulator while inside; `options` are those of the command, such as "--model", "cb3"."""
-    command = [sys.executable, "-m", "sim.hardware.ur", "--address", address]
-    command += ["--control-port", str(control_port), "--until-eof"]
-    process = subprocess.Popen(
-        [*command, *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        bufsize=1,
-    )
-    assert process.stdout is not None
-    said: list[str] = []
-    ready, running = threading.Event(), threading.Event()
-
-    def listen() -> None:
-        for line in process.stdout or ():
-            said.append(line)
-            if line.startswith("emulating"):
-                running.set()
-                ready.set()
-        ready.set()
-
-    threading.Thread(target=listen, daemon=True).start()
+    arguments = ["--address", address, "--control-port", str(control_port), "--until-eof", *options]
+    child = Child("sim.hardware.ur", arguments, writes=True, keeps=True)
     try:
-        if not ready.wait(timeout_s) or not running.is_set():
-            raise EmulatorError(f"the emulator did not start: {''.join(said).strip() or 'silence'}")
+        if not child.wait_until(lambda: "emulating" in child.output, timeout_s):
+            said = child.output.strip() or "silence"
+            raise EmulatorError(f"the emulator did not start, {child.end_text}: {said}")
         emulator = Emulator(address, control_port)
         try:
             yield emulator
         finally:
             emulator.close()
     finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        child.end(5.0)

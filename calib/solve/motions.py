@@ -1,4 +1,4 @@
-"""Where to look from: how much each pose would tell, what is weak, and which pose to add next."""
+"""Choice of viewpoints: information of each pose, weak directions, and the pose to add next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARAMETERS = ("rx", "ry", "rz", "tx", "ty", "tz")
 
 @dataclass(frozen=True)
 class Viewpoint:
-    """Where the camera stands relative to the target's middle."""
+    """Place of the camera relative to the target's middle."""
 
     azimuth_deg: float
     """Direction of the tilt, about the target's normal; 0 is along its x."""
@@ -27,7 +27,7 @@ class Viewpoint:
     """Turn of the camera about its own axis; 0 has image x along target x at zero tilt."""
     distance_m: float
     aim_m: tuple[float, float] = (0.0, 0.0)
-    """Where the optical axis meets the target, from its middle."""
+    """Point in which the optical axis meets the target, from its middle."""
 
     def __str__(self) -> str:
         return (
@@ -152,7 +152,7 @@ def greedy(info: Array, M: Array, count: int, start: Array | None = None) -> lis
 
 @dataclass(frozen=True)
 class Advice:
-    """How well the motions determine the transform, and what would help most."""
+    """Quality of the motions for the transform, and the pose that would help most."""
 
     score: Array
     """(6,) of PARAMETERS along the camera's axes: the standard deviation that as many well-chosen poses
