@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import NO_NATIVE, needed
 
 import calib
 import rt
@@ -27,7 +28,7 @@ def test_the_page_has_its_examples() -> None:
 
 def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one namespace, one after the other; as a program, the last would be its own `__main__`."""
-    pytest.importorskip("cv2")
+    needed("calib", "cv2")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}
     for block in BLOCKS:
@@ -48,7 +49,7 @@ def test_public_names_are_there(package: object) -> None:
     names = package.__all__  # type: ignore[attr-defined]
     for name in names:
         if package is calib:
-            pytest.importorskip("cv2")
+            needed("calib", "cv2")
         assert getattr(package, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         package.no_such_name  # type: ignore[attr-defined]  # noqa: B018
@@ -82,7 +83,7 @@ def test_every_package_is_typed(package: str) -> None:
 
 
 def test_the_stub_has_every_name_of_the_native_module() -> None:
-    native = pytest.importorskip("rt._native")
+    native = pytest.importorskip("rt._native", reason=NO_NATIVE)
     stub = (ROOT / "rt" / "_native.pyi").read_text()
     names = {n for n in vars(native) if not n.startswith("_")}
     missing = {n for n in names if not re.search(rf"^(def|class) {n}\b|^{n}:", stub, re.MULTILINE)}
@@ -90,7 +91,7 @@ def test_the_stub_has_every_name_of_the_native_module() -> None:
 
 
 def test_solve_arrays_refuses_what_does_not_fit() -> None:
-    pytest.importorskip("cv2")
+    needed("calib", "cv2")
     error = importlib.import_module("calib.errors").CalibrationError
     poses = np.tile(np.eye(4), (5, 1, 1))
     with pytest.raises(error, match="either images or T_camera_target"):

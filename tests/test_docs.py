@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tyro
 
@@ -163,6 +164,19 @@ def test_every_command_parses(
         finally:
             monkeypatch.undo()
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of README.md, with a view and candidates for its two names."""
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    names: dict[str, Any] = {
+        "depth": np.full((64, 64), 0.4, np.float32),
+        "actions": np.zeros((3, 3), np.float32),
+    }
+    exec(compile("\n".join(code), "README.md", "exec"), names)
+    assert names["d"].shape == (3,) and names["step"].number > 0
+    assert (tmp_path / "flight.mcap").stat().st_size > 0
 
 
 def test_commands_are_found_and_a_wrong_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

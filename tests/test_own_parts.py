@@ -66,7 +66,6 @@ def test_an_own_controller_flies(name: str, highest_point: Path) -> None:
 
 
 def test_trials_take_an_own_controller_and_network_to_their_workers(highest_point: Path) -> None:
-    pytest.importorskip("scipy")
     from sim import TrialsOptions, run_trials
 
     options = TrialsOptions(
