@@ -258,4 +258,4 @@ def main(config: LabelsOptions) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(None))
+    raise SystemExit(main())

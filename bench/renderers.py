@@ -118,4 +118,4 @@ def main(config: RenderersOptions) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(None))
+    raise SystemExit(main())

@@ -1,8 +1,8 @@
-"""Whether a camera at its mount sees enough: `python -m rt.mount`.
+"""Check that a camera at its mount sees enough: `python -m rt.mount`.
 
-From every height of the travel, how much of the canonical view the camera fills when it looks at the
-table, or at the tops of things up to 0.13 m high. What counts is the least of these: the guard holds the
-arm below its `min_view_filled`.
+For every height of the travel: the part of the canonical view that the camera fills when it looks at the
+table, or at the tops of things up to 0.13 m high. The least of these decides: below the guard's
+`min_view_filled` the arm is held.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -23,8 +22,9 @@ from rt.camera.coverage import CLEARANCE_M, MIN_SHARE, SURFACES_M, Coverage, Sur
 from rt.camera.models import MODELS, CameraModel, parse_size
 from rt.cell.file import load_cell
 from rt.cell.transform import CellError
+from rt.tools.command import DONE, NOT_DONE, command
 from rt.tools.files import output_folder, write_figure, write_json
-from rt.view import END_HEIGHT_M, START_HEIGHT_M, ViewError
+from rt.view import END_HEIGHT_M, START_HEIGHT_M
 
 _ACROSS = 4
 """Heights drawn and listed."""
@@ -79,7 +79,7 @@ class Checked:
         return min(self.seen, key=lambda s: s.share)
 
     def share(self, height_m: float, surface_m: float) -> float | None:
-        """None where the hand would touch the surface."""
+        """None if the hand would touch the surface."""
         found = (s.share for s in self.seen if (s.height_m, s.surface_m) == (height_m, surface_m))
         return next(found, None)
 
@@ -87,7 +87,10 @@ class Checked:
 def settle(
     config: MountOptions,
 ) -> tuple[MountOptions, CameraModel, NDArray[np.float64], list[tuple[int, int]]]:
-    """What the cell file adds, the model, T_hand_camera and the modes to check. Raises CellError, ..."""
+    """Options with the cell file's values, the model, T_hand_camera, the modes.
+
+    Raises CellError or CameraError.
+    """
     if config.camera not in MODELS:
         raise CameraError(f"no camera {config.camera!r}; known are {', '.join(MODELS)}")
     model, mode = MODELS[config.camera], config.mode
@@ -220,7 +223,8 @@ def verdict(model: CameraModel, one: Checked, least: float) -> tuple[bool, str]:
     return False, f"not enough: {line}"
 
 
-def run(config: MountOptions) -> int:
+@command("rt.mount", MountOptions, mistakes=(ValueError, CameraError))
+def main(config: MountOptions) -> int:
     config, model, T, sizes = settle(config)
     least = config.min_view_filled
     heights = np.linspace(config.start_height, config.end_height, _ACROSS).round(4).tolist()
@@ -238,7 +242,7 @@ def run(config: MountOptions) -> int:
         print(line)
     print("The hand's own fingers are not in this: look at a real view, too.")
     print(f"{folder}/: mount.json, mount.png ({drawn.size[0]}x{drawn.size[1]})")
-    return 0 if good else 1
+    return DONE if good else NOT_DONE
 
 
 def summary(
@@ -248,7 +252,7 @@ def summary(
     checked: list[Checked],
     least: float,
 ) -> dict[str, Any]:
-    """What mount.json holds."""
+    """Content of mount.json."""
     return {
         "command": "rt.mount",
         "camera": model.name,
@@ -270,14 +274,6 @@ def summary(
             for one in checked
         ],
     }
-
-
-def main() -> int:
-    try:
-        return run(tyro.cli(MountOptions, prog="python -m rt.mount"))
-    except (CellError, CameraError, ViewError, ValueError, OSError) as error:
-        print(f"rt.mount: {error}", file=sys.stderr)
-        return 2
 
 
 if __name__ == "__main__":

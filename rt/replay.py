@@ -21,15 +21,16 @@ from rich.console import Console
 from rich.table import Table
 
 from rt.controller import symmetry
-from rt.distance import SHIPPED_MODEL, Distance, DistanceError, open_model
+from rt.distance import SHIPPED_MODEL, Distance, open_model
 from rt.distance.contract import read_model
-from rt.page.server import PageError, review
+from rt.page import PageError
+from rt.page.server import review
 from rt.pose import METRES_PER_RADIAN, wrap_theta
 from rt.record.recorder import FlightRecord, RecordError, read_record
+from rt.tools.command import DONE, NOT_DONE, command
 from rt.tools.files import output_folder, plain, write_figure, write_json
 from rt.tools.progress import progress
 
-_TOLD_EVERY_S = 5.0
 _MARKS = {"stop": "#ff3b30", "hold": "#f0a020", "clamp": "#9aa1a9"}
 
 
@@ -45,7 +46,7 @@ class ReplayOptions:
     model: Path | None = None
     """Network to score with. Default: the recorded one, where the file still holds it."""
     backend: str = "auto"
-    """What computes it: auto, native, onnx, reference, tensorrt."""
+    """Its backend: auto, native, onnx, reference, tensorrt, or module:attribute."""
     against: Path | None = None
     """A second network: compared with the first, instead of the record with the first."""
     every: int = 1
@@ -214,7 +215,7 @@ def recorded_model(record: FlightRecord) -> Path:
 
 
 def replay(config: ReplayOptions, record: FlightRecord) -> tuple[dict[str, Any], Difference | None]:
-    """Everything that replay.json holds, and the difference that was asked for."""
+    """All of replay.json, and the difference that the options ask for."""
     result: dict[str, Any] = {
         "command": "rt.replay",
         "config": plain(asdict(config)),
@@ -248,7 +249,7 @@ def replay(config: ReplayOptions, record: FlightRecord) -> tuple[dict[str, Any],
 
 
 def table(result: dict[str, Any]) -> Table:
-    """What is shown on screen."""
+    """The table on screen."""
     f, d = result["flight"], result["difference"]
     state = "" if f["whole"] else ", broken off"
     shown = Table(title=f"rt.replay: {f['cycles']} cycles{state}", title_style="bold", min_width=76)
@@ -294,7 +295,7 @@ def _small(mm: float) -> str:
 
 
 def draw(record: FlightRecord, difference: Difference | None, path: Path) -> None:
-    """replay.png: distance over time with the guard's marks, what differs, and where the time went."""
+    """replay.png: distance over time with the guard's marks, the differences, and the stage times."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -339,38 +340,37 @@ def draw(record: FlightRecord, difference: Difference | None, path: Path) -> Non
     write_figure(figure, path)
 
 
-def main() -> int:
-    try:
-        config = tyro.cli(ReplayOptions, prog="python -m rt.replay")
-        record = read_record(config.file)
-        if not len(record.cycles):
-            raise RecordError(f"{config.file} holds no cycle: the run ended before its first")
-        if config.view:
-            review(record.header, record.cycles, port=config.view_port, open_browser=True)
-            return 0
-        result, difference = replay(config, record)
-        folder = output_folder("replay", config.out)
-        write_json(folder / "replay.json", result)
-        draw(record, difference, folder / "replay.png")
-        console = Console(width=None if sys.stdout.isatty() else 120)
-        console.print(table(result))
-        for line in record.log:
-            console.print(f"[dim]{line}[/dim]", soft_wrap=True, highlight=False)
-        console.print(f"{folder}/: replay.json, replay.png", soft_wrap=True, highlight=False)
-    except KeyboardInterrupt:
-        return 130
-    except (RecordError, DistanceError, PageError, ValueError, OSError) as error:
-        print(f"rt.replay: {error}", file=sys.stderr)
-        return 1
+@command(
+    "rt.replay",
+    ReplayOptions,
+    failures=(PageError,),
+    mistakes=(RecordError, ValueError),
+)
+def main(config: ReplayOptions) -> int:
+    record = read_record(config.file)
+    if not len(record.cycles):
+        raise RecordError(f"{config.file} holds no cycle: the run ended before its first")
+    if config.view:
+        review(record.header, record.cycles, port=config.view_port, open_browser=True)
+        return DONE
+    result, difference = replay(config, record)
+    folder = output_folder("replay", config.out)
+    write_json(folder / "replay.json", result)
+    draw(record, difference, folder / "replay.png")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table(result))
+    for line in record.log:
+        console.print(f"[dim]{line}[/dim]", soft_wrap=True, highlight=False)
+    console.print(f"{folder}/: replay.json, replay.png", soft_wrap=True, highlight=False)
     worst_mm = 0.0 if difference is None else float(difference.worst_m.max()) * 1e3
     if config.tolerance_mm is None or worst_mm <= config.tolerance_mm:
-        return 0
+        return DONE
     print(
         f"rt.replay: distances differ by up to {worst_mm:.3g} mm, "
         f"the tolerance is {config.tolerance_mm:g} mm",
         file=sys.stderr,
     )
-    return 1
+    return NOT_DONE
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ from rt.loop import (
     xyz_yaw,
 )
 from rt.outcome import GraspResult, Outcome, Report, ScoredView
-from rt.page.server import PageError
+from rt.page import PageError
 from rt.record.recorder import Recorder, RecordError, flight_header
 from rt.record.ring import RingError
 from rt.robot import RobotError

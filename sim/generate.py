@@ -160,4 +160,4 @@ def main(config: GenerateOptions) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(None))
+    raise SystemExit(main())

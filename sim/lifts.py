@@ -260,4 +260,4 @@ def main(config: LiftsOptions) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(None))
+    raise SystemExit(main())

@@ -126,4 +126,4 @@ def main(config: MergeOptions) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(None))
+    raise SystemExit(main())

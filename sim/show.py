@@ -137,4 +137,4 @@ def main(config: ShowOptions) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(None))
+    raise SystemExit(main())

@@ -107,6 +107,17 @@ def _share(share: float, interval: list[float]) -> str:
     return f"{share:.0%} [{interval[0]:.0%}, {interval[1]:.0%}]"
 
 
+def run_trials(config: TrialsOptions) -> dict[str, Any]:
+    """Run trials on all cores; returns what trials.json holds: `scenarios` by name, with medians and
+    intervals, `pairs`, and every trial. config.controller and config.model may be `module:attribute`.
+
+    Raises ERRORS for options that cannot be served, before any process starts, and PoolError.
+    """
+    model = check(config)
+    trials = run(config.setup(), config.trials, config.model, config.backend, config.workers)
+    return results(config, model, trials)
+
+
 @command("sim.trials", TrialsOptions, mistakes=ERRORS, failures=(PoolError,))
 def one_set(config: TrialsOptions) -> int:
     model = check(config)

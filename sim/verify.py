@@ -309,4 +309,4 @@ def main(config: VerifyOptions) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(None))
+    raise SystemExit(main())

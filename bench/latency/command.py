@@ -42,8 +42,8 @@ class LatencyOptions:
     model: Path | None = None
     """Model file, as train.export makes it. Default: the shipped one."""
     backends: tuple[str, ...] = ()
-    """Of reference, tiled, onnx, native, native-half, tensorrt, field-reference, field-onnx, field-native;
-    default all that run here."""
+    """Of reference, tiled, onnx, native, native-half, tensorrt, field-reference, field-onnx, field-native,
+    or module:attribute of your own (rt.distance); default all that run here."""
     candidates: tuple[int, ...] = (1, 16, 64, 256, 1024, 4096, inference.FULL_MAP)
     """Numbers of candidates in a call."""
     threads: tuple[int, ...] = ()
@@ -88,7 +88,7 @@ def prepared(options: LatencyOptions) -> LatencyOptions:
     values = asdict(options)
     known = inference.available()
     values["backends"] = options.backends or known
-    if unknown := [b for b in values["backends"] if b not in known]:
+    if unknown := [b for b in values["backends"] if b not in known and ":" not in b]:
         raise LatencyError(f"backends {', '.join(unknown)}: only {', '.join(known)} run here")
     values["load"] = options.load or (0, inference.all_threads())
     shipped = Path(__file__).with_name("budgets.toml")

@@ -103,7 +103,7 @@ def open_backends(
                 yield name, 0, distance, None
                 break
             else:
-                backend, _, half = kind.partition("-")
+                backend, _, half = (kind, "", "") if ":" in kind else kind.partition("-")
                 opened: Distance = open_model(
                     at, backend, threads=count, precision="half" if half else "float32"
                 )

@@ -70,7 +70,7 @@ def _draw_inference(axes: Axes, result: dict[str, Any]) -> None:
     for (backend, threads), entries in lines.items():
         n = [e["candidates"] for e in entries]
         p50, p99 = ([e[key] for e in entries] for key in ("p50_ms", "p99_ms"))
-        colour, style = COLOURS[backend], "-" if threads in (0, most) else ":"
+        colour, style = COLOURS.get(backend, "#666b73"), "-" if threads in (0, most) else ":"
         name = {"tiled": "tiled graph, ONNX Runtime", "onnx": "factored graph, ONNX Runtime"}
         label = f"{name.get(backend, backend)}, {threads} thread{'s' * (threads != 1)}"
         axes.plot(n, p50, style, color=colour, marker="o", markersize=3, label=label)

@@ -145,9 +145,9 @@ def from_numbers(numbers: list[float]) -> tuple[list[float], PoseFormat | None] 
 def _as_matrix(v: Array) -> Array:
     """(4, 4) of 12 or 16 numbers: by rows, by columns (Franka's O_T_EE), or rotation and position apart."""
     last = np.array([0.0, 0, 0, 1])
-    M = np.eye(4)
+    M: Array = np.eye(4)
     if len(v) == 16:
-        M = v.reshape(4, 4)
+        M = np.array(v.reshape(4, 4), dtype=np.float64)
         by_columns = not np.allclose(M[3], last) and np.allclose(M[:, 3], last)
         return M.T if by_columns else M
     rows = v.reshape(3, 4)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from rt.cell.file import EXAMPLE, describe, load_cell
-from rt.cell.transform import CellError
+from rt.hand import load_hand
+from rt.tools.command import DONE, command
 
 
 @dataclass(frozen=True)
@@ -32,27 +33,23 @@ class ExampleOptions:
     """
 
 
-def main() -> int:
+COMMANDS: Any = (
+    Annotated[CheckOptions, tyro.conf.subcommand("check")]
+    | Annotated[ExampleOptions, tyro.conf.subcommand("example")]
+)
+
+
+@command("rt.cell", COMMANDS)
+def main(options: CheckOptions | ExampleOptions) -> int:
+    if isinstance(options, ExampleOptions):
+        print(EXAMPLE.read_text(), end="")
+        return DONE
+    cell = load_cell(options.file)
+    load_hand(cell.hand)
     from rich.console import Console
     from rich.table import Table
 
-    command = tyro.cli(
-        Annotated[CheckOptions, tyro.conf.subcommand("check")]
-        | Annotated[ExampleOptions, tyro.conf.subcommand("example")],
-        prog="python -m rt.cell",
-    )
-    if isinstance(command, ExampleOptions):
-        print(EXAMPLE.read_text(), end="")
-        return 0
-    try:
-        cell = load_cell(command.file)
-        from rt.hand import load_hand
-
-        load_hand(cell.hand)
-    except (CellError, ValueError, OSError) as error:
-        print(f"rt.cell: {error}", file=sys.stderr)
-        return 1
-    table = Table(title=str(command.file), title_style="bold", min_width=76)
+    table = Table(title=str(options.file), title_style="bold", min_width=76)
     for name in ("section", "key", "value"):
         table.add_column(name, overflow="fold")
     last = ""
@@ -62,7 +59,7 @@ def main() -> int:
         table.add_row("" if section == last else section, key, value)
         last = section
     Console(width=None if sys.stdout.isatty() else 110).print(table, highlight=False)
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

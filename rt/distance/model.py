@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.distance.contract import ARCHITECTURES, Contract, DistanceError, Weights, read_model
+from rt.distance.contract import (
+    ARCHITECTURES,
+    Contract,
+    DistanceError,
+    ModelError,
+    Weights,
+    read_model,
+)
 from rt.distance.engine import built_for
 from rt.distance.graph import check_weights
 from rt.native import native
+from rt.tools.resolve import ResolveError, resolve
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "distance.onnx"
 SHIPPED = {"paper": SHIPPED_MODEL, "field": SHIPPED_MODEL.with_name("field.onnx")}
@@ -150,17 +158,19 @@ def open_model(
 ) -> Distance:
     """Open a model file, check its metadata, and choose what computes it.
 
-    path: a file, or `paper` or `field` for a shipped one; None for the default, which is the paper's.
-    backend: one of BACKENDS, or `auto`: tensorrt where an engine was built for this model and GPU
-    (train.export --tensorrt), else native, else onnx, with one line of log for whatever had to be passed
-    over; somebody's own network goes to onnx. threads: 0 for one per core (CPU backends). precision: one
-    of PRECISIONS; `auto` takes it as a leave to be less exact. Raises ModelError for a missing or
-    altered file, DistanceError for a backend that is unknown, cannot run here or has no such precision.
+    path: a file; `paper` or `field` for a shipped one; None for the default, which is the paper's; or
+    `module:attribute` of a function that returns a network of your own: called as network(depth, actions)
+    -> (N,) float32 m, with a `contract`. backend: one of BACKENDS; `module:attribute` of an Opener; or
+    `auto`: tensorrt if an engine was built for this model and GPU (train.export --tensorrt), else native,
+    else onnx, with one line of log for each that cannot run here; a file of another architecture goes to
+    onnx. threads: 0 for one per core (CPU backends). precision: one of PRECISIONS; with `auto` it is the
+    least that is accepted. Raises ModelError for a missing or altered file, DistanceError for a backend that
+    is unknown, cannot run here or has no such precision.
     """
+    if path is not None and _is_own(str(path)):
+        return _open_own(str(path))
     path = SHIPPED_MODEL if path is None else SHIPPED.get(str(path), Path(path))
-    if backend != "auto" and backend not in BACKENDS:
-        known = ", ".join(["auto", *BACKENDS])
-        raise DistanceError(f"unknown backend {backend!r}; known are {known}")
+    opener = None if backend == "auto" else _resolve("backend", backend, BACKENDS, ("auto",))
     if precision not in PRECISIONS:
         raise DistanceError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
     if threads < 0:
@@ -177,13 +187,46 @@ def open_model(
     for name in names:
         served = precision if precision in _precisions(name) else "float32"
         try:
-            compute = BACKENDS[name](path, contract, weights, threads, served)
+            compute = (opener or BACKENDS[name])(path, contract, weights, threads, served)
             return Distance(path, contract, name, compute)
         except DistanceError as error:
             if len(names) == 1:
                 raise
             _log.warning("%s", error)
     raise DistanceError("no backend can run here; install onnxruntime or build rt._native")
+
+
+def _is_own(text: str) -> bool:
+    """True for `module:attribute`, which is no file."""
+    return ":" in text and not Path(text).exists()
+
+
+def _open_own(text: str) -> Distance:
+    """A network that a function of the user's returns."""
+    network = _resolve("model", text, {})()
+    contract = getattr(network, "contract", None)
+    if not isinstance(contract, Contract):
+        raise ModelError(f"model {text!r} has no contract; give it one (rt.Contract)")
+
+    def compute(
+        depth: NDArray[np.float32],
+        actions: NDArray[np.float32],
+        out: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = np.asarray(network(depth, actions), dtype=np.float32)
+        if out is None:
+            return found
+        out[:] = found
+        return out
+
+    return Distance(Path(text), contract, "own", compute)
+
+
+def _resolve(kind: str, text: str, known: Mapping[str, Any], extra: tuple[str, ...] = ()) -> Any:
+    try:
+        return resolve(kind, text, known, extra)
+    except ResolveError as error:
+        raise DistanceError(str(error)) from error
 
 
 def _automatic(contract: Contract) -> list[str]:

@@ -26,6 +26,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from rt.page import PageError
 from rt.record.ring import CONTROL, DONE, FAILED, READY, Reader, RingError
 from rt.record.schema import simulated
 from rt.tools.process import Child
@@ -40,10 +41,6 @@ _ALONE_S = 10.0
 _STARTS_WITHIN_S = 60.0
 _REMEMBERED = 450
 """Cycles before a moment of a recording that charts and trail show."""
-
-
-class PageError(RuntimeError):
-    """A page that cannot be shown: viser is missing, the port is taken, the ring is gone."""
 
 
 class Page:

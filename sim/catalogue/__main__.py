@@ -269,4 +269,4 @@ def main(config: CatalogueOptions) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(None))
+    raise SystemExit(main())

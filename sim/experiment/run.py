@@ -16,6 +16,7 @@ from rt.distance import Distance, DistanceError, open_model
 from rt.hand import HandError, load_hand
 from rt.pose import METRES_PER_DEGREE
 from rt.tools.pool import spread
+from rt.tools.resolve import resolve
 from rt.view import VIEW
 from sim.experiment.disturbance import Disturbance
 from sim.experiment.trial import TrialSetup, objects_of, run_trial
@@ -48,7 +49,7 @@ class TrialsOptions:
     """Scenes, each with one start."""
     disturbance: Annotated[Disturbance, tyro.conf.arg(name="")] = field(default_factory=Disturbance)
     controller: str = "paper"
-    """Controller of CTR: a name of rt.controller."""
+    """Controller of CTR: a name of rt.controller, or module:attribute of a class of your own."""
     against: tuple[str, ...] = ()
     """Other controllers, run beside it as CTR_<name>."""
     seed: int = 0
@@ -76,9 +77,10 @@ class TrialsOptions:
     lift: bool = False
     """Also close and lift each grasp in MuJoCo."""
     model: str | None = None
-    """Network: paper, field, or a file as train.export makes it. Default: the shipped one."""
+    """Network: paper, field, an ONNX file with the contract (train.export), or module:attribute of a function
+    that returns one. Default: the shipped one."""
     backend: str = "auto"
-    """Backend that computes the network: auto, native, onnx, reference."""
+    """Backend that computes the network: auto, native, onnx, reference, or module:attribute."""
     workers: int = 0
     """Processes. 0: one for each core. The result does not depend on it."""
     out: Path | None = None
@@ -97,9 +99,7 @@ class TrialsOptions:
             if not low <= value <= high:
                 raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
         for controller in (self.controller, *self.against):
-            if controller not in CONTROLLERS:
-                known = ", ".join(CONTROLLERS)
-                raise ValueError(f"no controller {controller!r}; known are {known}")
+            resolve("controller", controller, CONTROLLERS)
 
     def setup(self) -> TrialSetup:
         others = [name for name in dict.fromkeys(self.against) if name != self.controller]

@@ -129,7 +129,7 @@ def servo(
     brought it (`hand`). All that crosses from one to the other is the image.
     """
     rng, noise = fate.rng("candidates"), fate.rng("noise")
-    control = controller.CONTROLLERS[name](setup.ratio, setup.candidates, rng)
+    control = controller.open_controller(name, setup.ratio, setup.candidates, rng)
     hand, believed = world.start.copy(), world.start.copy()
     descent = (START_HEIGHT_M - END_HEIGHT_M) / setup.iterations
     latency = setup.disturbance.latency

@@ -203,5 +203,5 @@ def test_the_command_prints_what_it_read(tmp_path: Path) -> None:
 
     path = cell_file(tmp_path, ("robotiq_2f85", "claw"))
     wrong = run("check", path)
-    assert wrong.returncode == 1 and "no hand 'claw'" in wrong.stderr
+    assert wrong.returncode == 2 and "no hand 'claw'" in wrong.stderr
     assert "Traceback" not in wrong.stderr

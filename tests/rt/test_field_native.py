@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from needs import NO_NATIVE
-from tests.test_distance_native import COUNTER, IMAGES, image, some_actions
+from test_distance_native import COUNTER, IMAGES, image, some_actions
 
 from rt.distance import DistanceError, open_model
 from rt.distance.contract import read_model

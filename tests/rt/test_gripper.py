@@ -8,13 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from rt.gripper import GripperError, open_gripper
-from rt.gripper.robotiq import Robotiq
+from rt.cell.file import GRIPPERS
+from rt.gripper import GripperError
+from rt.gripper.robotiq import Robotiq, open_gripper
+from rt.tools.resolve import ResolveError, resolve
 from sim.hardware.robotiq import parse_faults, serve
 
 
 def gripper(port: int, **options: float) -> Robotiq:
-    made = open_gripper("robotiq", host="127.0.0.1", port=port, timeout_s=0.15, **options)
+    made = open_gripper(host="127.0.0.1", port=port, timeout_s=0.15, **options)
     assert isinstance(made, Robotiq)
     return made
 
@@ -155,8 +157,8 @@ def test_what_it_cannot_do_is_refused(bad: dict[str, float]) -> None:
 
 
 def test_names_that_are_not_known_are_refused() -> None:
-    with pytest.raises(GripperError, match="known are: robotiq"):
-        open_gripper("hook")
+    with pytest.raises(ResolveError, match="no gripper 'hook'; known are none, robotiq"):
+        resolve("gripper", "hook", GRIPPERS, extra=("none",))
     with pytest.raises(ValueError, match="on_fire"):
         parse_faults("on_fire")
     assert parse_faults("object=0.02,slow") == {"object": 0.02, "slow": 0.2}

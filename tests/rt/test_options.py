@@ -15,16 +15,15 @@ from rt.cell.options import ServoOptions, parse
 from rt.guard.limits import Limits
 from rt.tools.resolve import ResolveError
 
-OWN = "max_force_N = 30.0\nmax_missed_in_a_row = 5\n[grasp]"
-
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's cell file with two limits of its own."""
     path = tmp_path_factory.mktemp("cell") / "cell.toml"
     text = EXAMPLE.read_text()
-    head, mark, tail = text.partition("[limits]\n")
+    head, mark, tail = text.partition("\n[limits]")
     assert mark, "the example has a section [limits]"
+    tail = tail.partition("\n")[2]  # without the rest of its line
     lines = [
         line for line in tail.splitlines() if not line.startswith(("max_force_N", "max_missed"))
     ]

@@ -40,7 +40,7 @@ def test_it_sees_the_table_below_the_arm_and_ends_with_the_camera() -> None:
         assert frame.depth.max() == pytest.approx(height_m, abs=1e-3)
         assert frame.depth[frame.depth > 0].min() < height_m - 0.01
         assert 0 <= time.monotonic_ns() - frame.stamp_ns < 10e9
-        process = camera.stream._stack._exit_callbacks[0][1].__self__._process  # the renderer
+        process = camera.stream._stack._exit_callbacks[0][1].__self__._child.process  # the renderer
     assert process.poll() is not None
 
 

@@ -24,7 +24,8 @@ class Watched:
         self.lock.fence = self.note  # type: ignore[assignment]
 
     def note(self) -> None:
-        self.noted.append((int(self.begin[0]), *map(int, self.data), int(self.end[0])))
+        first, second = map(int, self.data)
+        self.noted.append((int(self.begin[0]), first, second, int(self.end[0])))
 
     def write(self, number: int) -> None:
         self.lock.begin_write(0, number)

@@ -16,7 +16,7 @@ from rt.cell.open import open_cell
 from rt.pose import grasp_distance, to_view, top_down
 from rt.robot import RobotError
 from rt.view import VIEW, Reprojector
-from sim.twin import MOUNTS, TwinArm, build
+from sim.twin import MOUNTS, ArmDynamics, TwinArm, build
 
 MS = 1_000_000
 START = np.array([0.02, -0.03, 0.30, 0.4])
@@ -41,7 +41,7 @@ def cell(**options: object) -> Cell:
 def test_the_arm_keeps_its_limits_whatever_it_is_told(
     orders: list[tuple[tuple[float, float, float, float], int]], stop: bool
 ) -> None:
-    arm = TwinArm()
+    arm = ArmDynamics()
     robot = TwinArm(START, arm)
     before, at = robot.state().twist, robot.hand
     for target, substeps in orders:
@@ -83,7 +83,7 @@ def test_a_steady_target_is_followed_with_the_lag() -> None:
         robot.move(top_down(START[0] + speed * 1e-3 * (k + 1), *START[1:]))
         robot.substep(MS)
     behind = START[0] + speed * 1.0 - robot.hand[0]
-    assert behind / speed == pytest.approx(TwinArm().lag_s, abs=0.0015)
+    assert behind / speed == pytest.approx(ArmDynamics().lag_s, abs=0.0015)
 
 
 def test_a_stop_brings_the_hand_to_rest_and_it_stays() -> None:

@@ -1,0 +1,1 @@
+"""Recordings and other programs' files: images, poses, intrinsics."""
