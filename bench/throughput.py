@@ -23,7 +23,8 @@ from rich.table import Table
 from bench.stages import STAGES, timed_generation
 from rt.pose import top_down
 from rt.tools.command import DONE, command
-from rt.tools.files import output_folder, write_figure, write_json
+from rt.tools.files import output_folder, write_json
+from rt.tools.plots import panels, plain_axes, save
 from rt.view import VIEW
 from sim import generate
 from sim.dataset.make import GenerateOptions, make_shard
@@ -145,11 +146,8 @@ def measure_training(seconds: float, seed: int) -> dict[str, Any] | str:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Bar chart: time per image by stage, and that of bare rays."""
-    from matplotlib.figure import Figure
-
     stages = result["generation"]
-    figure = Figure(figsize=(8, 2.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panels(size_in=(8, 2.4))
     left = 0.0
     colours = ("#8d99ae", "#2667c9", "#2a9d8f", "#e9a23b", "#d1495b", "#6d597a", "#c9ced6")
     for name, colour in zip(STAGES, colours, strict=True):
@@ -165,8 +163,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         fontsize=11,
     )
     axes.legend(ncols=4, fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.35))
-    axes.spines[["top", "right"]].set_visible(False)
-    write_figure(figure, path, dpi=110)
+    plain_axes(axes)
+    save(figure, path, dpi=110)
 
 
 def run(config: ThroughputOptions) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How fast training is against a plain loop, in the same run: `python -m bench.training`.
+"""Rate of training against a plain loop, in the same run: `python -m bench.training`.
 
 Fast: train.fit's own step, batches made beside it, the image side shared by all offsets. Plain: the
 paper's tiled network (train.network.tiled_forward) on one sample after the other in float32, gradients
@@ -25,12 +25,12 @@ except ImportError as error:
         f"bench.training needs PyTorch ({error}): pip install 'grasp-servo[train]'"
     ) from None
 
-import matplotlib
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from rt.tools.files import output_folder, write_figure, write_json
+from rt.tools.command import command
+from rt.tools.files import output_folder, write_json
+from rt.tools.plots import panels, save
 from sim.dataset.store import DatasetError, Split, open_split
 from train.batches import Batches
 from train.fit import train_step
@@ -39,13 +39,10 @@ from train.network import LENGTH_SCALE_M, DistanceNetwork, tiled_forward
 from train.presets import PRESETS, make_optimizer
 from train.validation import fresh_set
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 
 @dataclass(frozen=True)
 class TrainingRates:
-    """What was measured; a sample is one offset on one image."""
+    """Measured rates; a sample is one offset on one image."""
 
     images_per_s: float
     samples_per_s: float
@@ -163,28 +160,17 @@ def run(options: TrainingBenchOptions) -> int:
 
 
 def _plot(path: Path, rates: TrainingRates) -> None:
-    figure, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
+    figure, ax = panels(size_in=(6, 2.4))
     names = ["plain loop", "train.fit"]
     bars = ax.barh(names, [rates.plain_samples_per_s, rates.samples_per_s])
     ax.bar_label(bars, fmt="%.0f", padding=3)
     ax.set(xlabel="samples/s", title=f"Training, same run: {rates.ratio:.1f} times")
     ax.margins(x=0.15)
-    write_figure(figure, path, dpi=110)
+    save(figure, path, dpi=110)
 
 
-def main() -> None:
-    try:
-        code = run(
-            tyro.cli(TrainingBenchOptions, prog="python -m bench.training", description=__doc__)
-        )
-    except DatasetError as error:
-        print(f"bench.training: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("bench.training: interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+main = command("bench.training", TrainingBenchOptions, description=__doc__)(run)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -143,6 +143,7 @@ def parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         found = importlib.import_module(f"{module}.__main__")
     monkeypatch.setattr(tyro, "cli", only_parse)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
+    monkeypatch.syspath_prepend(ROOT / "docs/examples")  # own_controller:Mean and the like
     found.main()
 
 

@@ -1,4 +1,4 @@
-"""What training has to know of each kind of network: how it is made, its loss, its distances."""
+"""Kinds of networks for the training: construction, loss and distances of each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build(name: str, settings: dict[str, Any]) -> DistanceNetwork | FieldNetwork
 
 
 def loss_of(network: nn.Module, outputs: Any, distance: Tensor) -> tuple[Tensor, Tensor]:
-    """What a step lowers, and the mean error in metres, of a network's outputs for a batch."""
+    """Loss of a network's outputs for a batch, and their mean absolute error [m]."""
     if isinstance(network, FieldNetwork):
         return field_loss(network, outputs, distance)
     error = (cast(Tensor, outputs) - distance).abs().mean()

@@ -1,4 +1,4 @@
-"""Whether a network knows what it does not know: are its probabilities shares, its intervals wide enough?"""
+"""Calibration of a network's probabilities and of its intervals, against true distances."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROBABILITY_BINS = 10
 
 
 class Answers(NamedTuple):
-    """What a network says of actions (B, K); the last two are None for one that says only distances."""
+    """Outputs of a network for actions (B, K); the last two are None for a network with distances only."""
 
     distance: Floats
     """m."""
@@ -79,7 +79,7 @@ def spread_report(
 
 
 def spread_factor(true: Floats, answers: Answers) -> float:
-    """What the spreads have to be multiplied by so that a share COVERAGE of these errors is within."""
+    """Factor on the spreads for which a share COVERAGE of these errors lies within them."""
     assert answers.spread is not None
     return float(np.quantile(np.abs(answers.distance - true) / answers.spread, COVERAGE))
 

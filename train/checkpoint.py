@@ -18,7 +18,7 @@ CHECKPOINT_FORMAT = "grasp-checkpoint/1"
 CHECKPOINT = "checkpoint.pt"
 
 _BEFORE = {"batches": "host", "init": None, "model": "paper", "field": None, "average": 0.0}
-"""What runs were whose checkpoints do not say it yet."""
+"""Values of a run whose checkpoint is older than these entries."""
 
 
 class FitError(ValueError):

@@ -29,15 +29,16 @@ import onnxruntime
 import tyro
 from numpy.typing import NDArray
 
-from rt.distance.contract import Contract, DistanceError, read_model
+from rt.distance.contract import Contract, read_model
 from rt.distance.engine import build_engine
 from rt.distance.graph import write_model
 from rt.hand import Hand
+from rt.tools.command import command
 from rt.tools.files import write_json
 from rt.view import View
 from sim.dataset.store import DatasetError, Split, open_split, read_manifest
 from train.calibration import spread_factor
-from train.checkpoint import FitError, load_checkpoint, network_of
+from train.checkpoint import load_checkpoint, network_of
 from train.field import SLOPE, FieldNetwork, field_predictor
 from train.network import DistanceNetwork, folded_weights, tiled_forward
 from train.offsets import uniform_offsets
@@ -52,6 +53,10 @@ CHECK_ACTIONS = 16
 
 class ExportError(ValueError):
     """A checkpoint that cannot become a model file."""
+
+
+class MismatchError(RuntimeError):
+    """The exported graph computes other values than the network."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class ExportOptions:
 def contract_of(
     saved: dict[str, Any], record: dict[str, Any], network: DistanceNetwork | FieldNetwork
 ) -> Contract:
-    """What the model was made for, from the manifest of its training set."""
+    """Contract of the model: hand, view and training set from the manifest, architecture from the network."""
     manifest = saved["manifest"]
     try:
         hand, view = Hand(**manifest["params"]["hand"]), View(**manifest["params"]["view"])
@@ -151,7 +156,7 @@ def _expected(
     view: NDArray[np.float32],
     actions: NDArray[np.float32],
 ) -> dict[str, tuple[str, NDArray[np.float32]]]:
-    """What each output of the file must be, by what it is compared with: name of the output, (N,)."""
+    """Expected outputs by their label in the report: name of the file's output, and its values (N,)."""
     if isinstance(network, FieldNetwork):
         said = field_predictor(network)(view[None], actions[None])
         assert said.probability is not None and said.spread is not None
@@ -233,7 +238,7 @@ def run(options: ExportOptions) -> int:
                 most = PROBABILITY_TOLERANCE if name == "probability" else TOLERANCE_M
                 if not difference <= most:  # written so that NaN is refused too
                     unit = "" if name == "probability" else " m"
-                    raise ExportError(
+                    raise MismatchError(
                         f"the exported graph differs from the network ({name}) by {difference:.1e}{unit} "
                         f"on {kind} views, more than {most:.0e}; nothing was written"
                     )
@@ -277,14 +282,8 @@ def test_views(options: ExportOptions, saved: dict[str, Any]) -> Split | None:
         return None
 
 
-def main() -> None:
-    try:
-        code = run(tyro.cli(ExportOptions, prog="python -m train.export", description=__doc__))
-    except (ExportError, FitError, DatasetError, DistanceError) as error:
-        print(f"train.export: {error}", file=sys.stderr)
-        code = 1
-    sys.exit(code)
+main = command("train.export", ExportOptions, failures=(MismatchError,), description=__doc__)(run)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,7 +24,7 @@ from train.offsets import random_grasps_in_reach
 
 @dataclass(frozen=True)
 class FieldDraw:
-    """How the field network's training actions and views are drawn."""
+    """Distribution of the field network's training actions and views."""
 
     grasp_share: float = 0.5
     """Share of the actions drawn near true grasps."""

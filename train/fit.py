@@ -40,9 +40,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
+from rt.tools.command import command
 from rt.tools.files import write_json
 from rt.tools.process import signals_caught
-from sim.dataset.store import DatasetError, Split, open_split, read_manifest
+from sim.dataset.store import Split, open_split, read_manifest
 from train.architectures import Architecture, asker, loss_of
 from train.batches import Batch, Batches
 from train.checkpoint import (
@@ -74,7 +75,7 @@ AnyBatches = Batches | DeviceBatches | FieldBatches
 
 @dataclass(frozen=True)
 class FieldOptions:
-    """What `--model field` is made of and trained on."""
+    """Options of the field network and its training views, for `--model field`."""
 
     shape: FieldShape = field(default_factory=FieldShape)
     draw: FieldDraw = field(default_factory=FieldDraw)
@@ -112,7 +113,7 @@ class FitOptions:
     rate: float | None = None
     """Learning rate, instead of the preset's."""
     action_encoding: Literal["double_angle", "raw"] = "double_angle"
-    """How theta enters the network."""
+    """Encoding of theta at the input of the network."""
     draw: Annotated[BatchOptions, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = field(
         default_factory=BatchOptions
     )
@@ -132,10 +133,10 @@ class FitOptions:
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the large products in training; auto: bfloat16 where the machine has instructions for it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto: cuda if there is a GPU."""
+    """Device of the training; auto: cuda if there is a GPU."""
     batches: Literal["auto", "host", "device"] = "auto"
-    """Where batches are made: host: by NumPy, from the files; device: where the network trains, with
-    all images in its memory; auto: device on a GPU that holds them."""
+    """Maker of the batches. host: NumPy, from the files; device: torch, on the device of the training with
+    all images in its memory; auto: device on a GPU with enough memory, else host."""
     threads: int = 0
     """CPU threads of each process, 0 for all cores, shared. Bitwise repetition needs the same number."""
 
@@ -212,7 +213,7 @@ def identity(
     sampler: str,
     init: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """What must agree for a run to be resumed: everything that its weights depend on."""
+    """Values that must be equal for a run to be resumed: everything that its weights depend on."""
     names = ("epochs", "steps", "minutes", "preset", "action_encoding", "draw", "seed", "model")
     values = {name: value for name, value in asdict(options).items() if name in names}
     values["field"] = asdict(options.field) if options.model == "field" else None
@@ -449,17 +450,14 @@ def _best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def main() -> None:
-    try:
-        code = run(tyro.cli(FitOptions, prog="python -m train.fit", description=__doc__))
-    except (FitError, DatasetError, ValueError) as error:
-        print(f"train.fit: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:  # outside the training loop, which ends by itself
-        print("train.fit: interrupted; a checkpoint that was written is whole", file=sys.stderr)
-        code = 128 + signal.SIGINT
-    sys.exit(code)
+# Ctrl-C within the training loop ends the loop, and is not seen here.
+main = command(
+    "train.fit",
+    FitOptions,
+    interrupted="a checkpoint that was written is complete",
+    description=__doc__,
+)(run)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

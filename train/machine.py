@@ -1,4 +1,4 @@
-"""What the training machine is, and two settings without which it runs at a fraction of its speed."""
+"""Description of the training machine, and two settings that multiply its speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where offsets are drawn and how far each is from a true grasp, in plain NumPy.
+"""Sampling of offsets and their distance to the nearest true grasp, in plain NumPy.
 
 A label is the distance from an offset to the nearest true grasp of the scene (rt.pose.grasp_distance).
 `nearest_grasp` here is for validation and the oracle of the two that training uses (train.batches on
@@ -36,7 +36,7 @@ FIXED_STREAM = 3
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How mixed offsets and the views of a batch are drawn."""
+    """Distribution of the mixed offsets and of the views of a batch."""
 
     uniform_share: float = 0.5
     """Share of mixed offsets drawn uniformly in the view, 0 to 1."""

@@ -1,4 +1,4 @@
-"""How the weights move: the named schedules, the optimiser they ask for, and the rate over a run."""
+"""Named training schedules: optimiser, and learning rate over a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WARM_UP = 0.02
 
 @dataclass(frozen=True)
 class Preset:
-    """How the weights move. Rates are for the loss in units of LENGTH_SCALE_M."""
+    """One schedule. Rates are for the loss in units of LENGTH_SCALE_M."""
 
     optimizer: Literal["adamw", "sgd"]
     rate: float

@@ -1,4 +1,4 @@
-"""What people see of a training run and of a validation: a progress line, tables and pictures."""
+"""Report of a training run and of a validation: progress line, tables and pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from rt.tools.files import write_figure
+from rt.tools.plots import panels, save
 from train.offsets import OFFSETS
 
 if TYPE_CHECKING:  # they import torch, which a validation does without
@@ -23,9 +22,6 @@ if TYPE_CHECKING:  # they import torch, which a validation does without
     from train.checkpoint import TrainingState
     from train.device_batches import DeviceBatches
     from train.field_batches import FieldBatches
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 LINE_EVERY_S = 15.0
 """Between progress lines when the output is not a terminal."""
@@ -143,7 +139,7 @@ def print_validation(v: dict[str, Any]) -> None:
 
 
 def print_knowledge(v: dict[str, Any]) -> None:
-    """What a network says beside its distances, and how well it holds; and which objects it tells apart."""
+    """Print calibration of probabilities and intervals, and the decisions on which objects are graspable."""
     heights = Table(title="by the hand's height")
     for column in ("height", "all offsets", "bias", "near offsets", "bias", "spread holds"):
         heights.add_column(column, justify="right")
@@ -202,7 +198,7 @@ def plot_fit(
     predicted: NDArray[np.float32],
 ) -> None:
     """Curves, and predicted against true distance on test objects for all and for near offsets."""
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
+    figure, axes = panels(1, 3, size_in=(15, 4.6))
     ax = axes[0]
     curve, checks = record["curve"], record["validation_curve"]
     ax.plot([p["step"] for p in curve], [1e3 * p["loss_m"] for p in curve], lw=1, label="training")
@@ -214,14 +210,14 @@ def plot_fit(
     ax.grid(which="both", alpha=0.3)
     ax.legend()
     _plot_distances(figure, axes[1:], record["validation"], true, predicted)
-    write_figure(figure, path, dpi=110)
+    save(figure, path, dpi=110)
 
 
 def plot_validation(
     path: Path, v: dict[str, Any], true: NDArray[np.float32], predicted: NDArray[np.float32]
 ) -> None:
     """Errors by category, and predicted against true distance for all and for near offsets."""
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
+    figure, axes = panels(1, 3, size_in=(15, 4.6))
     ax = axes[0]
     names = sorted(v["all"]["categories"], reverse=True)
     rows = np.arange(len(names))
@@ -233,7 +229,7 @@ def plot_validation(
     ax.grid(axis="x", alpha=0.3)
     ax.legend()
     _plot_distances(figure, axes[1:], v, true, predicted)
-    write_figure(figure, path, dpi=110)
+    save(figure, path, dpi=110)
 
 
 def _plot_distances(

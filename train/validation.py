@@ -1,4 +1,4 @@
-"""How far off a network's distances are on objects it never saw: `python -m train.validation`.
+"""Errors of a network's distances on objects outside its training: `python -m train.validation`.
 
 Runs a model file through rt.distance, as the robot does (no torch), on a set given with --data or made
 anew of test objects. The errors, by true distance and by category, are for offsets uniform in the view
@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
-from rt.distance import DistanceError, open_model
+from rt.distance import open_model
 from rt.hand import Hand
+from rt.tools.command import command
 from rt.tools.files import output_folder, write_json
 from rt.tools.progress import progress
 from rt.view import View
 from sim.dataset.store import DatasetError, Split, open_split, read_manifest
-from sim.scene.sensor import SensorError
 from train.calibration import (
     HEIGHT_EDGES_M,
     Answers,
@@ -234,9 +233,9 @@ class ValidationOptions:
     images: int = 4096
     """Views to ask about, spread over the test scenes; all if there are fewer."""
     object_scenes: int = 200
-    """Scenes of test objects in which each object is asked about: can it be grasped? 0: none."""
+    """Scenes of test objects for the test, for each object, of whether it can be grasped. 0 skips it."""
     backend: str = "auto"
-    """What computes the network: auto, tensorrt, native, onnx or reference."""
+    """Backend of the network: auto, tensorrt, native, onnx or reference."""
     threads: int = 0
     """CPU threads, 0 for one per core."""
     seed: int = 1
@@ -345,19 +344,8 @@ def run(options: ValidationOptions) -> int:
     return 0
 
 
-def main() -> None:
-    try:
-        code = run(
-            tyro.cli(ValidationOptions, prog="python -m train.validation", description=__doc__)
-        )
-    except (DatasetError, DistanceError, SensorError) as error:
-        print(f"train.validation: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("train.validation: interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+main = command("train.validation", ValidationOptions, description=__doc__)(run)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from bench.latency import inference
-from bench.latency.budgets import BudgetError, check, read_budgets
+from bench.latency.budgets import check, read_budgets
 from bench.latency.callgrind import CallgrindError, count_instructions
 from bench.latency.cycle import time_cycle
 from bench.latency.plot import draw
-from rt.distance import DistanceError, candidates_for, open_model
+from rt.distance import candidates_for, open_model
 from rt.distance.native import available_isas
 from rt.tools.clock import ClockError
+from rt.tools.command import DONE, NOT_DONE, command
 from rt.tools.files import output_folder, write_json
 
 
@@ -72,15 +72,15 @@ class LatencyOptions:
     """Folder for latency.json and latency.png. Default: runs/latency/<time>/."""
 
 
-def main() -> int:
-    try:
-        options = tyro.cli(LatencyOptions, prog="python -m bench.latency", description=__doc__)
-        return run(prepared(options))
-    except KeyboardInterrupt:
-        return 130
-    except (LatencyError, DistanceError, BudgetError, CallgrindError, ClockError, OSError) as error:
-        print(f"bench.latency: {error}", file=sys.stderr)
-        return 1
+@command(
+    "bench.latency",
+    LatencyOptions,
+    failures=(CallgrindError, ClockError),
+    description=__doc__,
+)
+def main(options: LatencyOptions) -> int:
+    """Run the command; returns NOT_DONE if a budget is broken."""
+    return run(prepared(options))
 
 
 def prepared(options: LatencyOptions) -> LatencyOptions:
@@ -159,7 +159,7 @@ def run(options: LatencyOptions) -> int:
     draw(result, histograms, folder / "latency.png")
     show(Console(width=None if sys.stdout.isatty() else 110), result)
     print(f"wrote {folder}/latency.json, latency.png")
-    return 0 if all(v["kept"] for v in result["check"]) else 1
+    return DONE if all(v["kept"] for v in result["check"]) else NOT_DONE
 
 
 def machine() -> dict[str, Any]:
@@ -236,7 +236,7 @@ def _inference_table(result: dict[str, Any]) -> Table:
 
 
 def _stage_lines(result: dict[str, Any]) -> list[str]:
-    """Where the native call's time goes, at three sizes."""
+    """Shares of the stages in the time of a native call, at three sizes."""
     lines = []
     for e in result["inference"]:
         if "stages_ms" in e and e["candidates"] in (1, 1024, inference.FULL_MAP):

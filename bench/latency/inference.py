@@ -217,7 +217,7 @@ def time_backends(
 
 
 def _expected_s(call: Call, depth: NDArray[np.float32], actions: NDArray[np.float32]) -> float:
-    """What a call should take, from one with a sixteenth of the candidates."""
+    """Expected time of a call [s], from a call with a sixteenth of the candidates."""
     if len(actions) < 256:
         return 0.0
     start = time.perf_counter()

@@ -17,7 +17,7 @@ _MAX_EXPOSURE_NS = 200_000_000
 
 @dataclass(frozen=True)
 class Stamp:
-    """What the camera says about one frame's time."""
+    """Time stamps of one frame, as the camera gives them."""
 
     domain: str
     """`global_time`: the host's wall clock, fitted to the camera's by the library. `hardware_clock`:
@@ -28,7 +28,7 @@ class Stamp:
     readout_us: int | None = None
     """Start of the frame's transfer on the same clock: what `timestamp_ms` is the time of."""
     exposure_us: int | None = None
-    """How long it was exposed."""
+    """Length of the exposure."""
 
 
 class HostClock:

@@ -85,7 +85,7 @@ def choose_mode(
 
 
 def judge_mode(mode: Mode, final_height_m: float | None) -> list[str]:
-    """What a user should know about it. Raises CameraError for a mode that cannot serve at all."""
+    """Warnings for the user about a mode. Raises CameraError for a mode that is unusable."""
     if final_height_m is None:
         return []
     if mode.nearest_m is None:

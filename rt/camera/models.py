@@ -1,4 +1,4 @@
-"""What the depth cameras that we know can see: field of view and nearest depth of each mode.
+"""Known depth cameras: field of view and least depth of each mode.
 
 D435: the D435i datasheet's table. D415 and D405: the library's and the vendor's pages. A mode that is
 not listed is taken to see no nearer, for its width, than the worst of those that are.

@@ -29,7 +29,7 @@ class Camera(Protocol):
 
     @property
     def T_hand_camera(self) -> NDArray[np.float64]:
-        """Where it sits, (4, 4): maps points in `camera` (x right, y down, z forward) to `hand`."""
+        """Camera's pose, (4, 4): maps points in `camera` (x right, y down, z forward) to `hand`."""
 
     @property
     def intrinsics(self) -> Intrinsics:

@@ -149,9 +149,9 @@ class RealSense:
         )
         self.depth_unit_m = depth_unit_m(rs, depth_sensor(rs, device))
         self.warnings: list[str] = []
-        """What the user should know about camera and mode."""
+        """Warnings for the user about camera and mode."""
         self.domain: str | None = None
-        """What the stamps of its frames are, once there are some; see `host_clock.Stamp`."""
+        """Kind of the frames' time stamps, None before the first frame; see `host_clock.Stamp`."""
 
     @property
     def T_hand_camera(self) -> NDArray[np.float64]:
@@ -205,7 +205,7 @@ class RealSense:
         self.close()
 
     def _take(self, frames: Any) -> Frame | None:
-        """What the library hands out -> ours; it may use its own again afterwards."""
+        """Frame copied from the library's frames, which the library may reuse afterwards."""
         depth = depth_of(frames)
         if depth is None:
             return None

@@ -143,7 +143,7 @@ def depth_of(frames: Any) -> Any:
 
 
 def frame_stamp(rs: Any, frame: Any) -> Stamp:
-    """What a frame of the library says about its time."""
+    """Time stamps of a frame of the library."""
 
     def number(name: str) -> int | None:
         key = getattr(rs.frame_metadata_value, name)

@@ -1,4 +1,4 @@
-"""How many candidates fit a period: measured on this machine when the loop starts."""
+"""Number of candidates that fit a period, measured on this machine when the loop starts."""
 
 from __future__ import annotations
 

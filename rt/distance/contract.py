@@ -58,7 +58,7 @@ ENCODED = {"double_angle": 4, "raw": 3}
 """Action encodings by name, and how many numbers each makes of (x, y, theta)."""
 
 ARCHITECTURES = ("paper", "field")
-"""What the reference, the native and the TensorRT backend compute. ONNX Runtime computes any."""
+"""Architectures of the reference, native and TensorRT backends. ONNX Runtime computes any."""
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -73,7 +73,7 @@ class ModelError(DistanceError):
 
 @dataclass(frozen=True)
 class Contract:
-    """What a model was made for. Written by train.export, checked before the loop starts."""
+    """Purpose of a model: hand, view, metric. Written by train.export, checked before the loop starts."""
 
     hand: Hand
     training_set: str
@@ -136,7 +136,7 @@ class Contract:
 
 
 def outputs_of(contract: Contract) -> tuple[str, ...]:
-    """What a network of ARCHITECTURES gives for each candidate."""
+    """Names of the outputs per candidate of a network of ARCHITECTURES."""
     if contract.architecture == "field":
         return ("distance", "probability", "spread")
     return ("distance",)

@@ -12,7 +12,7 @@ _CAPTURE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 
 
 class CudaGraph:
-    """What `enqueue()` puts on a stream, recorded once and launched as one."""
+    """Recording of the work that `enqueue()` puts on a stream, launched as one."""
 
     def __init__(self, stream_handle: int, enqueue: Callable[[], None]):
         self._driver = ctypes.CDLL("libcuda.so.1")

@@ -48,7 +48,7 @@ def import_library() -> Any:
 
 @dataclass(frozen=True)
 class EngineKey:
-    """What an engine is good for; any difference makes it another engine."""
+    """Key of an engine: a difference in any field makes it another engine."""
 
     weights_sha256: str
     library: str
@@ -65,7 +65,7 @@ class EngineKey:
 
 
 def cache_folder() -> Path:
-    """Where engines are kept: $XDG_CACHE_HOME/grasp-servo, by default ~/.cache/grasp-servo."""
+    """Folder of the engines: $XDG_CACHE_HOME/grasp-servo, by default ~/.cache/grasp-servo."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "grasp-servo"
 
@@ -79,7 +79,7 @@ def library_name(trt: Any) -> str:
 
 
 def built_for(weights_sha256: str, folder: Path | None = None) -> bool:
-    """Whether any engine of this model was built: the sign that a GPU is meant to be used."""
+    """True if an engine of this model was built, which is the sign that a GPU shall be used."""
     for record in (folder or cache_folder()).glob("*.json"):
         try:
             if json.loads(record.read_text())["key"]["weights_sha256"] == weights_sha256:

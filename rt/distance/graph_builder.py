@@ -1,4 +1,4 @@
-"""What the graphs of every architecture are built with."""
+"""Building blocks for the ONNX graphs of every architecture."""
 
 from __future__ import annotations
 

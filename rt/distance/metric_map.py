@@ -74,7 +74,7 @@ def metric_map(
 
 
 def rays_cells_per_m(cell_m: float, view: View = VIEW) -> NDArray[np.float32]:
-    """How many cells off the middle a column's (a row's) return lies for each metre of depth: (S,)."""
+    """Offset of a column's (a row's) return from the middle, in cells per metre of depth: (S,)."""
     size = view.size_px
     offset_px = np.arange(size) + 0.5 - size / 2
     return (offset_px / (view.focal_px * cell_m)).astype(np.float32)

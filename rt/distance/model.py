@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """What computes d(I, a). `gradient`, `predict` and `outputs` are optional."""
+    """Implementation of d(I, a). `gradient`, `predict` and `outputs` are optional."""
 
     def __call__(
         self,
@@ -113,7 +113,7 @@ class Distance:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What `predict` fills in: `distance`, and maybe `probability` and `spread`."""
+        """Outputs of `predict`: `distance`, and for some models `probability` and `spread`."""
         known: tuple[str, ...] = getattr(self.compute, "outputs", ("distance",))
         return known
 
@@ -230,7 +230,7 @@ def _resolve(kind: str, text: str, known: Mapping[str, Any], extra: tuple[str, .
 
 
 def _automatic(contract: Contract) -> list[str]:
-    """What `auto` tries, in order. A GPU is used if somebody built an engine of this model."""
+    """Backends that `auto` tries, in order. A GPU is used if an engine of this model was built."""
     if contract.architecture not in ARCHITECTURES:
         return ["onnx"]
     if not built_for(contract.weights_sha256):
@@ -306,7 +306,7 @@ BACKENDS: dict[str, Opener] = {
     "native": _opener("native"),
     "tensorrt": _opener("tensorrt_runtime"),
 }
-"""What computes a model, by name; a backend of one's own is put in here (docs/extending.md)."""
+"""Openers of the backends, by name; add a backend of your own here (docs/extending.md)."""
 
 _SERVES = {
     "reference": ("float32",),

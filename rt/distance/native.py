@@ -61,7 +61,7 @@ class NativeDistance:
 
     @property
     def growths(self) -> int:
-        """How often working memory was allocated: once, and once more when a larger N first comes."""
+        """Number of allocations of working memory: one, and one more for each larger N."""
         return int(self._engine.growths)
 
     def stages_s(self) -> dict[str, float]:

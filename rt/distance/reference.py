@@ -17,7 +17,7 @@ _CHUNK = 256  # candidates at a time: (256, 8450) float64 is 17 MB
 
 
 def encode(actions: NDArray[np.float64], encoding: str) -> NDArray[np.float64]:
-    """What the network sees of actions (N, 3) of x, y [m], theta [rad]: (N, E)."""
+    """Encoded actions (N, E), the network's input, from actions (N, 3) of x, y [m], theta [rad]."""
     if encoding == "raw":
         return actions
     double = 2 * actions[:, 2:]

@@ -1,4 +1,4 @@
-"""What the hand feels, beyond what it felt at rest."""
+"""Contact force: the measured force minus its mean at rest."""
 
 from __future__ import annotations
 

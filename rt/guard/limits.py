@@ -1,4 +1,4 @@
-"""What the guard holds the arm to: the limits of rt.guard's table, their defaults, and what each means."""
+"""Limits of the guard's table, with their defaults and meanings."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rt.robot.kinematics import JOINTS, RANGE_DEG, Six
 
 @dataclass(frozen=True)
 class Limits:
-    """What the guard holds the arm to."""
+    """Limits of the guard's table."""
 
     max_frame_age_s: float = 0.15
     """Oldest frame to act on, from the middle of its exposure [s]."""
     max_exposure_gap_s: float = 0.02
-    """How far a frame's exposure may lie outside the known poses of the hand [s]."""
+    """Largest time between a frame's exposure and the known poses of the hand [s]."""
     max_same_views: int = 2
     """New frames in a row that may show the very same picture though the hand has moved."""
     max_state_age_s: float = 0.10
     """Oldest robot state to act on [s]."""
     max_target_age_s: float = 0.10
-    """How late, after its period, a new target may follow the last one [s]; the arm's own limit too."""
+    """Largest delay of a new target after its period [s]; also the limit in the arm's process."""
     min_view_filled: float = 0.5
     """Least fraction of the view's pixels with a return."""
     min_spread_m: float = 0.002
@@ -51,10 +51,10 @@ class Limits:
     max_height_m: float = 0.60
     """Greatest height of the fingertips above the table [m]."""
     margin_m: float = 0.02
-    """How far outside workspace and heights the arm may be found before it is stopped [m]; in the last
-    centimetres it is stopped below the table."""
+    """Distance outside workspace and heights at which the arm is stopped [m]; in the last centimetres the
+    arm is stopped below the table."""
     max_tilt_deg: float = 5.0
-    """How far the hand's approach may lean from straight down [deg]."""
+    """Largest angle between the hand's approach and straight down [deg]."""
     max_following_error_m: float = 0.10
     """Farthest that the arm may be from where it is commanded [m]."""
     max_force_N: float = 50.0
@@ -66,15 +66,15 @@ class Limits:
     joint_max_deg: Six = (RANGE_DEG,) * 6
     """Greatest angle of each joint [deg]."""
     joint_margin_deg: float = 10.0
-    """How near a joint may come to either [deg]: the way in which it can brake."""
+    """Least distance of a joint to either limit [deg]: the joint brakes within it."""
     max_joint_speed: float = 0.9
     """Fastest turn of a joint, as a part of the fastest that its maker gives."""
     min_singular_deg: float = 10.0
-    """How near the arm may come to a singular posture (rt.robot.kinematics.singularity) [deg]."""
+    """Least distance of the arm to a singular posture (rt.robot.kinematics.singularity) [deg]."""
     max_missed_in_a_row: int = 10
     """Deadlines missed one after another."""
     max_held_s: float = 2.0
-    """How long the arm may be held before the run ends [s]."""
+    """Longest hold of the arm before the run ends [s]."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -1,4 +1,4 @@
-"""What is refused before anything moves, as rows of the guard: a wrong model, a way beyond the joints."""
+"""Checks before anything moves, as rows of the guard: the model's contract, the reach of the joints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the joints can follow the way that lies ahead, looked at before anything moves.
+"""Reach of the joints along the path ahead, checked before anything moves.
 
 From the joints as they are: straight down to the lowest height of this run, and around it as far as the
 controller may lead the hand, with all turns of the closing axis. Each pose's joints are found from its
@@ -27,7 +27,7 @@ _TRIES = 40
 
 @dataclass(frozen=True)
 class ReachQuery:
-    """What to look at. Frames: `base` is the loop's (on the table), `robot` the arm's own."""
+    """Path to check. Frames: `base` is the loop's (on the table), `robot` the arm's own."""
 
     arm: ArmModel
     q: Array
@@ -41,7 +41,7 @@ class ReachQuery:
 
 
 def survey(way: ReachQuery, limits: Limits) -> tuple[str, str]:
-    """What is wrong straight below the hand, and what within AROUND_M of there; empty where nothing is."""
+    """Problems straight below the hand, and within AROUND_M of that line; empty strings if there is none."""
     here = np.array(from_top_down(way.T_base_hand))
     T_robot_hand = way.T_robot_base @ way.T_base_hand
     # The flange as the nominal lengths have it: what an arm's own differ by stays the same nearby.

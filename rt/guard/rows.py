@@ -45,7 +45,7 @@ class Stop(Exception):
 
 @dataclass
 class CycleState:
-    """What the cycle knows so far, and what follows from it."""
+    """Data of the cycle so far, and the quantities derived from them."""
 
     limits: Limits
     period_s: float
@@ -124,7 +124,7 @@ class CycleState:
         return singularity(self.arm, self._q)[0] if self._q is not None else 90.0
 
     def detail(self, name: str) -> str:
-        """What more there is to say about a row, by its name."""
+        """Additional text for a row's message, by the row's name."""
         if name in self.details or self._q is None:
             return self.details.get(name, "")
         if name == "singularity":
@@ -160,7 +160,8 @@ class CycleState:
 
     @property
     def farthest_m(self) -> float:
-        """What is below zero counts ten times: no distance is, but a network may be a little off."""
+        """Largest magnitude of the distances [m]. Negative ones are impossible; small ones are tolerated, so their
+        magnitude is weighted by 10."""
         return float(max(self.distances.max(), -10 * self.distances.min()))
 
     @property
@@ -266,7 +267,7 @@ class GuardRow:
     """A field of Limits, or a constant."""
     unit: str
     remedy: str | Callable[[CycleState], Hand]
-    """What the user can do, or what the clamp makes of the command."""
+    """Remedy for the user, or the clamp's function of the command."""
 
 
 _CLAMP, _HOLD, _STOP = Action.CLAMP, Action.HOLD, Action.STOP

@@ -68,14 +68,14 @@ class ArmLinks:
             self._links.append(link)
 
     def tool(self, scene: viser.SceneApi, back_m: float) -> None:
-        """What holds the hand: from the flange to the palm's back, `back_m` behind the fingertips."""
+        """Draw the mount of the hand: from the flange to the palm's back, `back_m` behind the fingertips."""
         flange = inverse(self._mounting.T_flange_hand)[:3, 3]
         palm = np.array([0.0, 0.0, -back_m])
         if np.linalg.norm(flange - palm) > 0.005 and flange[2] < palm[2]:
             _bar(scene, "/hand/tool", flange, palm, _TOOL_RADIUS_M, _TOOL)
 
     def look_from(self, T_base_hand: Array) -> tuple[Array, Array]:
-        """Where to look, and from how far beside it (3,) [m]: hand in front, the arm's base behind it."""
+        """Point to look at and offset of the viewer (3,) [m]: hand in front, the arm's base behind it."""
         base, hand = self._mounting.T_base_robot[:3, 3], T_base_hand[:3, 3]
         out = hand[:2] - base[:2]
         reach = max(float(np.linalg.norm(out)), 0.3)

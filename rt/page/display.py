@@ -1,4 +1,4 @@
-"""What the page shows, put together: the scene, the view with its field, charts, lamps and the banner."""
+"""Content of the live page: the scene, the view with its field, charts, lamps and the banner."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from rt.page.server import start as start_page
 from rt.record.recorder import Recorder
 
 _BROWSER_S = 15.0
-"""How long a run waits for a browser to open its page."""
+"""Longest wait of a run for a browser to open its page."""
 
 
 class LivePage:
@@ -33,7 +33,7 @@ class LivePage:
         self._page.said("watched", _BROWSER_S)
 
     def again(self, report: Report) -> bool:
-        """Whether another scene is wanted; waits while somebody looks at the page."""
+        """True if another scene is wanted; waits while a browser is connected."""
         if self._page is None:
             return False
         print(

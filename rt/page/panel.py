@@ -35,7 +35,7 @@ class Lamps:
         self.forget()
 
     def forget(self) -> None:
-        """What follows is another run, or another moment of one."""
+        """Clear the charts: the next records are of another run or of another time."""
         self.counts = np.zeros(len(self.rows), np.int64)
         self.last_cycle = np.full(len(self.rows), -RECENT_CYCLES, np.int64)
         self._cycle = -1
@@ -168,8 +168,8 @@ class Charts:
 
 
 def carried(column: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where it is not known, the last value that was (a held cycle predicts nothing), at first the first;
-    zeros if none was."""
+    """The column, each unknown value replaced by the last known one (a held cycle predicts nothing), at the
+    beginning by the first known one; zeros if no value is known."""
     known = np.isfinite(column)
     if not known.any():
         return np.zeros_like(column)

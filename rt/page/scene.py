@@ -47,7 +47,7 @@ _COLOURS: NDArray[np.uint8] = np.stack(
 
 
 class PageScene:
-    """What is drawn, and the little memory that it needs. `show` takes a record of rt.record.schema.CYCLE."""
+    """Drawn objects, with the state that drawing needs. `show` takes a record of rt.record.schema.CYCLE."""
 
     def __init__(
         self,
@@ -271,7 +271,7 @@ def _hand_boxes(
 
 
 def _flange_box(scene: viser.SceneApi, hand: Hand) -> viser.BoxHandle:
-    """What a hand without an arm hangs on."""
+    """Box in place of the flange, for a hand without an arm."""
     back = -hand.finger_length_m - _PALM_HEIGHT_M - _FLANGE_M / 2
     size = (hand.palm_width_m, hand.palm_width_m, _FLANGE_M)
     return scene.add_box("/hand/flange", _FLANGE, size, position=(0, 0, back))

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 UPDATES_HZ = 20.0
 _NICE = 10
 _ALONE_S = 10.0
-"""How long the page stays when the loop is over and no browser looks at it."""
+"""Time that the page stays after the loop's end if no browser is connected."""
 _STARTS_WITHIN_S = 60.0
 _REMEMBERED = 450
 """Cycles before a moment of a recording that charts and trail show."""
@@ -129,7 +129,7 @@ def _url(host: str, port: int) -> str:
 
 
 class Buttons:
-    """What the page asks of the loop. A robot has one large stop; the twin may be played with."""
+    """Requests of the page to the loop. A robot has one large stop button; the twin has all of them."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -285,7 +285,7 @@ class UpdateRate:
 
     @property
     def watched(self) -> bool:
-        """Whether a browser is connected."""
+        """True if a browser is connected."""
         return bool(self._server.get_clients())
 
     def drawn(self, whether: bool) -> float:

@@ -20,7 +20,7 @@ class PoseHistory:
             self._states.append(state)
 
     def gap_s(self, stamp_ns: int) -> float:
-        """How far a time lies outside the history, seconds: 0 if poses on both sides are known."""
+        """Time between a stamp and the history [s]: 0 if poses on both sides are known."""
         if not self._states:
             return float("inf")
         first, last = self._states[0].stamp_ns, self._states[-1].stamp_ns

@@ -159,7 +159,7 @@ SINGULAR = (
 
 
 def singularity(arm: ArmModel | None, q: Array) -> tuple[float, str]:
-    """How far joints (6,) are from a singular posture, 0 to 90 deg, and which one (of SINGULAR) is nearest.
+    """Distance of joints (6,) to a singular posture, 0 to 90 deg, and the nearest one's name (of SINGULAR).
 
     The determinant of this kind of arm's Jacobian is a product of three factors (and lengths): sin q5,
     sin q3, and the way from the base's axis to the middle of the wrist in the plane of the arm. It is

@@ -16,12 +16,12 @@ class RobotError(RuntimeError):
     """An arm that is missing, lost, stopped, or that refuses what is asked of it."""
 
     name = "robot"
-    """What went wrong, in a word for the record: protective_stop, connection_lost, ..."""
+    """Kind of the fault, a word for the record: protective_stop, connection_lost, ..."""
 
 
 @dataclass(frozen=True)
 class RobotState:
-    """Where the hand is and how it moves, from one packet of the robot."""
+    """Pose and motion of the hand, from one packet of the robot."""
 
     stamp_ns: int
     """When it was measured, on the robot's clock (`Robot.now_ns`)."""

@@ -56,7 +56,7 @@ _OBJECT_M = 0.04
 
 @dataclass(frozen=True)
 class EmulatedCell:
-    """What `emulated_cell` yields."""
+    """Running emulated cell, as `emulated_cell` yields it."""
 
     emulator: Emulator
     cell: Path

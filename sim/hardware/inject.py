@@ -25,7 +25,7 @@ _CHECK_S = 0.005
 
 
 class Trigger:
-    """Whether the fault has begun; looks for its file every few milliseconds at most."""
+    """Beginning of the fault: true once its file exists, looked up every few milliseconds at most."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._looked, self.on = path, 0.0, False

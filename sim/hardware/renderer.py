@@ -1,4 +1,4 @@
-"""What the emulated camera sees, rendered in a process of its own: `python -m sim.hardware.renderer`.
+"""Renderer of the emulated camera, a process of its own: `python -m sim.hardware.renderer`.
 
 Started by sim.hardware.realsense.emulated. It asks the arm's emulator for the tool's true pose, renders the
 scene from there, and writes z16 frames to its output as sim.hardware.realsense.Piped reads them.
@@ -55,8 +55,8 @@ class RendererOptions:
     camera: str = ""
     """T_hand_camera, 16 numbers, row by row, with commas. Default: the camera sits in the hand's frame."""
     origin: str = ""
-    """Where the scene's origin is on the table, x,y [m]. Default: such that the hand stands above an
-    object when it begins."""
+    """Position of the scene's origin on the table, x,y [m]. Default: an object is below the hand at the
+    beginning."""
 
 
 def main() -> int:

@@ -30,7 +30,7 @@ FAULTS = {
     "stuck_on_close": "OBJ stays 0 once told to close: the motion never ends",
     "fault_on_close": "FLT 14 from the first request to close on",
 }
-"""What can be wrong, or in the way; several are separated by commas."""
+"""Faults and obstacles, with their description; several are separated by commas."""
 Fault = str | None | Callable[[], str | None]
 _DEFAULTS = {"object": 0.04, "slips": 0.3, "slow": 0.2}
 _STROKE_M = 0.085
@@ -48,7 +48,7 @@ def parse_faults(text: str | None) -> dict[str, float]:
 
 
 class GripperEmulator:
-    """What `serve` started. `faults` may be changed at any time; `stop` ends it."""
+    """Running emulator, as `serve` starts it. `faults` may be changed at any time; `stop` ends it."""
 
     def __init__(self, host: str, port: int, fault: Fault) -> None:
         self._ask = fault if callable(fault) else None

@@ -74,7 +74,7 @@ def test_the_command_end_to_end(model_file, tmp_path):
 )
 def test_what_cannot_be_is_refused_in_one_line(arguments, says, tmp_path):
     done = latency(*arguments, "--out", tmp_path / "run")
-    assert done.returncode == 1 and says in done.stderr
+    assert done.returncode == 2 and says in done.stderr
     assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

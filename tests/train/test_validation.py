@@ -136,7 +136,7 @@ def test_what_cannot_be_validated_is_refused_in_one_line(
         (("--model", model_file, "--data", tmp_path), "not a dataset"),
     ):
         done = validation(*arguments)
-        assert done.returncode == 1 and message in done.stderr, done.stderr
+        assert done.returncode == 2 and message in done.stderr, done.stderr
         assert done.stderr.count("\n") == 1
     with pytest.raises(DatasetError, match="--scenes 0 must be 1 or more"):
         ValidationOptions(scenes=0)

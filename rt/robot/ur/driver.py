@@ -137,7 +137,7 @@ class UR:
 
     @property
     def _patience_s(self) -> float:
-        """How long the streaming process may be silent."""
+        """Longest silence of the streaming process [s]."""
         return 2 * self.setup.max_silence_s + 0.05
 
     def _read(self) -> Any:

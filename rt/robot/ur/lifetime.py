@@ -1,4 +1,4 @@
-"""How a process that drives an arm runs and ends: urgently, with its loop, and never by hanging on.
+"""Priority and lifetime of the streaming process: real-time, tied to its parent, killed if it hangs.
 
 The library that it drives the arm with may hang in a call: ur-rtde waits up to 3 s for a controller to take a
 command and up to 300 s for it to be done, and its constructors keep the interpreter lock. Python's signal
@@ -38,8 +38,10 @@ def give_up_in(seconds: float) -> None:
 
 
 def die_with_the_loop(yes: bool) -> None:
-    """Whether the kernel kills this process at once with the thread that started it, which waits meanwhile.
-    Only while no program runs: later an end is to be a stop, and `give_up_in` bounds it."""
+    """Let the kernel kill this process at once with the thread that started it, or not.
+
+    Only while no program runs on the controller: later the end must stop the arm, and `give_up_in` bounds it.
+    """
     killed_with_parent(yes)
     if yes and select.select([0], [], [], 0)[0]:  # it had gone before
         raise OSError("the loop has ended while its arm was opened")

@@ -57,7 +57,7 @@ LEAD_S = 0.03
 JERK_PER_S = 40.0
 """Jerk over acceleration: full acceleration is reached in 25 ms."""
 STOP_LIMITS = MotionLimits(2.0, 5.0, 500.0, 10.0, 40.0, 4000.0)
-"""How `stop` brakes: from 0.1 m/s to rest in 30 ms, from 90 deg/s in 55 ms, whatever the speed scale."""
+"""Limits of `stop`: from 0.1 m/s to rest in 30 ms, from 90 deg/s in 55 ms, at every speed scale."""
 HORIZON_PERIODS = 2.0
 RESTED_S = 0.15
 """After the set-point has come to rest the arm needs its lag; then servoing ends."""
@@ -352,7 +352,7 @@ class SetpointStream:
 
 
 def ahead(T: Array, twist: Array, seconds: float) -> Array:
-    """Where a pose (4, 4) would be after a while of its twist (6,)."""
+    """Pose (4, 4) after moving with a twist (6,) for some seconds."""
     moved = T.copy()
     moved[:3, 3] += seconds * twist[:3]
     moved[:3, :3] = rotation(seconds * twist[3:]) @ T[:3, :3]

@@ -35,7 +35,7 @@ class EmulatorOptions:
     """
 
     address: str = "127.0.0.2"
-    """Where to listen."""
+    """Address to listen at."""
     model: Literal["e", "cb3"] = "e"
     """e: 500 Hz, PolyScope 5.11, a UR5e; cb3: 125 Hz, PolyScope 3.15, a UR5."""
     arm: str = ""
@@ -55,8 +55,8 @@ class EmulatorOptions:
     tcp: Pose = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     """Active tool centre point: x y z [m], rotation vector [rad], in the flange."""
     start: Pose | None = None
-    """Where the tool is at first: x y z [m], rotation vector [rad] in base. Default: a usual posture, the
-    tool about 0.49 m in front and 0.49 m high, looking straight down."""
+    """Pose of the tool at the beginning: x y z [m], rotation vector [rad] in base. Default: a usual posture,
+    the tool about 0.49 m in front and 0.49 m high, looking straight down."""
     table_z: float | None = None
     """Height of a table in base [m], which pushes back."""
     priority: bool = True

@@ -31,7 +31,7 @@ SPEED_LAG_S = 0.004
 
 @dataclass(frozen=True)
 class Motion:
-    """What the arm shall do: a kind, where to or how fast, and how."""
+    """Commanded motion: its kind, target or speed, and parameters."""
 
     kind: Literal["stop", "stop_j", "servo", "servo_j", "speed", "speed_j", "move", "move_j"]
     aim: Array = field(default_factory=lambda: np.zeros(6))
@@ -61,7 +61,7 @@ class JointArm:
         self.joint_limit = 5 * acceleration_m_s2
         self.motion = Motion("stop")
         self.coming: deque[Motion] = deque([self.motion] * delay_ticks)
-        """What was commanded in the last ticks and acts later."""
+        """Commands of the last ticks, which act after the delay."""
         self.arrived = True
         self.set_tcp(T_flange_tcp)
 
@@ -102,7 +102,7 @@ class JointArm:
             self.T, self.J = tool(self.model, self.q, self.T_flange_tcp)
 
     def _slower(self, m: Motion) -> float:
-        """What remains of the joints' speeds after a tick of slowing down along the path."""
+        """Factor on the joints' speeds after one tick of braking along the path."""
         if m.kind == "stop_j":
             fastest, drop = float(np.abs(self.qd).max()), m.acceleration * self.dt
             return max(0.0, 1 - drop / fastest) if fastest > 1e-9 else 0.0

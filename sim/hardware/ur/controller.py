@@ -34,7 +34,7 @@ NORMAL, PROTECTIVE, EMERGENCY = "normal", "protective_stop", "emergency_stop"
 
 @dataclass(frozen=True)
 class Model:
-    """What differs between the two generations of controllers."""
+    """Differences between the two generations of controllers."""
 
     rate_hz: int
     version: tuple[int, int, int, int]
@@ -79,7 +79,7 @@ class EmulatedController:
         self.out_ints, self.out_doubles = [0] * 48, [0.0] * 48
         self.commanded = Motion("stop")
         self.busy: Callable[[], bool] | None = None
-        """Whether a blocking command still runs."""
+        """Function that is true while a blocking command runs."""
         self.waiting_for_clear = False
         self.operation = 0
         self.watchdog_hz, self.kicked_s = 0.0, 0.0

@@ -80,7 +80,7 @@ class Emulator:
         return [(float(t), str(what)) for t, what in self.tell("events")]
 
     def moved_until_s(self, since_s: float, seconds: float = 20.0) -> float:
-        """How long after `since_s` (controller's clock) the tool still moved; 0 if it did not."""
+        """Time [s] from `since_s` (controller's clock) to the tool's last motion; 0 if it did not move."""
         rows = self.motion(seconds)
         v, w = np.linalg.norm(rows[:, 7:10], axis=1), np.linalg.norm(rows[:, 10:], axis=1)
         moving = rows[(v > STILL_M_S) | (w > STILL_RAD_S), 0]

@@ -26,7 +26,7 @@ class Line:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, data: bytes) -> None:
-        """What the peer does not take now is kept; one that takes nothing for long is cut off."""
+        """Send data and keep the rest that the peer does not take now; a peer that takes none is cut off."""
         self.unsent += data
         with suppress(BlockingIOError):
             try:
