@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rt.controller import symmetry
-from rt.distance import SHIPPED_MODEL, Distance, open_model
+from rt.distance import SHIPPED, Distance, open_model
 from rt.distance.contract import read_model
 from rt.page import PageError
 from rt.page.server import review
@@ -200,12 +200,13 @@ def _mm(column: NDArray[np.float32], which: int) -> float | None:
 
 
 def recorded_model(record: FlightRecord) -> Path:
-    """The file of the recorded model, if it can still be found: where it was, or the shipped one.
+    """The file of the recorded model, if it can still be found: where it was, or a shipped one.
 
     Raises RecordError otherwise, naming what was recorded.
     """
     model = record.header.get("model", {})
-    for path in (Path(model.get("path") or SHIPPED_MODEL), SHIPPED_MODEL):
+    places = [Path(model["path"])] if model.get("path") else []
+    for path in (*places, *SHIPPED.values()):
         if path.is_file() and read_model(path)[0].weights_sha256 == model.get("weights_sha256"):
             return path
     raise RecordError(

@@ -8,6 +8,7 @@ from rt.distance.budget import candidates_for
 from rt.distance.contract import Contract, DistanceError, ModelError
 from rt.distance.model import (
     BACKENDS,
+    DEFAULT_MODEL,
     PRECISIONS,
     SHIPPED,
     SHIPPED_MODEL,
@@ -18,6 +19,7 @@ from rt.distance.model import (
 
 __all__ = [
     "BACKENDS",
+    "DEFAULT_MODEL",
     "PRECISIONS",
     "SHIPPED",
     "SHIPPED_MODEL",

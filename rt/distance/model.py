@@ -28,6 +28,8 @@ from rt.tools.resolve import ResolveError, resolve
 SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "distance.onnx"
 SHIPPED = {"paper": SHIPPED_MODEL, "field": SHIPPED_MODEL.with_name("field.onnx")}
 """Files that open_model knows by name."""
+DEFAULT_MODEL = SHIPPED["field"]
+"""The better of both in the trials (docs/training.md)."""
 
 PRECISIONS = ("float32", "tf32", "half")
 """float32 is exact to rounding; tf32 rounds the factors of matrix products to 10 bits of mantissa; half
@@ -158,7 +160,7 @@ def open_model(
 ) -> Distance:
     """Open a model file, check its metadata, and choose what computes it.
 
-    path: a file; `paper` or `field` for a shipped one; None for the default, which is the paper's; or
+    path: a file; `paper` or `field` for a shipped one; None for the default, `field`; or
     `module:attribute` of a function that returns a network of your own: called as network(depth, actions)
     -> (N,) float32 m, with a `contract`. backend: one of BACKENDS; `module:attribute` of an Opener; or
     `auto`: tensorrt if an engine was built for this model and GPU (train.export --tensorrt), else native,
@@ -169,7 +171,7 @@ def open_model(
     """
     if path is not None and _is_own(str(path)):
         return _open_own(str(path))
-    path = SHIPPED_MODEL if path is None else SHIPPED.get(str(path), Path(path))
+    path = DEFAULT_MODEL if path is None else SHIPPED.get(str(path), Path(path))
     opener = None if backend == "auto" else _resolve("backend", backend, BACKENDS, ("auto",))
     if precision not in PRECISIONS:
         raise DistanceError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")

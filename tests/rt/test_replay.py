@@ -13,7 +13,7 @@ import pytest
 from conftest import write_random_model
 from flights import cycle, header
 
-from rt.distance import SHIPPED_MODEL, open_model
+from rt.distance import DEFAULT_MODEL, open_model
 from rt.record.recorder import Recorder, RecordError, read_record
 from rt.replay import (
     ReplayOptions,
@@ -116,10 +116,10 @@ def test_views_are_weighed_as_they_were_looked_at(made: Path) -> None:
 def test_the_recorded_model_is_found_by_its_weights(made: Path, model_file: Path) -> None:
     record = read_record(made)
     record.header["model"]["path"] = "/nowhere/else.onnx"
-    assert recorded_model(record) == SHIPPED_MODEL
+    assert recorded_model(record) == DEFAULT_MODEL
     # A file of that name with other weights is not the recorded model.
     record.header["model"]["path"] = str(model_file)
-    assert recorded_model(record) == SHIPPED_MODEL
+    assert recorded_model(record) == DEFAULT_MODEL
     record.header["model"]["weights_sha256"] = "0" * 64
     with pytest.raises(RecordError, match="no longer there; give one with --model"):
         recorded_model(record)
