@@ -405,7 +405,7 @@ def run_with_devices(
         if recorder is not None:
             stack.enter_context(recorder)
             if page is not None:
-                page.show(recorder)
+                page.show(recorder, cell.simulated)
         report = run(config, cell, distance, n, replace(devices.setup, record=recorder))
     if recorder is not None:
         report = replace(

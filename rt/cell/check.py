@@ -23,7 +23,8 @@ from rt.gripper import GripperError
 from rt.gripper.robotiq import FAULTS, read_status
 from rt.guard.preflight import check_model
 
-_FRAME_WITHIN_S = 5.0
+_FRAME_WITHIN_S, _EMULATED_S = 5.0, 90.0
+"""Longest wait for a frame; one that is emulated makes its scene first."""
 _FORCE_AT_REST_N = 10.0
 """A force at rest above this hints at a wrong payload."""
 
@@ -45,7 +46,8 @@ def live(config: ServoOptions, devices: Devices) -> Iterator[tuple[str, str]]:
             if isinstance(device, AbstractContextManager):
                 stack.enter_context(device)
         yield from _robot(cell.robot)
-        yield from _camera(cell.camera, devices)
+        within_s = _EMULATED_S if config.camera_device else _FRAME_WITHIN_S
+        yield from _camera(cell.camera, within_s)
     yield from _gripper(config, devices)
 
 
@@ -75,7 +77,7 @@ def _robot(robot: Any) -> Iterator[tuple[str, str]]:
         yield "robot", f"force at rest: {force_N:.1f} N{word}"
 
 
-def _camera(camera: Any, devices: Devices) -> Iterator[tuple[str, str]]:
+def _camera(camera: Any, within_s: float) -> Iterator[tuple[str, str]]:
     info = getattr(camera, "info", {})
     for key in (
         "name",
@@ -87,7 +89,7 @@ def _camera(camera: Any, devices: Devices) -> Iterator[tuple[str, str]]:
     ):
         if info.get(key) is not None:
             yield "camera", f"{key}: {info[key]}"
-    end = time.monotonic() + _FRAME_WITHIN_S
+    end = time.monotonic() + within_s
     while True:
         try:
             frame = camera.read_latest(1.0)
@@ -95,7 +97,7 @@ def _camera(camera: Any, devices: Devices) -> Iterator[tuple[str, str]]:
         except StaleFrameError as error:
             if time.monotonic() > end:
                 raise CameraError(
-                    f"no frame within {_FRAME_WITHIN_S:g} s; check the camera's cable"
+                    f"no frame within {within_s:g} s; check the camera's cable"
                 ) from error
             time.sleep(0.05)
     seen = float(np.count_nonzero(frame.depth)) / frame.depth.size
