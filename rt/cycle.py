@@ -71,9 +71,13 @@ def cycle(loop: Loop) -> Decision:
         view = loop.reproject(frame.depth)
         s.view_filled = float(np.count_nonzero(view)) / view.size
         s.same_views = loop.repeated.count(frame, view, xyz_yaw(T_base_hand))
+        closed = close_gaps(view)
+        if loop.camera_watch is not None:
+            watched = loop.camera_watch.look(frame.depth, closed, T_base_hand, frame.stamp_ns)
+            s.place = watched
         guard.check("view", loop.number, s)
         loop.keep(frame, T_base_hand)
-        view = close_gaps(view)
+        view = closed
         watch.lap("view")
 
         # d(I, a) for candidates a around the hand, the best of them, and part of the way there from the

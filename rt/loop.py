@@ -34,6 +34,7 @@ from rt.cell.options import ServoOptions
 from rt.cell.setup import RunSetup
 from rt.controller import open_controller
 from rt.distance.contract import Contract
+from rt.guard.camera_watch import CameraWatch
 from rt.guard.force import contact_force, wrench_at_rest
 from rt.guard.rows import ROWS, CycleState, Guard, Hold, Limits
 from rt.outcome import ScoredView
@@ -82,7 +83,11 @@ class Loop:
         self.reproject = Reprojector(cell.camera.intrinsics, cell.camera.T_hand_camera)
         self.limits: Limits = setup.limits or config.limits or Limits()
         self.pace, self.record = setup.pace, setup.record
-        self.guard, self.history = Guard(self.limits), PoseHistory()
+        self.guard = Guard(self.limits, simulated=cell.simulated)
+        self.history = PoseHistory()
+        self.camera_watch: CameraWatch | None = None
+        if self.guard.watches_camera:
+            self.camera_watch = CameraWatch(cell.camera.intrinsics, cell.camera.T_hand_camera)
         self.signals = [] if signals is None else signals
         self.rng, self.noise_rng = np.random.default_rng([config.seed, config.scene]).spawn(2)
         # With speed_scale s the ratio becomes 1 - (1 - ratio)**s: 1/s as many cycles cover the same way.

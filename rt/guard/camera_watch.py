@@ -1,6 +1,6 @@
 """Watch over the camera's place: what its images say of the table and of the still scene, against the cell.
 
-Every tenth of a second one look at the table (a thousand points of the frame, in base by the cell's transforms)
+Every 0.15 s one look at the table (some hundred points of the frame, in base by the cell's transforms)
 and one at the scene's shift since an earlier view. The row `camera_moved` judges the result (docs/guard.md).
 """
 
@@ -18,25 +18,33 @@ from rt.camera.still_scene import TableFit, fit_table, shift_between
 from rt.distance.metric_map import metric_map
 from rt.robot.target import xyz_yaw
 
-LOOK_EVERY_S = 0.1
-POINTS = 1000
+LOOK_EVERY_S = 0.15
+POINTS = 600
 """Of a frame, at most, for the table's plane."""
 CELLS, CELL_M = 64, 0.005
-_LOOKS = 16
-"""Looks at the table that count, the last: 1.6 s."""
+_LOOKS = 24
+"""Looks at the table that count, the last: 3.6 s."""
 _FEWEST = 4
 _BELOW_HAND_M = 0.04
 """Returns nearer than this to the fingertips' height are the hand's own, or an object between them."""
 _SCALE_ERROR = 0.004
 """Standard deviation of a depth camera's relative error: such a table is too high by as much of its distance,
 and the camera has not moved."""
-_HEIGHT_ERROR_M, _SLOPE_ERROR = 0.001, 0.003
+_HEIGHT_ERROR_M, _SLOPE_ERROR = 0.0006, 0.0015
 """Standard deviations of one look, mostly for low objects on the table; looks that follow share them."""
-_PRIOR_M, _PRIOR_TURN = 0.03, math.radians(3)
+_PRIOR_M, _PRIOR_TURN = 0.01, math.radians(3)
 """Standard deviations of a camera's displacement beside the optical axis, and of its turn about it."""
-_MAP_ERROR_M = 0.0007
+_MAP_ERROR_M, _WAY_ERROR = 0.001, 0.03
+"""Standard deviation of the shift between two views, and what it grows by with the way between them: they show
+other sides of the objects."""
+_SHARED = 2.0
+"""Pairs with the same first view share its error."""
+_WORST_PAIR_M = 0.002
+"""Standard deviation from which a pair of views is left out."""
 _SAME_HEIGHT = 0.12
 """Part by which two views' heights may differ: edges in them are then blurred alike."""
+_AGAIN = 0.5
+"""A jump counts once a second pair tells the same, within this part of it."""
 _SURE = 2.0
 """Standard deviations that are taken off an estimate before it is judged."""
 
@@ -143,21 +151,29 @@ class CameraWatch:
         if found is None:
             return
         shift = found.shift_m * (1, -1)
-        variance = np.diag(found.covariance_m2) + _MAP_ERROR_M**2
-        jump = float(np.linalg.norm(shift)) - _SURE * math.sqrt(float(variance.sum()))
+        variance = np.diag(found.covariance_m2) + _MAP_ERROR_M**2 + _WAY_ERROR**2 * (way @ way)
+        if variance.max() > _WORST_PAIR_M**2:
+            return
         # The camera's error (x, y, turn) in the hand shows in base as it is turned with the hand.
         rows = np.column_stack([_turned(now[1]) - _turned(before[1]), (-way[1], way[0])])
-        explained = float(np.linalg.norm(shift - rows @ self._error()[0]))
+        beyond = shift - rows @ self._error()[0]
+        jump_m = float(np.linalg.norm(beyond)) - _SURE * math.sqrt(float(variance.sum()))
+        if jump_m > 0:
+            again = float(np.linalg.norm(beyond - self._beyond))
+            if again < _AGAIN * float(np.linalg.norm(beyond)):
+                self._jump_m = jump_m
+                self._maps.clear()
+            self._beyond = beyond
+            return
+        self._beyond = np.full(2, np.inf)
+        variance *= _SHARED
         self._information += rows.T @ (rows / variance[:, None])
         self._sums += rows.T @ (shift / variance)
-        if jump > 0 and explained > jump:
-            self._jump_m = jump
-            self._maps.clear()
 
     def _forget_pairs(self) -> None:
         prior = np.array([_PRIOR_M, _PRIOR_M, _PRIOR_TURN]) ** -2.0
         self._information, self._sums = np.diag(prior), np.zeros(3)
-        self._jump_m = 0.0
+        self._jump_m, self._beyond = 0.0, np.full(2, np.inf)
 
     def _error(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """x, y [m] and turn [rad] of the camera on the hand, and their covariance."""

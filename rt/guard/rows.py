@@ -3,8 +3,8 @@
 The loop tells the guard what it knows (`CycleState`) as it comes to know it: `start` (before anything
 moves), `input` (the clock, the robot's state), `frame` (its age), `view`, `answer` (the network's
 distances) and `command` (a hand pose about to be sent). A row whose quantity is beyond its limit is
-recorded under its name and then clamps the command, holds the arm for this cycle (raises Hold), or
-ends the run (raises Stop). Heights are above the table, `base` is the table's frame (rt.cell).
+recorded under its name and then clamps the command, holds the arm for this cycle (raises Hold), ends
+the run (raises Stop), or, if the cell says so, only warns. Heights are above the table, `base` is the table's frame (rt.cell).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.guard.camera_watch import CameraPlace
 from rt.guard.limits import Limits, joint_rooms_deg
 from rt.robot import RobotState
 from rt.robot.kinematics import JOINTS, ArmModel, singularity
@@ -30,6 +31,7 @@ Hand = NDArray[np.float64]
 
 
 class Action(StrEnum):
+    WARN = "warn"
     CLAMP = "clamp"
     HOLD = "hold"
     STOP = "stop"
@@ -82,6 +84,8 @@ class CycleState:
     view_filled: float = 0.0
     same_views: int = 0
     """Frames in a row that show what the one before did, from elsewhere."""
+    place: CameraPlace = field(default_factory=CameraPlace)
+    """The camera's displacement, as its images tell it; said in `details`."""
     distances: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     thought_s: float = 0.0
     """From the state that the command follows from to now, when it is about to be sent."""
@@ -125,6 +129,8 @@ class CycleState:
 
     def detail(self, name: str) -> str:
         """Additional text for a row's message, by the row's name."""
+        if name == "camera_moved":
+            return self.place.words
         if name in self.details or self._q is None:
             return self.details.get(name, "")
         if name == "singularity":
@@ -149,6 +155,16 @@ class CycleState:
         assert self.state is not None and self.state.qd is not None
         fastest = self.arm.max_speed_deg_s if self.arm else _USUAL_DEG_S
         return np.asarray(np.abs(np.degrees(self.state.qd)) / fastest)
+
+    @property
+    def camera_moved(self) -> float:
+        """Largest part that tilt, height and shift have of their limits."""
+        place, limits = self.place, self.limits
+        return max(
+            place.tilt_deg / max(limits.max_camera_tilt_deg, _TINY),
+            place.height_m / max(limits.max_camera_height_m, _TINY),
+            place.shift_m / max(limits.max_camera_shift_m, _TINY),
+        )
 
     @property
     def following_error_m(self) -> float:
@@ -215,6 +231,7 @@ class CycleState:
 
 _USUAL_DEG_S = 180.0
 """Of a joint of an arm that is not known."""
+_TINY = 1e-9
 
 
 def _outside_m(hand: Hand, limits: Limits) -> float:
@@ -298,6 +315,7 @@ ROWS: tuple[GuardRow, ...] = (
     GuardRow("frame", "exposure_gap", _HOLD, "exposure_gap_s", "most", "max_exposure_gap_s", "s", "the hand's pose at the exposure is not known: check both clocks"),
     GuardRow("view", "view_filled", _HOLD, "view_filled", "least", "min_view_filled", "of the view", "check the mount and the camera's nearest depth"),
     GuardRow("view", "same_view", _HOLD, "same_views", "most", "max_same_views", "frames", "the camera repeats one picture: restart it"),
+    GuardRow("view", "camera_moved", _HOLD, "camera_moved", "most", 1, "of its limit", "is the camera's holder loose, or the table's height wrong? Calibrate again (docs/handeye.md)"),
     GuardRow("answer", "not_finite", _STOP, "not_finite", "most", 0, "distances", "the model or its input is broken"),
     GuardRow("answer", "implausible", _STOP, "farthest_m", "most", "max_distance_m", "m", "no distance is like that: the model or its input is broken"),
     GuardRow("answer", "flat_distances", _HOLD, "spread_m", "least", "min_spread_m", "m", "the network sees no grasp: look at the view"),
@@ -321,8 +339,18 @@ _TOLERANCE = 1e-9
 class Guard:
     """Applies ROWS, and remembers what they did: `counts` by name, and the last `events`."""
 
-    def __init__(self, limits: Limits | None = None, remembered: int = 1000) -> None:
+    def __init__(
+        self, limits: Limits | None = None, remembered: int = 1000, *, simulated: bool = False
+    ) -> None:
+        """simulated: the row `camera_moved` then warns, unless the limits say another action."""
         self.limits = limits or Limits()
+        moved = self.limits.camera_moved
+        usual = Action.WARN if simulated else Action.HOLD
+        self.watches_camera = moved != "off"
+        self.actions = {"camera_moved": usual if moved in ("auto", "off") else Action(moved)}
+        """Actions other than the table's, by row."""
+        self.warned: set[str] = set()
+        """Rows that warn and are beyond their limits now: each is recorded once."""
         self.counts: Counter[str] = Counter()
         self.events: deque[dict[str, Any]] = deque(maxlen=remembered)
 
@@ -338,16 +366,26 @@ class Guard:
             slack = _TOLERANCE * max(limit, 1.0)
             # Written so that NaN is beyond every limit.
             if value <= limit + slack if row.at == "most" else value >= limit - slack:
+                self.warned.discard(row.name)
                 continue
-            self.record(row.name, row.action.value, cycle, value, limit, row.unit)
+            action = self.actions.get(row.name, row.action)
+            if action is Action.WARN:
+                self._warn(row, cycle, value, limit, situation)
+                continue
+            self.record(row.name, action.value, cycle, value, limit, row.unit)
             if callable(row.remedy):
                 situation.command = row.remedy(situation)
                 continue
-            message = f"{row.name}: {value:.4g} {row.unit}, must be at {row.at} {limit:g}"
-            if more := situation.detail(row.name):
-                message += f" ({more})"
-            message += f"; {row.remedy}"
-            raise (Hold if row.action is Action.HOLD else Stop)(message)
+            message = _message(row, value, limit, situation)
+            raise (Hold if action is Action.HOLD else Stop)(message)
+
+    def _warn(
+        self, row: GuardRow, cycle: int, value: float, limit: float, situation: CycleState
+    ) -> None:
+        if row.name not in self.warned:
+            self.warned.add(row.name)
+            self.record(row.name, Action.WARN.value, cycle, value, limit, row.unit)
+            self.events[-1]["said"] = _message(row, value, limit, situation)
 
     def record(
         self,
@@ -362,3 +400,11 @@ class Guard:
         self.counts[name] += 1
         event = {"cycle": cycle, "name": name, "action": action}
         self.events.append({**event, "value": value, "limit": limit, "unit": unit})
+
+
+def _message(row: GuardRow, value: float, limit: float, situation: CycleState) -> str:
+    """Row, value, limit, what is known, and the remedy."""
+    message = f"{row.name}: {value:.4g} {row.unit}, must be at {row.at} {limit:g}"
+    if more := situation.detail(row.name):
+        message += f" ({more})"
+    return f"{message}; {row.remedy}"
