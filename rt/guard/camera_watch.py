@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rt.camera import Intrinsics
 from rt.camera.still_scene import TableFit, fit_table, shift_between
 from rt.distance.metric_map import metric_map
+from rt.guard.limits import Limits
 from rt.robot.target import xyz_yaw
 
 LOOK_EVERY_S = 0.15
@@ -30,7 +31,7 @@ _BELOW_HAND_M = 0.04
 _SCALE_ERROR = 0.004
 """Standard deviation of a depth camera's relative error: such a table is too high by as much of its distance,
 and the camera has not moved."""
-_HEIGHT_ERROR_M, _SLOPE_ERROR = 0.0006, 0.0015
+_HEIGHT_ERROR_M, _SLOPE_ERROR = 0.0003, 0.0015
 """Standard deviations of one look, mostly for low objects on the table; looks that follow share them."""
 _PRIOR_M, _PRIOR_TURN = 0.01, math.radians(3)
 """Standard deviations of a camera's displacement beside the optical axis, and of its turn about it."""
@@ -43,6 +44,7 @@ _WORST_PAIR_M = 0.002
 """Standard deviation from which a pair of views is left out."""
 _SAME_HEIGHT = 0.12
 """Part by which two views' heights may differ: edges in them are then blurred alike."""
+_TINY = 1e-9
 _AGAIN = 0.5
 """A jump counts once a second pair tells the same, within this part of it."""
 _SURE = 2.0
@@ -60,6 +62,14 @@ class CameraPlace:
     shift_m: float = 0.0
     """Of the camera beside its axis, or of the whole scene between two views."""
     words: str = ""
+
+    def part_of(self, limits: Limits) -> float:
+        """Largest part that tilt, height and shift have of their limits; above 1 the camera has moved."""
+        return max(
+            self.tilt_deg / max(limits.max_camera_tilt_deg, _TINY),
+            self.height_m / max(limits.max_camera_height_m, _TINY),
+            self.shift_m / max(limits.max_camera_shift_m, _TINY),
+        )
 
 
 class CameraWatch:
@@ -80,6 +90,10 @@ class CameraWatch:
         self._forget_pairs()
         self.place = CameraPlace()
 
+    def due(self, stamp_ns: int) -> bool:
+        """True if a frame exposed then will be looked at."""
+        return stamp_ns >= self._next_ns
+
     def look(
         self,
         depth: NDArray[np.float32],
@@ -89,7 +103,7 @@ class CameraWatch:
     ) -> CameraPlace:
         """The newest judgement. depth (H, W) [m] as the camera gave it; view (64, 64) [m] with its gaps closed;
         T_base_hand (4, 4) at the exposure; stamp_ns of it. Most calls return at once."""
-        if stamp_ns < self._next_ns:
+        if not self.due(stamp_ns):
             if self._jump_m:
                 self._jump_m = 0.0
                 self._judge()

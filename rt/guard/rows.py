@@ -159,12 +159,7 @@ class CycleState:
     @property
     def camera_moved(self) -> float:
         """Largest part that tilt, height and shift have of their limits."""
-        place, limits = self.place, self.limits
-        return max(
-            place.tilt_deg / max(limits.max_camera_tilt_deg, _TINY),
-            place.height_m / max(limits.max_camera_height_m, _TINY),
-            place.shift_m / max(limits.max_camera_shift_m, _TINY),
-        )
+        return self.place.part_of(self.limits)
 
     @property
     def following_error_m(self) -> float:
@@ -231,7 +226,6 @@ class CycleState:
 
 _USUAL_DEG_S = 180.0
 """Of a joint of an arm that is not known."""
-_TINY = 1e-9
 
 
 def _outside_m(hand: Hand, limits: Limits) -> float:
