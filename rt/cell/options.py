@@ -36,9 +36,11 @@ class ServoOptions:
     host: str = ""
     """Address of the robot's controller, in place of the cell's."""
     camera: str = ""
-    """realsense, or module:attribute of an open_camera. Default: the cell's."""
+    """realsense, replay (on the twin: the recording --camera-device), or module:attribute of an open_camera.
+    Default: the cell's."""
     camera_device: str = ""
-    """Another source of the camera's frames, `module:function?name=value&...` (rt.camera.realsense)."""
+    """Another source of the camera's frames, `module:function?name=value&...` (rt.camera.realsense), or a
+    recording for --camera replay."""
     patience: float = 10.0
     """Longest wait for the camera's first frame [s]."""
     gripper: str = ""
