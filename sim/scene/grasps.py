@@ -27,7 +27,7 @@ from rt.pose import wrap_theta
 from sim.scene import SPLITS
 from sim.scene.objects import ObjectSet
 from sim.scene.render import Renderer
-from sim.scene.scene import Scene, SceneError, make_scene
+from sim.scene.scene import MAX_HEIGHT_M, Scene, SceneError, make_scene
 
 FRICTION = 0.5
 """Coulomb coefficient of rubber pads on household materials; 0.4 to 1 in handbooks."""
@@ -129,18 +129,28 @@ def numbered_scene(
     friction: float = FRICTION,
     samples: int = SAMPLES,
     count: int | None = None,
+    circle_m: float | None = None,
+    walled: bool = False,
+    max_height_m: float = MAX_HEIGHT_M,
     empty: bool = False,
 ) -> tuple[Scene, Grasps, np.random.Generator]:
     """Scene `number` of a split, its true grasps (at least one), and a generator for its views.
 
-    The scene has `count` objects, or one to five. The result depends on the arguments alone: the same ones
-    give the same bytes on any worker, in any order. With `empty` the first scene drawn, also if it has no
-    grasp. Raises NoGraspError if TRIES scenes have none.
+    The scene has `count` objects, or one to five; circle_m, walled and max_height_m are those of
+    make_scene. The result depends on the arguments alone: the same ones give the same bytes on any worker, in any order. With
+    `empty` the first scene drawn, also if it has no grasp. Raises NoGraspError if TRIES scenes have none.
     """
     root = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
     for _ in range(TRIES):
         for_scene, for_grasps, for_views, root = root.spawn(4)
-        scene = make_scene(objects, np.random.default_rng(for_scene), count)
+        scene = make_scene(
+            objects,
+            np.random.default_rng(for_scene),
+            count,
+            circle_m=circle_m,
+            walled=walled,
+            max_height_m=max_height_m,
+        )
         grasps = true_grasps(
             scene, np.random.default_rng(for_grasps), hand, friction=friction, samples=samples
         )
@@ -191,8 +201,10 @@ def centres_of_mass(scene: Scene) -> NDArray[np.float64]:
     a, b, c = (scene.vertices[scene.faces[:, k]].astype(np.float64) for k in range(3))
     volume = np.einsum("ij,ij->i", a, np.cross(b, c))
     count = len(scene.placed)
-    moment = [np.bincount(scene.face_object, volume * m, count) for m in ((a + b + c) / 4).T]
-    return np.stack(moment, axis=-1) / np.bincount(scene.face_object, volume, count)[:, None]
+    own = scene.face_object >= 0  # a bin's walls weigh nothing here
+    owner, volume, middle = scene.face_object[own], volume[own], ((a + b + c) / 4)[own]
+    moment = [np.bincount(owner, volume * m, count) for m in middle.T]
+    return np.stack(moment, axis=-1) / np.bincount(owner, volume, count)[:, None]
 
 
 def _lever_m(grasps: Grasps, weight: NDArray[np.float64]) -> NDArray[np.float64]:
