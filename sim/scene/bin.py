@@ -50,6 +50,13 @@ class Bin:
         own = outline @ self._R()[:2, :2]
         return bool((np.abs(own) <= np.array(self.inner_m) / 2 - gap_m).all())
 
+    def above_wall(self, points: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """True (N,) for points (N, 2) of the world that lie in the walls' outline."""
+        own = np.abs(points @ self._R()[:2, :2])
+        inner = np.array(self.inner_m) / 2
+        outside = (own <= inner + self.thickness_m).all(axis=-1)
+        return np.asarray(outside & (own >= inner).any(axis=-1))
+
     def _R(self) -> NDArray[np.float64]:
         c, s = math.cos(self.yaw_rad), math.sin(self.yaw_rad)
         return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])

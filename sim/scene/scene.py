@@ -54,22 +54,38 @@ class Scene:
 
 def assemble(objects: list[tuple[Object, NDArray[np.float64]]], around: Bin | None = None) -> Scene:
     """A scene of objects at given poses T_world_object (4, 4), perhaps with a bin around them."""
-    vertices, faces, owner, placed, offset = [], [], [], [], 0
-    for k, (thing, T) in enumerate(objects):
-        vertices.append((thing.vertices @ T[:3, :3].T + T[:3, 3]).astype(np.float32))
-        faces.append(thing.faces + np.int32(offset))
-        owner.append(np.full(len(thing.faces), k, np.int16))
-        placed.append(Placed(thing.name, thing.category, T))
-        offset += len(thing.vertices)
+    return _join(
+        [
+            (
+                Placed(thing.name, thing.category, T),
+                (thing.vertices @ T[:3, :3].T + T[:3, 3]).astype(np.float32),
+                thing.faces,
+            )
+            for thing, T in objects
+        ],
+        around,
+    )
+
+
+def _join(
+    things: list[tuple[Placed, NDArray[np.float32], NDArray[np.int32]]], around: Bin | None
+) -> Scene:
+    """One mesh of all objects, given by vertices in the world and faces, and of the bin's walls."""
+    vertices = [points for _, points, _ in things]
+    faces = [own for _, _, own in things]
+    owner = [np.full(len(own), k, np.int16) for k, own in enumerate(faces)]
     if around is not None:
         wall_vertices, wall_faces = around.mesh()
         vertices.append(wall_vertices)
-        faces.append(wall_faces + np.int32(offset))
+        faces.append(wall_faces)
         owner.append(np.full(len(wall_faces), -1, np.int16))
+    offsets = np.cumsum([0, *(len(points) for points in vertices[:-1])])
     return Scene(
-        placed=tuple(placed),
+        placed=tuple(placed for placed, _, _ in things),
         vertices=np.concatenate(vertices),
-        faces=np.concatenate(faces).astype(np.int32),
+        faces=np.concatenate([f + offset for f, offset in zip(faces, offsets, strict=True)]).astype(
+            np.int32
+        ),
         face_object=np.concatenate(owner),
         bin=around,
     )
@@ -188,6 +204,20 @@ def _moved(T: NDArray[np.float64], xy: NDArray[np.float64]) -> NDArray[np.float6
     moved = T.copy()
     moved[:2, 3] += xy
     return moved
+
+
+def rearranged(scene: Scene, T_world_object: NDArray[np.float64], kept: list[int]) -> Scene:
+    """The scene with only the objects `kept` (indices into placed), each at its T_world_object[k] (4, 4)."""
+    things = []
+    for k in kept:
+        used, faces = np.unique(scene.faces[scene.face_object == k], return_inverse=True)
+        old, placed = scene.placed[k].T_world_object, scene.placed[k]
+        own = (scene.vertices[used].astype(np.float64) - old[:3, 3]) @ old[:3, :3]
+        new = T_world_object[k]
+        vertices = (own @ new[:3, :3].T + new[:3, 3]).astype(np.float32)
+        at = Placed(placed.name, placed.category, new)
+        things.append((at, vertices, faces.reshape(-1, 3).astype(np.int32)))
+    return _join(things, scene.bin)
 
 
 def camera_poses(scene: Scene, views: int, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -54,7 +54,7 @@ def go(disturbance: Disturbance, noisy: bool, number: int = 0, controller: str =
     fate = TrialChance(disturbance, 0, number, setup.iterations)
     eye = TrialCamera(world.renderer, "ideal", fate)
     oracle: Any = Oracle(world, eye)
-    end, _ = servo(controller, world, eye, fate, noisy, oracle, setup)
+    end = servo(controller, world, eye, fate, noisy, oracle, setup).end
     assert end[2] == pytest.approx(END_HEIGHT_M)
     return world.distance_m(end)
 
@@ -101,8 +101,8 @@ def test_a_blind_move_suffers_what_the_noise_says() -> None:
     goal = world.grasps.poses[0, :4].astype(np.float64)
     for number in range(300):
         fate = TrialChance(Disturbance(noise=0.4), 0, number, 75)
-        assert np.allclose(reach(world, goal, fate, False, setup)[[0, 1]], goal[:2])
-        end = reach(world, goal, fate, True, setup)
+        assert np.allclose(reach(world, goal, fate, False, setup).end[[0, 1]], goal[:2])
+        end = reach(world, goal, fate, True, setup).end
         miss.append(float(grasp_distance(end[[0, 1, 3]], goal[[0, 1, 3]])))
         way.append(float(grasp_distance(world.start[[0, 1, 3]], goal[[0, 1, 3]])))
     # 0.4 |w| |delta| with |w| of three normal numbers: root mean square 0.4 sqrt(3) |delta|. A turn
