@@ -1,7 +1,7 @@
 """The paper's experiment: `python -m sim.trials --noise 0.4` (Figure 5 of Viereck et al. 2017, and more).
 
-The gain of closing the loop, by object and by disturbance. In every trial each way of grasping has an end: the
-hand closes and lifts there in MuJoCo, and it is at some distance from the nearest true grasp:
+The gain of closing the loop, by object and by disturbance. In every trial each way of grasping has an end:
+the hand closes and lifts there in MuJoCo, and it is at some distance from the nearest grasp:
 
 INIT   no motion
 CTR    the closed loop; CTR_<name> another controller
@@ -59,6 +59,7 @@ def results(
         }
     return {
         "command": "sim.trials",
+        "label": setup.label,
         "scenarios": {name: summary(trials, name, config.seed) for name in names},
         "pairs": [compare(trials, a, b, config.seed) for a, b in pairs],
         **groups,

@@ -53,7 +53,7 @@ def draw_trials(report: dict[str, Any], path: Path) -> None:
         count, _ = np.histogram(mm, _EDGES_MM)
         at = _EDGES_MM[:-1] + (k + 0.5) * width + 0.5 * width
         left.bar(at, count, width, color=COLOURS[name], label=name)
-    grasp = LABELS[report["config"]["label"]]
+    grasp = LABELS[report["label"]]
     left.set(xlim=(0, _EDGES_MM[-1]), xlabel=f"distance to {grasp} [mm]; the last bin: or more")
     left.set_ylabel(f"ends, {len(trials)} trials")
     left.legend(frameon=False)

@@ -20,7 +20,7 @@ from rt.tools.resolve import resolve
 from rt.view import VIEW
 from sim.experiment.disturbance import Disturbance
 from sim.experiment.scenarios import run_trial
-from sim.experiment.trial import BASELINES, Bench, Experiment, TrialSetup, objects_of
+from sim.experiment.trial import BASELINES, Baseline, Bench, Experiment, TrialSetup, objects_of
 from sim.gpd.detector import Detector, GpdError
 from sim.scene.graspable import require_graspable
 from sim.scene.meshes import PLAIN, MeshOptions
@@ -81,10 +81,10 @@ class TrialsOptions:
     """Model of the depth camera (sim.scene.sensor). Any but the ideal one sits beside the hand."""
     lift: bool = True
     """Close and lift at every end, in MuJoCo. Without it figure5 and single report distances alone."""
-    label: Literal["paper", "lifted"] = "paper"
+    label: Literal["paper", "lifted"] = "lifted"
     """Grasps that distances are measured to: the geometric true grasps, as in the paper, or grasps that lift
-    in MuJoCo (about twice the lifts)."""
-    baselines: tuple[Literal["GPD", "MAP", "TRUE"], ...] = BASELINES
+    in MuJoCo. Without lifts always the paper's."""
+    baselines: tuple[Baseline, ...] = BASELINES
     """Baselines beside the controllers: one-shot detector, network used once, nearest true grasp."""
     bin: bool = False
     """Put a bin around the objects, with walls of 5 to 15 cm."""
@@ -117,8 +117,6 @@ class TrialsOptions:
             raise ValueError(
                 f"--experiment {self.experiment} is decided by lifts; leave --no-lift out"
             )
-        if not self.lift and self.label == "lifted":
-            raise ValueError("--label lifted needs lifts; leave --no-lift out")
         if self.experiment == "single" and self.clutter not in (None, 1):
             raise ValueError(f"--experiment single has one object, not --clutter {self.clutter}")
         for controller in (self.controller, *self.against):
@@ -142,7 +140,7 @@ class TrialsOptions:
             sensor=self.sensor,
             disturbance=self.disturbance,
             lift=self.lift,
-            label=self.label,
+            label=self.label if self.lift else "paper",
             baselines=self.baselines,
             bin=self.bin,
             max_height_m=self.max_height,

@@ -12,9 +12,6 @@ RESAMPLES = 4000
 NEAR_M, NEARER_M = 0.02, 0.01
 """The two distances whose shares are reported."""
 
-_NO_GRASP_M = 1.0
-"""Distance that stands for none."""
-
 Trials = Sequence[dict[str, Any]]
 
 
@@ -25,14 +22,19 @@ def ends(trials: Trials, scenario: str) -> list[list[dict[str, Any]]]:
 
 
 def distances(trials: Trials, scenario: str) -> NDArray[np.float64]:
-    """Distance (n,) [m] of every end of a scenario; 1 m where the scene has no grasp at all."""
+    """Distance (n,) [m] of every end of a scenario, but for those in a scene where no true grasp was left."""
     every = (end["distance_m"] for own in ends(trials, scenario) for end in own)
-    return np.array([_NO_GRASP_M if d is None else d for d in every])
+    return np.array([d for d in every if d is not None])
 
 
-def lifts(trials: Trials, scenario: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Objects lifted and attempts, (n,) each, by trial; None if nothing was lifted on purpose."""
+def lifts(
+    trials: Trials, scenario: str, possible: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Attempts that lifted, and attempts, (n,) each, by trial; None if there were no lifts. With possible
+    only attempts in a scene where a true grasp was left."""
     every = ends(trials, scenario)
+    if possible:
+        every = [[end for end in own if end["distance_m"] is not None] for own in every]
     if not all("lifted" in end for own in every for end in own):
         return None
     lifted = np.array([sum(end["lifted"] for end in own) for own in every], float)
@@ -43,9 +45,10 @@ def summary(trials: Trials, scenario: str, seed: int = 0) -> dict[str, Any]:
     """One scenario: median_m, mean_m, p90_m, ci95_m of the median by bootstrap, under_1cm, under_2cm, n.
 
     Where grasps were lifted also the share `lifted` of the n attempts and its interval; where scenes were
-    cleared the share of objects `cleared`, its interval and the share of scenes `emptied`. Also the attempts
-    with the hand `inside` anything on its way, or with a finger `on_wall`, and `one_change`, the share of
-    approaches whose goal went over to another object at most once.
+    cleared the share of objects `cleared`, its interval, the share of scenes `emptied`, and the share lifted
+    of the `possible` attempts, for which a true grasp was left. Also the number of attempts with the hand
+    `inside` anything on its way, or with a finger `on_wall`, and `one_change`, the share of approaches whose
+    goal went over to another object at most once.
     """
     d = distances(trials, scenario)
     result: dict[str, Any] = {
@@ -56,7 +59,7 @@ def summary(trials: Trials, scenario: str, seed: int = 0) -> dict[str, Any]:
         "under_1cm": float((d < NEARER_M).mean()),
         "under_2cm": float((d < NEAR_M).mean()),
         "under_2cm_ci95": wilson(int((d < NEAR_M).sum()), len(d)),
-        "n": len(d),
+        "n": sum(len(own) for own in ends(trials, scenario)),
     }
     if (counted := lifts(trials, scenario)) is not None:
         result |= {"lifted": _share(*counted), "lifted_ci95": share_interval(*counted, seed)}
@@ -68,6 +71,10 @@ def summary(trials: Trials, scenario: str, seed: int = 0) -> dict[str, Any]:
             "cleared_ci95": share_interval(cleared, of, seed),
         }
         result["emptied"] = float((cleared == of).mean())
+        some = lifts(trials, scenario, possible=True)
+        assert some is not None
+        result["possible"] = int(some[1].sum())
+        result["lifted_possible"] = _share(*some)
     every = [end for own in ends(trials, scenario) for end in own]
     for key in ("inside", "on_wall", "wrong"):
         if key in every[0]:

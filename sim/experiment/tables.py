@@ -26,17 +26,21 @@ def _scenarios(report: dict[str, Any]) -> Table:
     table = Table(
         "scenario",
         title=f"{config['experiment']}, n = {len(report['trials'])}: lifts, and distance to "
-        f"{LABELS[config['label']]}",
+        f"{LABELS[report['label']]}",
     )
     counts = [key for key in ("inside", "on_wall", "wrong") if key in first]
-    names = [*(["lifted [95 %]"] * lifts), *(["cleared [95 %]", "emptied", "picks"] * cleared)]
+    names = [
+        *(["lifted [95 %]"] * lifts),
+        *(["of possible", "cleared [95 %]", "emptied", "picks"] * cleared),
+    ]
     names += ["median [95 %]", "mean", "p90", "< 1 cm", "< 2 cm"]
     for name in (*names, *(_COUNTS[key] for key in counts)):
         table.add_column(name, justify="right", no_wrap=True)
     for name, s in scenarios.items():
         row = [_share(s["lifted"], s["lifted_ci95"])] if lifts else []
         if cleared:
-            row += [_share(s["cleared"], s["cleared_ci95"]), f"{s['emptied']:.0%}", str(s["n"])]
+            row += [f"{s['lifted_possible']:.0%}", _share(s["cleared"], s["cleared_ci95"])]
+            row += [f"{s['emptied']:.0%}", str(s["n"])]
         low, high = s["ci95_m"]
         row += [
             f"{_mm(s['median_m'])} [{_mm(low)}, {_mm(high)}] mm",

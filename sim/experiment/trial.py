@@ -35,7 +35,8 @@ Hand4 = NDArray[np.float64]
 """(4,) of x, y, z [m], yaw [rad] of a hand that looks straight down."""
 
 Experiment = Literal["figure5", "single", "clutter", "moved"]
-BASELINES = ("GPD", "MAP", "TRUE")
+Baseline = Literal["GPD", "MAP", "TRUE"]
+BASELINES: tuple[Baseline, ...] = ("GPD", "MAP", "TRUE")
 CLUTTER, CIRCLE_M = 10, 0.15
 """Objects of a cluttered scene, and the radius of the circle that their centres lie in."""
 
@@ -66,7 +67,7 @@ class TrialSetup:
     """Close and lift at every end, in MuJoCo."""
     label: Literal["paper", "lifted"] = "paper"
     """Grasps that distances are measured to: see sim/experiment/ending.py."""
-    baselines: tuple[str, ...] = BASELINES
+    baselines: tuple[Baseline, ...] = BASELINES
     bin: bool = False
     """A bin stands around the objects (sim/scene/bin.py)."""
     max_height_m: float = MAX_HEIGHT_M
