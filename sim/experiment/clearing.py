@@ -7,11 +7,15 @@ A scenario (controller or baseline) has a copy of the scene of its own. Every pi
 the objects left, or beside it. What the physics leaves is the next scene: fingers push neighbours, and what
 slips falls. A scene ends when it is empty or after two misses in a row. Objects that roll away are out of
 reach and count as not cleared.
+
+With `target` only one object, drawn for each pick, is wanted: the controller's `target` is set to the object's
+middle (x, y) in the world at the start, and lifts of another object are counted as wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,11 +99,15 @@ def _clear(world: World, way: Way, setup: TrialSetup, number: int) -> dict[str, 
         )
         if picks:
             world = _again(scene, world.hand, fate)
+        if setup.target:
+            world = replace(world, target=_wanted(world, fate))
         eye = setup.eye(world.renderer, fate)
         ended, done = Ending(world, setup, fate)(way(world, eye, fate), settle=True)
         assert done is not None  # clearing needs lifts
         ended["grasps"] = len(world.grasps)
         ended["object"] = None if done.object is None else world.scene.placed[done.object].name
+        if world.target is not None:
+            ended["wrong"] = done.success and world.target not in done.objects
         picks.append(ended)
         cleared += len(done.objects)
         misses = 0 if done.success else misses + 1
@@ -110,6 +118,12 @@ def _clear(world: World, way: Way, setup: TrialSetup, number: int) -> dict[str, 
             reason = "two misses" if left else "empty" if cleared == count else "out of reach"
             return {"picks": picks, "cleared": cleared, "of": count, "reason": reason}
         scene = rearranged(world.scene, T, left)
+
+
+def _wanted(world: World, fate: TrialChance) -> int:
+    """A random object, one that can be grasped if there is any."""
+    some = np.unique(world.grasps.object) if len(world.grasps) else range(len(world.scene.placed))
+    return int(fate.rng("target").choice(list(some)))
 
 
 def _again(scene: Scene, hand: Hand, fate: TrialChance) -> World:

@@ -30,7 +30,7 @@ _JUMP_BETWEEN = (0.2, 0.8)
 """Part of the approach in which objects jump."""
 PUSH_M, PUSH_M_S = (0.02, 0.08), 0.2
 """Range of the way that objects are pushed in the experiment `moved`, and the speed of the push."""
-_STREAMS = ("world", "candidates", "noise", "sensor", "push", "grasps", "start")
+_STREAMS = ("world", "candidates", "noise", "sensor", "push", "grasps", "start", "target")
 
 
 @dataclass(frozen=True)

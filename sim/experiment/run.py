@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 
-from rt.controller import CONTROLLERS, ITERATIONS, RATIO
+from rt.controller import CONTROLLERS, ITERATIONS, RATIO, open_controller
 from rt.distance import DistanceError, open_model
 from rt.hand import HandError, load_hand
 from rt.pose import METRES_PER_DEGREE
@@ -88,6 +89,8 @@ class TrialsOptions:
     """Baselines beside the controllers: one-shot detector, network used once, nearest true grasp."""
     bin: bool = False
     """Put a bin around the objects, with walls of 5 to 15 cm."""
+    target: bool = False
+    """In clutter and moved: only one object, drawn for each pick, is wanted; lifts of another are counted."""
     max_height: float = MAX_HEIGHT_M
     """Objects rest lower than this [m]; up to 0.25."""
     model: str | None = None
@@ -119,8 +122,13 @@ class TrialsOptions:
             )
         if self.experiment == "single" and self.clutter not in (None, 1):
             raise ValueError(f"--experiment single has one object, not --clutter {self.clutter}")
-        for controller in (self.controller, *self.against):
-            resolve("controller", controller, CONTROLLERS)
+        if self.target and self.experiment not in ("clutter", "moved"):
+            raise ValueError(f"--target is for clutter and moved, not for {self.experiment}")
+        for name in (self.controller, *self.against):
+            resolve("controller", name, CONTROLLERS)
+            made = open_controller(name, self.ratio, self.candidates, np.random.default_rng(0))
+            if self.target and not hasattr(made, "target"):
+                raise ValueError(f"controller {name} takes no target; leave --target out")
 
     def setup(self) -> TrialSetup:
         others = [name for name in dict.fromkeys(self.against) if name != self.controller]
@@ -144,6 +152,7 @@ class TrialsOptions:
             baselines=self.baselines,
             bin=self.bin,
             max_height_m=self.max_height,
+            target=self.target,
             noisy=(False, True) if self.experiment == "figure5" else (False,),
         )
 

@@ -71,6 +71,7 @@ _LATER = {
     "label": "paper",
     "baselines": BASELINES,
     "bin": False,
+    "target": False,
     "max_height": MAX_HEIGHT_M,
 }
 """Options that came later, each with the value that changes nothing."""

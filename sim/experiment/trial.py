@@ -115,6 +115,17 @@ class World:
     renderer: Renderer
     start: Hand4
     hand: Hand
+    target: int | None = None
+    """Index into scene.placed of the only object that is wanted; None: any."""
+
+    @property
+    def target_xy_m(self) -> NDArray[np.float64] | None:
+        """Middle (2,) of the wanted object, seen from above."""
+        if self.target is None:
+            return None
+        own = self.scene.vertices[self.scene.faces[self.scene.face_object == self.target], :2]
+        points = own.reshape(-1, 2).astype(np.float64)
+        return np.asarray((points.min(axis=0) + points.max(axis=0)) / 2)
 
     def distance_m(self, hand: Hand4) -> float:
         """From a hand to the nearest true grasp, in (x, y, theta); inf if there is none."""
@@ -197,7 +208,9 @@ def servo(
     brought it (`hand`). All that crosses from one to the other is the image.
     """
     rng, noise = fate.rng("candidates"), fate.rng("noise")
-    control = controller.open_controller(name, setup.ratio, setup.candidates, rng)
+    control: Any = controller.open_controller(name, setup.ratio, setup.candidates, rng)
+    if world.target is not None:
+        control.target = world.target_xy_m
     hand, believed = world.start.copy(), world.start.copy()
     descent = (START_HEIGHT_M - END_HEIGHT_M) / setup.iterations
     latency = setup.disturbance.latency
@@ -262,6 +275,9 @@ def once(
         return world.start if found is None else found.hand
     if name == "MAP":
         return map_once(world, eye.view(fate.to_objects(world.start, 0)), distance)
-    if not len(world.grasps):
+    true = world.grasps
+    if world.target is not None:
+        true = true[true.object == world.target]
+    if not len(true):
         return world.start
-    return world.grasps.poses[world.nearest(world.start), :4].astype(np.float64)
+    return true.poses[distances_m(true, world.start).argmin(), :4].astype(np.float64)

@@ -241,8 +241,10 @@ def test_the_command_reports_every_scenario_and_any_number_of_workers_agrees(
         done = command(
             *("--trials", 5, "--noise", 0.4, "--iterations", 4, "--candidates", 32, "--seed", 7),
             *("--meshes", meshes, "--model", model_file, "--workers", workers, "--out", out),
+            *("--controller", "paper", "--label", "paper"),
         )
         assert done.returncode == 0, done.stderr
+        assert done.stdout.index("lifted") < done.stdout.index("median")
         assert "CTR_noise" in done.stdout and "bar" in (out / "trials.json").read_text()
         for picture in ("trials.png", "worst.png"):
             assert (out / picture).stat().st_size > 10_000
@@ -260,7 +262,7 @@ def test_the_command_reports_every_scenario_and_any_number_of_workers_agrees(
 def test_a_sweep_goes_on_where_it_was(tmp_path: Path, model_file: Path) -> None:
     arguments = (
         *("sweep", "--over", "latency", "--trials", 2, "--candidates", 16, "--workers", 1),
-        *("--category", "can", "--model", model_file, "--out", tmp_path),
+        *("--category", "can", "--model", model_file, "--out", tmp_path, "--no-lift"),
     )
     first = command(*arguments, "--values", 0)
     assert first.returncode == 0, first.stderr
@@ -284,6 +286,7 @@ def test_what_the_user_got_wrong_is_said_in_one_line(tmp_path: Path, model_file:
         (("--model", tmp_path / "none.onnx"), "none.onnx"),
         (("--category", "elephant", "--model", model_file), "elephant"),
         (("--noise", -1, "--model", model_file), "noise"),
+        (("--experiment", "clutter", "--no-lift", "--model", model_file), "lifts"),
     ):
         done = command("--trials", 1, "--out", tmp_path / "o", *arguments)
         assert done.returncode in (1, 2) and word in done.stderr
