@@ -59,7 +59,6 @@ class Figure:
     """Values that the JSON must have, by dotted path; others mean that another command made it."""
 
 
-EXPERIMENTS = ("single", "clutter", "moved")
 MESHES = "meshes"
 """Folder of meshes, in the repository's root but not part of it, for the figures with real meshes."""
 
@@ -69,8 +68,22 @@ def _trials(options: str, picture: str = "", **config: Any) -> Figure:
     wanted: Json = {"trials": 400, "seed": 0, "experiment": "figure5", "sensor": "ideal"}
     wanted |= {"meshes": None, "label": "lifted", **config}
     agrees = tuple((f"config.{key.replace('__', '.')}", value) for key, value in wanted.items())
-    command = f"python -m sim.trials {options} --against paper"
-    return Figure(command, "trials.json", trials, picture, agrees)
+    return Figure(f"python -m sim.trials {options}", "trials.json", trials, picture, agrees)
+
+
+def _experiments(suffix: str, options: str, **config: Any) -> dict[str, Figure]:
+    """The named experiments: 400 single objects, and 40 cluttered scenes of some ten picks each."""
+    single = _trials(f"--experiment single --against paper{options}", experiment="single", **config)
+    cleared = {
+        name: _trials(
+            f"--experiment {name} --trials 40 --against paper --baselines GPD TRUE{options}",
+            experiment=name,
+            trials=40,
+            **config,
+        )
+        for name in ("clutter", "moved")
+    }
+    return {f"{name}{suffix}": figure for name, figure in {"single": single, **cleared}.items()}
 
 
 def _sweep(over: str, sensor: str = "ideal") -> Figure:
@@ -96,23 +109,18 @@ FIGURES = {
         "servo.png",
         (("config.rate", 30.0), ("config.seed", 0), ("config.fast", False)),
     ),
-    "trials": _trials("--noise 0.4", picture="trials.png", disturbance__noise=0.4),
-    "trials_d405": _trials("--noise 0.4 --sensor d405", sensor="d405"),
-    **{name: _trials(f"--experiment {name}", experiment=name) for name in EXPERIMENTS},
-    **{
-        f"{name}_d405": _trials(
-            f"--experiment {name} --sensor d405", experiment=name, sensor="d405"
-        )
-        for name in EXPERIMENTS
-    },
-    "bin": _trials("--experiment clutter --bin --max-height 0.25", experiment="clutter", bin=True),
-    "trials_meshes": _trials(f"--noise 0.4 --meshes {MESHES}", meshes=MESHES),
-    **{
-        f"{name}_meshes": _trials(
-            f"--experiment {name} --meshes {MESHES}", experiment=name, meshes=MESHES
-        )
-        for name in EXPERIMENTS
-    },
+    "trials": _trials("--noise 0.4 --against paper", "trials.png", disturbance__noise=0.4),
+    "trials_d405": _trials("--noise 0.4 --against paper --sensor d405", sensor="d405"),
+    "trials_meshes": _trials(f"--noise 0.4 --against paper --meshes {MESHES}", meshes=MESHES),
+    **_experiments("", ""),
+    **_experiments("_d405", " --sensor d405", sensor="d405"),
+    **_experiments("_meshes", f" --meshes {MESHES}", meshes=MESHES),
+    "bin": _trials(
+        "--experiment clutter --trials 200 --bin --max-height 0.25 --baselines GPD",
+        experiment="clutter",
+        trials=200,
+        bin=True,
+    ),
     "latency": Figure(
         "python -m bench.latency --load 0 2",
         "latency.json",
