@@ -8,8 +8,8 @@ the objects left, or beside it. What the physics leaves is the next scene: finge
 slips falls. A scene ends when it is empty or after two misses in a row. Objects that roll away are out of
 reach and count as not cleared.
 
-With `target` only one object, drawn for each pick, is wanted: the controller's `target` is set to the middle
-(x, y) of that object in the world at the start, and lifts of another object are counted as wrong.
+With `target` only one object, drawn for each pick, is wanted: the controller is told the middle (x, y) of it
+in the world at the start (`target_xy_m` of its Surroundings); lifts of another are counted as wrong.
 """
 
 from __future__ import annotations

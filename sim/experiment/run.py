@@ -127,7 +127,7 @@ class TrialsOptions:
         for name in (self.controller, *self.against):
             resolve("controller", name, CONTROLLERS)
             made = open_controller(name, self.ratio, self.candidates, np.random.default_rng(0))
-            if self.target and not hasattr(made, "target"):
+            if self.target and not hasattr(made, "around"):
                 raise ValueError(f"controller {name} takes no target; leave --target out")
 
     def setup(self) -> TrialSetup:

@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt import controller
+from rt.controller import Surroundings
 from rt.distance import Distance
+from rt.grasp.memory import HeightMemory, needed_height_m
 from rt.hand import Hand, load_hand
 from rt.pose import from_top_down, grasp_distance, planar, to_view, top_down
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
-from sim.experiment.disturbance import Disturbance, TrialCamera, TrialChance
+from sim.experiment.disturbance import CONTROL_HZ, Disturbance, TrialCamera, TrialChance
 from sim.gpd.detector import Detector, Found
 from sim.scene.clearance import MAP_STEP_M, OpenHand
 from sim.scene.grasps import Grasps, numbered_scene
@@ -37,6 +39,8 @@ Hand4 = NDArray[np.float64]
 Experiment = Literal["figure5", "single", "clutter", "moved"]
 Baseline = Literal["GPD", "MAP", "TRUE"]
 BASELINES: tuple[Baseline, ...] = ("GPD", "MAP", "TRUE")
+CLEAR_M = 0.005
+"""Room that the loop keeps between the open hand and what its views have shown."""
 CLUTTER, CIRCLE_M = 10, 0.15
 """Objects of a cluttered scene, and the radius of the circle that their centres lie in."""
 
@@ -202,15 +206,15 @@ def servo(
     setup: TrialSetup,
 ) -> Approach:
     """The closed loop (Algorithm 1). Its notes: `predicted_m`, the distance that the network gave to the last
-    goal, and `changes`, the number of times that the goal went over to another object.
+    goal, and `changes`, the number of times that the goal went over to another object. The hand stays CLEAR_M
+    above all that its views have shown below fingers and palm.
 
     The hand is known to the controller by what it was told (`believed`), and is where the noise
     brought it (`hand`). All that crosses from one to the other is the image.
     """
     rng, noise = fate.rng("candidates"), fate.rng("noise")
     control: Any = controller.open_controller(name, setup.ratio, setup.candidates, rng)
-    if world.target is not None:
-        control.target = world.target_xy_m
+    heights, target = HeightMemory(), world.target_xy_m
     hand, believed = world.start.copy(), world.start.copy()
     descent = (START_HEIGHT_M - END_HEIGHT_M) / setup.iterations
     latency = setup.disturbance.latency
@@ -219,11 +223,23 @@ def servo(
     for k in range(setup.iterations):
         exposed.append((eye.view(fate.to_objects(hand, k)), believed.copy()))
         view, seen_from = exposed.pop(0) if len(exposed) > latency else exposed[0]
+        heights.see(view, seen_from)
+        if hasattr(control, "around"):
+            control.around = Surroundings(
+                exposed_s=max(k - latency, 0) / CONTROL_HZ,
+                period_s=1 / CONTROL_HZ,
+                ahead_s=min(k, latency) / CONTROL_HZ,
+                heights=heights,
+                hand=world.hand,
+                target_xy_m=None if target is None else (float(target[0]), float(target[1])),
+            )
         told = control(distance, view, seen_from, believed)
         goal = fate.to_objects(told.goal, k)
         aimed.append(int(world.grasps.object[world.nearest(goal)]) if len(world.grasps) else -1)
         move = np.array([told.move[0], told.move[1], 0.0, told.move[2]])
-        move[2] = controller.descend(believed[2], descent, END_HEIGHT_M) - believed[2]
+        lowest = needed_height_m(heights, believed + move, world.hand) + CLEAR_M
+        end = min(max(END_HEIGHT_M, lowest), believed[2])
+        move[2] = controller.descend(believed[2], descent, end) - believed[2]
         believed = believed + move
         hand = hand + fate.disturbed(noise, move, noisy)
         hand[2] = believed[2]
@@ -232,8 +248,9 @@ def servo(
         "predicted_m": float(told.distances[told.best]),
         "changes": int(np.count_nonzero(np.diff(aimed))),
     }
-    velocity = getattr(told, "velocity_m_s", None)
-    return Approach(np.stack(path), np.zeros(2) if velocity is None else velocity, notes)
+    motion = getattr(control, "motion", None)
+    velocity = np.zeros(2) if motion is None else motion.velocity_m_s
+    return Approach(np.stack(path), velocity, notes)
 
 
 def reach(world: World, goal: Hand4, fate: TrialChance, noisy: bool, setup: TrialSetup) -> Approach:

@@ -17,7 +17,7 @@ THICKNESS_M = (0.003, 0.015)
 
 
 @dataclass(frozen=True)
-class Bin:
+class OpenBin:
     """A bin in the middle of the world, turned by `yaw_rad` about the vertical. Metres."""
 
     inner_m: tuple[float, float]
@@ -62,11 +62,11 @@ class Bin:
         return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-def random_bin(rng: np.random.Generator) -> Bin:
+def random_bin(rng: np.random.Generator) -> OpenBin:
     """A bin with sides, height and thickness uniform in their ranges, turned at random."""
     a, b = rng.uniform(*SIDE_M, 2)
     height, thickness = rng.uniform(*WALL_HEIGHT_M), rng.uniform(*THICKNESS_M)
-    return Bin((float(a), float(b)), height, thickness, rng.uniform(-np.pi, np.pi))
+    return OpenBin((float(a), float(b)), height, thickness, rng.uniform(-np.pi, np.pi))
 
 
 _BOX = np.array(

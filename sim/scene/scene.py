@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
-from sim.scene.bin import Bin, random_bin
+from sim.scene.bin import OpenBin, random_bin
 from sim.scene.objects import Object, ObjectSet
 
 MAX_OBJECTS = 5
@@ -49,10 +49,12 @@ class Scene:
     """(F, 3), outward by the right-hand rule."""
     face_object: NDArray[np.int16]
     """(F,): index into `placed`; -1 for the bin's walls, which come last."""
-    bin: Bin | None = None
+    bin: OpenBin | None = None
 
 
-def assemble(objects: list[tuple[Object, NDArray[np.float64]]], around: Bin | None = None) -> Scene:
+def assemble(
+    objects: list[tuple[Object, NDArray[np.float64]]], around: OpenBin | None = None
+) -> Scene:
     """A scene of objects at given poses T_world_object (4, 4), perhaps with a bin around them."""
     return _join(
         [
@@ -68,7 +70,7 @@ def assemble(objects: list[tuple[Object, NDArray[np.float64]]], around: Bin | No
 
 
 def _join(
-    things: list[tuple[Placed, NDArray[np.float32], NDArray[np.int32]]], around: Bin | None
+    things: list[tuple[Placed, NDArray[np.float32], NDArray[np.int32]]], around: OpenBin | None
 ) -> Scene:
     """One mesh of all objects, given by vertices in the world and faces, and of the bin's walls."""
     vertices = [points for _, points, _ in things]
@@ -135,7 +137,7 @@ def _packed(
     rng: np.random.Generator,
     count: int,
     circle_m: float | None,
-    around: Bin | None,
+    around: OpenBin | None,
     max_height_m: float,
 ) -> Scene:
     """`count` objects with their centres in a circle, or inside a bin, by rejection.
@@ -172,7 +174,7 @@ def _free_place(
     outline: NDArray[np.float64],
     others: list[NDArray[np.float64]],
     radius: float,
-    around: Bin | None,
+    around: OpenBin | None,
     rng: np.random.Generator,
 ) -> NDArray[np.float64] | None:
     """A shift (2,) of the outline, within that radius, that is free of the others and of the walls."""

@@ -6,7 +6,7 @@ import pytest
 from solids import box
 
 from rt.hand import load_hand
-from sim.scene.bin import SIDE_M, THICKNESS_M, WALL_HEIGHT_M, Bin, random_bin
+from sim.scene.bin import SIDE_M, THICKNESS_M, WALL_HEIGHT_M, OpenBin, random_bin
 from sim.scene.grasps import numbered_scene, true_grasps
 from sim.scene.objects import catalogue_set
 from sim.scene.render import Renderer
@@ -14,7 +14,7 @@ from sim.scene.scene import GAP_M, SceneError, assemble, make_scene
 
 
 def test_the_walls_are_closed_and_of_their_size():
-    around = Bin((0.30, 0.20), 0.08, 0.01, 0.5)
+    around = OpenBin((0.30, 0.20), 0.08, 0.01, 0.5)
     vertices, faces = around.mesh()
     for k in range(4):
         own = manifold3d.Mesh(
@@ -50,7 +50,7 @@ def test_walls_are_seen_met_and_never_held():
     place[:2, 3] = (0.15 - 0.015 - 0.008, 0.0)
     place[2, 3] = 0.02
     alone = assemble([(bar, place)])
-    walled = assemble([(bar, place)], Bin((0.30, 0.30), 0.10, 0.005, 0.0))
+    walled = assemble([(bar, place)], OpenBin((0.30, 0.30), 0.10, 0.005, 0.0))
     height = Renderer(walled).height_map(0.2, 0.001)
     assert height[352, 200] == pytest.approx(0.10, abs=1e-5)  # x = 0.1525: in the wall
     rng = np.random.default_rng

@@ -17,7 +17,7 @@ from sim.experiment.run import TrialsOptions
 from sim.experiment.statistics import compare, share_interval, summary
 from sim.experiment.trial import Approach, TrialSetup, World, once, reach
 from sim.physics.lift import lift
-from sim.scene.bin import Bin
+from sim.scene.bin import OpenBin
 from sim.scene.grasps import true_grasps
 from sim.scene.render import Renderer
 from sim.scene.scene import Scene, assemble, rearranged
@@ -26,7 +26,7 @@ HAND = load_hand()
 SETUP = TrialSetup(experiment="clutter", baselines=("TRUE",))
 
 
-def bars(*places: tuple[float, float], around: Bin | None = None) -> Scene:
+def bars(*places: tuple[float, float], around: OpenBin | None = None) -> Scene:
     """Bars of 4 x 10 x 4 cm at (x, y) on the table."""
     things = []
     for x, y in places:
@@ -109,7 +109,7 @@ def test_objects_are_pushed_once_by_their_way_and_at_their_speed() -> None:
 
 
 def test_a_hand_inside_and_a_finger_on_a_wall_are_seen() -> None:
-    world = world_of(bars((0.0, 0.0), around=Bin((0.30, 0.30), 0.16, 0.01, 0.3)))
+    world = world_of(bars((0.0, 0.0), around=OpenBin((0.30, 0.30), 0.16, 0.01, 0.3)))
     judge = Ending(world, replace(SETUP, bin=True, lift=False), chance())
     free = np.array([[0.0, 0.0, 0.30, 0.0], [0.0, 0.0, 0.15, 0.0]])
     ended, _ = judge(Approach(free))
@@ -119,7 +119,7 @@ def test_a_hand_inside_and_a_finger_on_a_wall_are_seen() -> None:
     over = free + np.array([middle * c, middle * s, 0.0, 0.3])
     ended, _ = judge(Approach(over))
     assert ended["inside"] and ended["on_wall"]  # down to 0.15 m, into a wall of 0.16 m
-    low = world_of(bars((0.0, 0.0), around=Bin((0.30, 0.30), 0.10, 0.01, 0.3)))
+    low = world_of(bars((0.0, 0.0), around=OpenBin((0.30, 0.30), 0.10, 0.01, 0.3)))
     ended, _ = Ending(low, replace(SETUP, bin=True, lift=False), chance())(Approach(over))
     assert not ended["inside"] and ended["on_wall"]
 
