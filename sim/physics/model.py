@@ -59,7 +59,8 @@ def build_model(
     """The compiled model (mujoco.MjModel) of a scene with the hand ABOVE_M over the table's origin.
 
     Bodies: "hand", "left", "right" and "object<k>" for scene.placed[k], asleep in its pose; a geom
-    "table"; actuators "z" (fingertip height less ABOVE_M) and "left", "right" (each finger's travel).
+    "table" and the bin's walls, if it has one; actuators "z" (fingertip height less ABOVE_M) and "left",
+    "right" (each finger's travel).
     """
     spec = mujoco.MjSpec()
     option = spec.option
@@ -75,6 +76,17 @@ def build_model(
         friction=_NO_RUBBER,
         solref=_SOLREF,
     )
+    if scene.bin is not None:
+        for middle, sides in scene.bin.walls():
+            yaw = scene.bin.yaw_rad
+            spec.worldbody.add_geom(
+                type=mujoco.mjtGeom.mjGEOM_BOX,
+                pos=middle,
+                quat=[math.cos(yaw / 2), 0, 0, math.sin(yaw / 2)],
+                size=sides / 2,
+                friction=_NO_RUBBER,
+                solref=_SOLREF,
+            )
     for k, placed in enumerate(scene.placed):
         _add_object(spec, k, placed, *_mesh(scene, k))
     _add_hand(spec, hand, friction, force_N)

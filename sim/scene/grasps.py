@@ -13,21 +13,20 @@ Sampled on the meshes and kept if, for the hand fully open and descending straig
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
 
 from rt.hand import Hand, load_hand
 from rt.pose import wrap_theta
 from sim.scene import SPLITS
+from sim.scene.clearance import MAP_STEP_M, OpenHand
+from sim.scene.clearance import MARGIN_M as MARGIN_M
 from sim.scene.objects import ObjectSet
 from sim.scene.render import Renderer
-from sim.scene.scene import Scene, SceneError, make_scene
+from sim.scene.scene import MAX_HEIGHT_M, Scene, SceneError, make_scene
 
 FRICTION = 0.5
 """Coulomb coefficient of rubber pads on household materials; 0.4 to 1 in handbooks."""
@@ -40,9 +39,6 @@ TRIES = 300
 _ROUND = 500
 """Surface points tried on each object before looking again which of them has enough."""
 
-_MAP_STEP_M = 0.002
-MARGIN_M = 0.002
-"""Free space asked for around fingers and palm on the way down: the height map's step."""
 TABLE_GAP_M = 0.003
 """Lowest fingertips above the table."""
 COMPLIANCE_M = 0.001
@@ -86,15 +82,21 @@ def true_grasps(
     friction: float = FRICTION,
     samples: int = SAMPLES,
     enough: int = ENOUGH,
+    lever_m: float = LEVER_M,
+    lines: int = _LINES,
     renderer: Renderer | None = None,
 ) -> Grasps:
-    """Sample the scene's true grasps, trying up to `samples` surface points on each object."""
+    """Sample the scene's true grasps, trying up to `samples` surface points on each object.
+
+    friction, lever_m and lines are the label's; a caller that means to try the grasps in the physics may be
+    more lenient.
+    """
     hand = hand or load_hand()
     renderer = renderer or Renderer(scene)
     normals, weight = _face_normals(scene), centres_of_mass(scene)
     share = _face_shares(scene, normals, friction)
     reach = float(np.abs(scene.vertices[:, :2]).max()) + hand.palm_length_m
-    hull = _Hull(hand, renderer.height_map(np.ceil(reach / 0.01) * 0.01, _MAP_STEP_M))
+    hull = OpenHand(hand, renderer.height_map(np.ceil(reach / 0.01) * 0.01, MAP_STEP_M))
     found: list[Grasps] = []
     count = np.zeros(len(scene.placed), int)
     for begun in range(0, samples, _ROUND):
@@ -104,12 +106,12 @@ def true_grasps(
             scene, normals, share, renderer, hand, friction, wanting, points, rng
         )
         # Centring moves a hand along its closing axis, which leaves the lever as it is.
-        some = some[_lever_m(some, weight) <= LEVER_M]
+        some = some[_lever_m(some, weight) <= lever_m]
         some = some[hull.clear(some.poses)]
         # Centring moves the hand, so it comes before the checks that count.
         some = _centred(renderer, some, hand)
         some = some[hull.clear(some.poses)]
-        some = _closed(scene, normals, renderer, some, hand, friction)
+        some = _closed(scene, normals, renderer, some, hand, friction, lines)
         count += np.bincount(some.object, minlength=len(count))
         found.append(some)
         if (count >= enough).all():
@@ -129,18 +131,29 @@ def numbered_scene(
     friction: float = FRICTION,
     samples: int = SAMPLES,
     count: int | None = None,
+    circle_m: float | None = None,
+    walled: bool = False,
+    max_height_m: float = MAX_HEIGHT_M,
     empty: bool = False,
 ) -> tuple[Scene, Grasps, np.random.Generator]:
     """Scene `number` of a split, its true grasps (at least one), and a generator for its views.
 
-    The scene has `count` objects, or one to five. The result depends on the arguments alone: the same ones
-    give the same bytes on any worker, in any order. With `empty` the first scene drawn, also if it has no
-    grasp. Raises NoGraspError if TRIES scenes have none.
+    The scene has `count` objects, or one to five; circle_m, walled and max_height_m are those of
+    make_scene. The result depends on the arguments alone: the same ones give the same bytes on any worker,
+    in any order. With `empty` the first scene drawn, also if it has no grasp. Raises NoGraspError if TRIES
+    scenes have none.
     """
     root = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
     for _ in range(TRIES):
         for_scene, for_grasps, for_views, root = root.spawn(4)
-        scene = make_scene(objects, np.random.default_rng(for_scene), count)
+        scene = make_scene(
+            objects,
+            np.random.default_rng(for_scene),
+            count,
+            circle_m=circle_m,
+            walled=walled,
+            max_height_m=max_height_m,
+        )
         grasps = true_grasps(
             scene, np.random.default_rng(for_grasps), hand, friction=friction, samples=samples
         )
@@ -191,8 +204,10 @@ def centres_of_mass(scene: Scene) -> NDArray[np.float64]:
     a, b, c = (scene.vertices[scene.faces[:, k]].astype(np.float64) for k in range(3))
     volume = np.einsum("ij,ij->i", a, np.cross(b, c))
     count = len(scene.placed)
-    moment = [np.bincount(scene.face_object, volume * m, count) for m in ((a + b + c) / 4).T]
-    return np.stack(moment, axis=-1) / np.bincount(scene.face_object, volume, count)[:, None]
+    own = scene.face_object >= 0  # a bin's walls weigh nothing here
+    owner, volume, middle = scene.face_object[own], volume[own], ((a + b + c) / 4)[own]
+    moment = [np.bincount(owner, volume * m, count) for m in middle.T]
+    return np.stack(moment, axis=-1) / np.bincount(owner, volume, count)[:, None]
 
 
 def _lever_m(grasps: Grasps, weight: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -269,83 +284,6 @@ def _antipodal_candidates(
     return Grasps(poses, np.concatenate(owners))
 
 
-class _Hull:
-    """The hand, fully open, coming straight down on a height map."""
-
-    def __init__(self, hand: Hand, height: NDArray[np.float32]) -> None:
-        self.hand, self.top = hand, height.max()
-        self.finger = _Footprint(height, hand.finger_thickness_m, hand.finger_width_m)
-        self.palm = _Footprint(height, hand.palm_length_m, hand.palm_width_m)
-
-    def clear(self, poses: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """True (N,) for hands that descend to their pose without touching anything."""
-        x_finger = self.hand.opening_m / 2 + self.hand.finger_thickness_m / 2
-        tip = poses[:, 2] - MARGIN_M
-        free = np.ones(len(poses), bool)
-        for sign in (-1, 1):
-            free[free] = self.finger.free(poses[free], sign * x_finger, tip[free])
-        palm = tip + self.hand.finger_length_m
-        low = free & (palm < self.top)  # the others' palms are above everything
-        free[low] = self.palm.free(poses[low], 0.0, palm[low])
-        return free
-
-
-class _Footprint:
-    """A rectangle of points, x_size along the closing axis and y_size across it, over a height map."""
-
-    def __init__(self, height: NDArray[np.float32], x_size: float, y_size: float) -> None:
-        step = _MAP_STEP_M if x_size < 0.05 else 2 * _MAP_STEP_M
-        x = np.linspace(-x_size / 2, x_size / 2, round(x_size / step) + 1, dtype=np.float32)
-        y = np.linspace(-y_size / 2, y_size / 2, round(y_size / step) + 1, dtype=np.float32)
-        self.x, self.y = (g.ravel() for g in np.meshgrid(x, y))
-        self.height = height
-        # No point of it is further than this from its centre, rounding to cells included.
-        cells = math.ceil(math.hypot(x_size, y_size) / 2 / _MAP_STEP_M) + 1
-        self.cells = 2 * cells + 1
-
-    @cached_property
-    def around(self) -> NDArray[np.float32]:
-        return np.asarray(maximum_filter(self.height, self.cells, mode="nearest"))
-
-    def free(
-        self, poses: NDArray[np.float32], x_centre: float, level: NDArray[np.float32]
-    ) -> NDArray[np.bool_]:
-        """True (N,) if nothing under the rectangle, x_centre along the closing axis, is above `level`."""
-        if not len(poses):
-            return np.zeros(0, bool)
-        c, s = np.cos(poses[:, 3:4]), np.sin(poses[:, 3:4])
-        middle = np.array([x_centre], np.float32), np.zeros(1, np.float32)
-        free = self._highest(self.around, poses, c, s, *middle) <= level
-        # A high cell within reach need not be under the rectangle: test few of its points, then all.
-        x, maybe = self.x + x_centre, np.flatnonzero(~free)
-        for few in (slice(None, None, 7), slice(None)):
-            highest = self._highest(
-                self.height, poses[maybe], c[maybe], s[maybe], x[few], self.y[few]
-            )
-            maybe = maybe[highest <= level[maybe]]
-        free[maybe] = True
-        return free
-
-    @staticmethod
-    def _highest(
-        height: NDArray[np.float32],
-        poses: NDArray[np.float32],
-        c: NDArray[np.float32],
-        s: NDArray[np.float32],
-        x: NDArray[np.float32],
-        y: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
-        """Greatest height under points x, y (P,) of each hand (N,); c, s (N, 1) of its yaw."""
-        n = len(height)
-        half = np.float32(n / 2)
-        # Closing axis (c, s), lateral axis (s, -c): rt/pose.py.
-        i = ((poses[:, 0:1] + c * x + s * y) / np.float32(_MAP_STEP_M) + half).astype(np.int32)
-        j = ((poses[:, 1:2] + s * x - c * y) / np.float32(_MAP_STEP_M) + half).astype(np.int32)
-        np.clip(i, 0, n - 1, out=i)
-        np.clip(j, 0, n - 1, out=j)
-        return np.asarray(height.ravel()[i * n + j].max(axis=1, initial=0))
-
-
 def _jaw_rays(
     grasps: Grasps, hand: Hand, sign: int, z: NDArray[np.floating], w: NDArray[np.floating]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -399,6 +337,7 @@ def _closed(
     grasps: Grasps,
     hand: Hand,
     friction: float,
+    lines: int,
 ) -> Grasps:
     """Close each hand: those that end in force closure, with their width as met."""
     # Heights over the pad, then coarser along the rest of the finger.
@@ -419,7 +358,7 @@ def _closed(
         own = (scene.face_object[face] == grasps.object[:, None, None]) & (face >= 0)
         toward = -sign * np.einsum("nzwk,nk->nzw", normals[face], _axes(grasps.poses[:, 3])[0])
         good = own & (toward >= cosine)
-        keep = _between(touching & good)[:, :, inner].sum(axis=(1, 2)) >= _LINES
+        keep = _between(touching & good)[:, :, inner].sum(axis=(1, 2)) >= lines
         grasps = grasps[keep]
         sides = [tuple(array[keep] for array in side) for side in (*sides, (t, own, good))]
 
@@ -444,7 +383,7 @@ def _closed(
         holds &= met_own
         presses.append(_between(touching & good))
         first.append(np.where(np.isfinite(contact), contact, 0))
-    holds &= (presses[0] & presses[1])[:, :, inner].sum(axis=(1, 2)) >= _LINES
+    holds &= (presses[0] & presses[1])[:, :, inner].sum(axis=(1, 2)) >= lines
     holds &= np.abs(first[0] - first[1]) / 2 <= _OFF_CENTRE_M
     width = np.float32(hand.opening_m) - first[0] - first[1]
     holds &= width > 5e-4
