@@ -16,11 +16,10 @@ from rt.cell.cell import Cell
 from rt.cell.devices import Devices
 from rt.cell.file import CellFile
 from rt.cell.open import open_cell, open_devices, settle
-from rt.cell.setup import RunSetup, slower
+from rt.cell.setup import slower
 from rt.cell.transform import CellError
 from rt.distance import Distance, open_model
 from rt.gripper import GripperError
-from rt.guard.limits import Limits
 from rt.guard.preflight import check_model
 from rt.guard.rows import Stop
 from rt.hand import load_hand
@@ -60,11 +59,7 @@ def settle_job(config: ClearOptions) -> tuple[ClearOptions, Devices]:
     hand = config.hand or "robotiq_2f85"
     if config.force > load_hand(hand).max_force_N:
         raise CellError(_too_strong(config.force, hand))
-    config = replace(config, fast=not config.view)
-    limits = config.limits or Limits()
-    if config.speed_scale != 1:
-        limits = slower(limits, config.speed_scale, limits.max_speed_m_s, limits.max_turn_deg_s)
-    return config, Devices(SIMULATED, hand, model=config.model, setup=RunSetup(limits))
+    return replace(config, fast=not config.view), Devices(SIMULATED, hand, model=config.model)
 
 
 def _with_force(cell: CellFile, hand: str, force_N: float) -> CellFile:
@@ -91,8 +86,11 @@ def open_job_cell(config: ClearOptions, devices: Devices) -> Cell:
         hand=devices.hand,
         force_N=config.force or 40.0,
     )
-    assert cell.setup is not None
-    return replace(cell, setup=replace(cell.setup, limits=devices.setup.limits))
+    assert cell.setup is not None and cell.setup.limits is not None
+    limits = config.limits or cell.setup.limits
+    if config.speed_scale != 1:
+        limits = slower(limits, config.speed_scale, limits.max_speed_m_s, limits.max_turn_deg_s)
+    return replace(cell, setup=replace(cell.setup, limits=limits))
 
 
 def run(job: Job, keys: Keys | None = None) -> JobReport:

@@ -20,7 +20,7 @@ from rt.guard.limits import Limits
 from rt.hand import load_hand
 from rt.pose import top_down
 from rt.robot import RobotState
-from sim.physics.table import Bin, TableWorld
+from sim.physics.table import DropBin, TableWorld
 from sim.scene.objects import object_set
 from sim.scene.rig import IDEAL, RigView, make_rig
 from sim.scene.scene import Scene, make_scene
@@ -32,18 +32,19 @@ PLACE = PlacePart(
     home=(0.0, 0.0, 0.30),
     look_m=(0.44, 0.44),
     carry_m=0.25,
-    speed_m_s=0.50,
-    acceleration_m_s2=2.0,
+    speed_m_s=0.90,
+    acceleration_m_s2=3.0,
     turn_deg_s=150.0,
 )
 ARM = ArmDynamics(
-    max_speed_m_s=0.5,
-    max_acceleration_m_s2=2.5,
-    max_turn_rad_s=float(np.radians(150.0)),
-    max_turn_acceleration_rad_s2=10.0,
+    max_speed_m_s=1.0,
+    max_acceleration_m_s2=4.0,
+    max_turn_rad_s=float(np.radians(180.0)),
+    max_turn_acceleration_rad_s2=12.0,
 )
-"""A UR5e as a cell file lets it move: half of what the arm can."""
-GRASPING = Grasping(speed_m_s=0.10, lift_speed_m_s=0.25, lift_m=0.12, hold_s=0.1)
+"""A UR5e: 1 m/s is its maker's typical speed of the tool, 180 deg/s that of a joint."""
+LIMITS = Limits(max_speed_m_s=1.0)
+GRASPING = Grasping(speed_m_s=0.15, lift_speed_m_s=0.40, lift_m=0.12, hold_s=0.1)
 _SUBSTEP_NS = 1_000_000
 
 
@@ -90,7 +91,7 @@ def build(
     scene: Scene,
     *,
     place: PlacePart = PLACE,
-    bin_: Bin | None = None,
+    bin_: DropBin | None = None,
     arm: ArmDynamics = ARM,
     grasping: Grasping = GRASPING,
     mount: str = "wrist",
@@ -108,7 +109,7 @@ def build(
     described = load_hand(hand)
     home = np.array([*place.home, 0.0])
     x, y = place.pose[:2]
-    world = TableWorld(scene, described, bin_ or Bin(x, y), home, force_N)
+    world = TableWorld(scene, described, bin_ or DropBin(x, y), home, force_N)
     robot = TableArm(home, world, arm)
     image: Image
     if mount == "wrist":
@@ -140,10 +141,9 @@ def build(
         "max_speed_m_s": arm.max_speed_m_s,
         "max_acceleration_m_s2": arm.max_acceleration_m_s2,
     }
-    limits = Limits()
     setup = RunSetup(
-        limits,
-        SpeedBound(0.9 * min(limits.max_speed_m_s, arm.max_speed_m_s)),
+        LIMITS,
+        SpeedBound(0.9 * min(LIMITS.max_speed_m_s, arm.max_speed_m_s)),
         grasping,
         place=place,
     )

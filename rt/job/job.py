@@ -27,8 +27,8 @@ from rt.job.control import Control
 from rt.job.holding import Held, settle_holding
 from rt.job.look import (
     APART_M,
+    GraspTarget,
     Look,
-    Target,
     ground_between,
     has_left,
     look_places,
@@ -124,8 +124,8 @@ class Job(Servo):
         self.state = state or JobState(cell.name)
         self.state.runs += 1
         self.state.ended = ""
-        self.targets: list[Target] = []
-        self.left: list[Target] = []
+        self.targets: list[GraspTarget] = []
+        self.left: list[GraspTarget] = []
         """Places with a grasp in the last whole look that are no longer tried."""
         self.looks = 0
         self._save_to, self._before_m = save, None  # type: tuple[Path | None, float | None]
@@ -229,7 +229,7 @@ class Job(Servo):
             f"what is left at {where} was tried {self.job.tries} times in vain",
         )
 
-    def _next(self) -> Target | None:
+    def _next(self) -> GraspTarget | None:
         """The best place of the last look that may still be tried."""
         while self.targets:
             target = self.targets.pop(0)
@@ -261,7 +261,7 @@ class Job(Servo):
             places[0] - loop.commanded[:2]
         ):
             places.reverse()
-        found: list[Target] = []
+        found: list[GraspTarget] = []
         for xy in places:
             try:
                 yield from self._go(
@@ -304,7 +304,7 @@ class Job(Servo):
 
     # One attempt.
 
-    def _attempt(self, target: Target) -> Iterator[Step]:
+    def _attempt(self, target: GraspTarget) -> Iterator[Step]:
         attempt = Attempt(len(self.state.attempts) + 1)
         attempt.aim(target.hand, target.probability)
         self.state.attempts.append(attempt)
@@ -337,12 +337,12 @@ class Job(Servo):
         self.control.end_pick()
         self._save()
 
-    def _pick(self, target: Target, attempt: Attempt) -> Iterator[Step]:
+    def _pick(self, target: GraspTarget, attempt: Attempt) -> Iterator[Step]:
         loop = self.loop
         loop.forget()
         self.outcome, self.grasp = None, None
         yield from self._go(self._start_over(target), "travel", settle=False, skippable=True)
-        found: list[Target] = []
+        found: list[GraspTarget] = []
         yield from self._look_here(target, found)
         if found[0] is not target:
             target = found[0]
@@ -366,12 +366,12 @@ class Job(Servo):
         yield from self._verify(attempt)
         yield from self._carried(attempt)
 
-    def _start_over(self, target: Target) -> Array:
+    def _start_over(self, target: GraspTarget) -> Array:
         """(4,) hand above a target, at the start height."""
         hand = np.array([*target.hand[:2], START_HEIGHT_M, target.hand[3]])
         return turned(hand, self.home_yaw)
 
-    def _look_here(self, target: Target, into: list[Target]) -> Iterator[Step]:
+    def _look_here(self, target: GraspTarget, into: list[GraspTarget]) -> Iterator[Step]:
         """Look from above a target: all targets in this view are found anew. Appends the one to go for: the
         nearest to the target within its spot, else the best in this view. Raises _Gone if there is none."""
         view: list[Look] = []

@@ -35,7 +35,7 @@ _SEEN = 0.3
 
 
 @dataclass(frozen=True)
-class Target:
+class GraspTarget:
     """A place to grasp."""
 
     hand: Array
@@ -109,25 +109,25 @@ class Look:
         far = math.dist(hand[:2], self.seen_from[:2])
         return far < REACH_M
 
-    def targets(self, least: float, place: PlacePart) -> list[Target]:
+    def targets(self, least: float, place: PlacePart) -> list[GraspTarget]:
         """Places of at least that probability within what is to be cleared, APART_M apart, best first."""
         probability = self._probability / max(self._weighed, 1)
         far = self._distance / max(self._weighed, 1)
         hands = place_all(self.seen_from, self.actions)
         half = np.array(place.look_m) / 2
         inside = (np.abs(hands[:, :2] - place.home[:2]) <= half).all(axis=1)
-        found: list[Target] = []
+        found: list[GraspTarget] = []
         good = np.flatnonzero(inside & (probability >= least))
         for k in good[np.argsort(far[good] - probability[good], kind="stable")]:
-            target = Target(hands[k], float(probability[k]), float(far[k]))
+            target = GraspTarget(hands[k], float(probability[k]), float(far[k]))
             if not any(target.near(other.hand) for other in found):
                 found.append(target)
         return found
 
 
-def merged(targets: Sequence[Target]) -> list[Target]:
+def merged(targets: Sequence[GraspTarget]) -> list[GraspTarget]:
     """Targets of several looks: of those at one spot the most probable, best first."""
-    kept: list[Target] = []
+    kept: list[GraspTarget] = []
     for target in sorted(targets, key=lambda t: -t.probability):
         if not any(target.near(other.hand) for other in kept):
             kept.append(target)

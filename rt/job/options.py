@@ -10,7 +10,7 @@ from typing import Literal
 from rt.cell.options import PAPER_RATE_HZ, ServoOptions, parse_as
 from rt.guard.limits import Limits
 
-ITERATIONS = 45
+ITERATIONS = 32
 """Cycles of one approach at 30 Hz: fewer than rt.servo's, for the hand begins above the place to grasp."""
 
 

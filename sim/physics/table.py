@@ -38,7 +38,7 @@ _AWAY_M = 10.0
 
 
 @dataclass(frozen=True)
-class Bin:
+class DropBin:
     """A box without a bottom, open above."""
 
     x_m: float
@@ -71,7 +71,7 @@ class TableWorld:
         self,
         scene: Scene,
         hand: Hand,
-        bin_: Bin,
+        bin_: DropBin,
         start: NDArray[np.float64],
         force_N: float,
         friction: float = FRICTION,
@@ -138,7 +138,7 @@ class TableWorld:
 
     @property
     def wrench(self) -> NDArray[np.float64]:
-        """(6,) on the hand in the world [N, N m], averaged over 20 ms; of the torque only its turn about z."""
+        """(6,) on the hand in the world [N, N m], the mean over 20 ms; of the torque only that about z."""
         x, y, z, yaw = -self._forces.mean(axis=0)
         return np.array([x, y, z, 0.0, 0.0, yaw])
 
