@@ -6,6 +6,7 @@ and bin are MuJoCo's (sim.physics.table), and the camera sees where they lie now
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -174,9 +175,20 @@ def open_cell(
     Raises SceneError, PhysicsError, SensorError or HandError.
     """
     laid = table_scene(seed, scene, objects)
-    cell = build(laid, mount=mount, sensor=sensor, hand=hand, force_N=force_N, seed=seed)
+    place = around(laid)
+    cell = build(
+        laid, place=place, mount=mount, sensor=sensor, hand=hand, force_N=force_N, seed=seed
+    )
     cell.info.update(seed=seed, scene=scene)
     return cell
+
+
+def around(scene: Scene) -> PlacePart:
+    """PLACE, with a look as wide as the scene and the bin beside it."""
+    centres = np.abs([thing.T_world_object[:2, 3] for thing in scene.placed])
+    half_x, half_y = (max(0.20, float(v) + 0.04) for v in centres.max(axis=0))
+    pose = (PLACE.pose[0], max(PLACE.pose[1], half_y + 0.14), *PLACE.pose[2:])
+    return replace(PLACE, look_m=(2 * half_x, 2 * half_y), pose=pose)
 
 
 def table_scene(seed: int, scene: int, objects: int) -> Scene:

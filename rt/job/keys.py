@@ -25,8 +25,9 @@ class Keys(AbstractContextManager["Keys"]):
             import termios
             import tty
 
+            ours = self._file is not None  # in the background the terminal belongs to others
             file = sys.stdin.fileno() if self._file is None else self._file
-            if os.isatty(file) and os.tcgetpgrp(file) == os.getpgrp():
+            if os.isatty(file) and (ours or os.tcgetpgrp(file) == os.getpgrp()):
                 self._before = termios.tcgetattr(file)
                 tty.setcbreak(file)  # Ctrl-C still interrupts
                 self._file = file
