@@ -54,8 +54,8 @@ class Presence:
         file: Path | None = None,
         hand: Hand | None = None,
     ) -> None:
-        """place: (2,) of the bin in the scene [m]. get: asks the gripper. tell: sends a line to the control
-        channel of the emulator. file: keeps what is gone from one process to the next; None: nothing is kept."""
+        """place: (2,) of the bin in the scene [m]. get: asks the gripper. tell: sends a line to the emulator.
+        file: keeps what is gone from one process to the next; None: nothing is kept."""
         self._whole, self._place, self._get, self._tell = scene, place, get, tell
         self._file, self._hand = file, hand or load_hand()
         self.gone: list[int] = []
