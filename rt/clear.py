@@ -27,6 +27,7 @@ from rt.job.control import Control
 from rt.job.job import Job
 from rt.job.keys import HELP, Keys
 from rt.job.options import ClearOptions, parse
+from rt.job.picture import draw
 from rt.job.report import JobReport, report_of, write
 from rt.job.state import JobState, read_state
 from rt.page import PageError
@@ -148,6 +149,7 @@ def main(config: ClearOptions) -> int:
         )
         report = run(job, keys)
     write(report, folder)
+    draw(report, job.place, job.track, folder / "clear.png")
     if recorder is not None and recorder.error:
         print(f"rt.clear: no whole flight record: {recorder.error}", file=sys.stderr)
     return report.exit_code

@@ -62,6 +62,7 @@ _DECLINED = 0.5
 """Part of the option `probability` that the place where the hand came to rest must have."""
 _OPENED_M = 0.02
 """The fingers have let go once they are this much farther apart."""
+_TRACK_CYCLES, _TRACK_LENGTH = 6, 50_000
 VAIN = 12
 """So many attempts in a row in vain end the job."""
 _TURN_S = 0.25
@@ -128,8 +129,15 @@ class Job(Servo):
         self.left: list[GraspTarget] = []
         """Places with a grasp in the last whole look that are no longer tried."""
         self.looks = 0
+        """Looks over all that is to be cleared."""
+        self.track: list[tuple[float, float]] = []
+        """x, y [m] of the hand, a few times a second."""
         self._save_to, self._before_m = save, None  # type: tuple[Path | None, float | None]
         self._held = Held.NOTHING
+
+    def __enter__(self) -> Job:
+        super().__enter__()
+        return self
 
     # The start.
 
@@ -176,6 +184,8 @@ class Job(Servo):
         try:
             for step in self._work():
                 self.control.poll()
+                if loop.number % _TRACK_CYCLES == 0 and len(self.track) < _TRACK_LENGTH:
+                    self.track.append((float(loop.hand[0]), float(loop.hand[1])))
                 yield step
         except (Stop, *FAULTS) as error:
             self._stopped(error)

@@ -121,6 +121,6 @@ def write(report: JobReport, folder: Path) -> None:
         console.print("the fingers may still hold something: look before you go near", style="bold")
     for x, y, probability in report.left:
         console.print(f"left at ({x:.3f}, {y:.3f}) m, probability of a grasp {probability:.2f}")
-    console.print(f"{folder}/: clear.json, state.json", soft_wrap=True, highlight=False)
+    console.print(f"{folder}/: clear.json, clear.png, state.json", soft_wrap=True, highlight=False)
     if report.exit_code:
         print(f"rt.clear: {report.text}", file=sys.stderr)

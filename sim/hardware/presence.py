@@ -55,15 +55,16 @@ class Presence:
         hand: Hand | None = None,
     ) -> None:
         """place: (2,) of the bin in the scene [m]. get: asks the gripper. tell: sends a line to the emulator.
-        file: keeps what is gone from one process to the next; None: nothing is kept."""
+        file: keeps what is gone and what is held from one process to the next; None: nothing is kept."""
         self._whole, self._place, self._get, self._tell = scene, place, get, tell
         self._file, self._hand = file, hand or load_hand()
         self.gone: list[int] = []
         """Indices into `scene.placed` of what lies in the bin."""
         self._moved: dict[int, NDArray[np.float64]] = {}
-        if file is not None and file.is_file():
-            self.gone = list(json.loads(file.read_text())["gone"])
         self.held: int | None = None
+        if file is not None and file.is_file():
+            kept = json.loads(file.read_text())
+            self.gone, self.held = list(kept["gone"]), kept["held"]
         self._told: str | None = None
         self._draw()
 
@@ -97,6 +98,7 @@ class Presence:
         found, width_m = self._between(hand)
         if holds and found is not None:
             self.held = found
+            self._keep()
             self._draw()
             return
         self._say("" if found is None else f"object={width_m:.4f}")
@@ -105,16 +107,19 @@ class Presence:
         assert self.held is not None
         if np.abs(hand[:2] - self._place).max() < _BIN_M:
             self.gone.append(self.held)
-            if self._file is not None:
-                write_json(self._file, {"gone": self.gone})
         else:
             own = self._whole.vertices[
                 np.unique(self._whole.faces[self._whole.face_object == self.held])
             ]
             self._moved[self.held] = hand[:2] - own[:, :2].mean(axis=0)
         self.held = None
+        self._keep()
         self._say("")
         self._draw()
+
+    def _keep(self) -> None:
+        if self._file is not None:
+            write_json(self._file, {"gone": self.gone, "held": self.held})
 
     def _say(self, fault: str) -> None:
         if fault != self._told:

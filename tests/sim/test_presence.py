@@ -66,6 +66,7 @@ def test_what_is_held_is_not_drawn_and_what_falls_into_the_bin_stays_away(tmp_pa
     cell.at(-0.1, 0.0, 0.02, holds=True)
     assert cell.presence.held == 0 and cell.height(-0.1, 0.0) == 0.0
     assert cell.height(0.1, 0.0) == pytest.approx(0.05, abs=1e-4)
+    assert Cell(file).presence.held == 0  # another process: the fingers still have it
     cell.at(0.0, 0.4, 0.2, holds=True)
     cell.at(0.0, 0.4, 0.2)
     assert cell.presence.gone == [0] and cell.presence.held is None and cell.told[-1] == "gripper"
