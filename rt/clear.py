@@ -20,6 +20,7 @@ from rt.cell.setup import slower
 from rt.cell.transform import CellError
 from rt.distance import Distance, open_model
 from rt.gripper import GripperError
+from rt.guard.limits import Limits
 from rt.guard.preflight import check_model
 from rt.guard.rows import Stop
 from rt.hand import load_hand
@@ -89,6 +90,8 @@ def open_job_cell(config: ClearOptions, devices: Devices) -> Cell:
     )
     assert cell.setup is not None and cell.setup.limits is not None
     limits = config.limits or cell.setup.limits
+    if limits == Limits():  # what the command line shows as its defaults
+        limits = cell.setup.limits
     if config.speed_scale != 1:
         limits = slower(limits, config.speed_scale, limits.max_speed_m_s, limits.max_turn_deg_s)
     return replace(cell, setup=replace(cell.setup, limits=limits))

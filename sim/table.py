@@ -29,7 +29,7 @@ from sim.scene.sensor import sensor as preset
 from sim.twin import MOUNTS, ArmDynamics, Image, Mount, TwinArm, TwinCamera
 
 PLACE = PlacePart(
-    pose=(0.0, 0.40, 0.20, 0.0),
+    pose=(0.0, 0.45, 0.20, 0.0),
     home=(0.0, 0.0, 0.30),
     look_m=(0.44, 0.44),
     carry_m=0.25,
@@ -44,7 +44,7 @@ ARM = ArmDynamics(
     max_turn_acceleration_rad_s2=12.0,
 )
 """A UR5e: 1 m/s is its maker's typical speed of the tool, 180 deg/s that of a joint."""
-LIMITS = Limits(max_speed_m_s=1.0)
+LIMITS = Limits(max_speed_m_s=1.0, workspace_min_m=(-0.6, -0.6), workspace_max_m=(0.6, 0.6))
 GRASPING = Grasping(speed_m_s=0.15, lift_speed_m_s=0.40, lift_m=0.12, hold_s=0.1)
 _SUBSTEP_NS = 1_000_000
 
@@ -187,7 +187,7 @@ def around(scene: Scene) -> PlacePart:
     """PLACE, with a look as wide as the scene and the bin beside it."""
     centres = np.abs([thing.T_world_object[:2, 3] for thing in scene.placed])
     half_x, half_y = (max(0.20, float(v) + 0.04) for v in centres.max(axis=0))
-    pose = (PLACE.pose[0], max(PLACE.pose[1], half_y + 0.14), *PLACE.pose[2:])
+    pose = (PLACE.pose[0], max(PLACE.pose[1], half_y + 0.20), *PLACE.pose[2:])
     return replace(PLACE, look_m=(2 * half_x, 2 * half_y), pose=pose)
 
 

@@ -39,12 +39,12 @@ _AWAY_M = 10.0
 
 @dataclass(frozen=True)
 class DropBin:
-    """A box without a bottom, open above."""
+    """A box without a bottom, open above, wider than the longest object, which would lie on its rim."""
 
     x_m: float
     y_m: float
-    size_x_m: float = 0.20
-    size_y_m: float = 0.20
+    size_x_m: float = 0.32
+    size_y_m: float = 0.32
     rim_m: float = 0.10
     wall_m: float = 0.004
 

@@ -37,7 +37,7 @@ SCENE = 7
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A job that was killed while it carried the object: its folder, and the cell, which lives on."""
     folder = tmp_path_factory.mktemp("clear")
-    with emulated_cell(folder, number=12, max_silence_s=1.0) as cell:
+    with emulated_cell(folder, number=23, max_silence_s=1.0) as cell:
         out = folder / "out"
         process = cell.start(
             out, cell.clear(out, *PATIENT, scene=SCENE), module=("rt.clear",), nice=-10
