@@ -100,7 +100,8 @@ def clear_table(config: TablesOptions, scene: int) -> ClearedTable:
         controller=config.controller,
     )
     distance = open_model(config.model)
-    with cell, Job(cell, distance, options) as job:
+    job = Job(cell, distance, options)
+    with cell, job:
         lost: set[int] = set()
         robot: Any = cell.robot
         world = robot.world
@@ -189,6 +190,18 @@ def sums_table(found: dict[str, Any]) -> Table:
     return result
 
 
+def _write(config: TablesOptions, done: list[ClearedTable], folder: Path) -> None:
+    content = {
+        "command": "bench.clear",
+        "config": asdict(config),
+        "arm": asdict(ARM),
+        "place": asdict(PLACE),
+        "sums": sums(done),
+        "tables": [asdict(t) for t in done],
+    }
+    write_json(folder / "clear_tables.json", content)
+
+
 @command(
     "bench.clear",
     TablesOptions,
@@ -200,23 +213,12 @@ def main(config: TablesOptions) -> int:
         raise ValueError(f"--tables {config.tables}, --objects {config.objects}: give 1 or more")
     folder = output_folder("clear_tables", config.out)
     numbers = range(config.first, config.first + config.tables)
-    done = list(
-        spread(
-            partial(clear_table, config), numbers, config.workers, unit="table", title="bench.clear"
-        )
-    )
+    done: list[ClearedTable] = []
+    work = partial(clear_table, config)
+    for one in spread(work, numbers, config.workers, unit="table", title="bench.clear"):
+        done.append(one)  # a run that is cut off leaves what it has
+        _write(config, done, folder)
     found = sums(done)
-    write_json(
-        folder / "clear_tables.json",
-        {
-            "command": "bench.clear",
-            "config": asdict(config),
-            "arm": asdict(ARM),
-            "place": asdict(PLACE),
-            "sums": found,
-            "tables": [asdict(t) for t in done],
-        },
-    )
     Console().print(sums_table(found))
     print(f"{folder}/clear_tables.json")
     met = all(bar.startswith("met") for bar in found["bars"].values())
