@@ -29,6 +29,7 @@ def draw(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
+    from matplotlib.ticker import MaxNLocator
 
     figure, (plan, times) = plt.subplots(
         1, 2, figsize=(10, 4.8), layout="constrained", width_ratios=(1.3, 1)
@@ -55,6 +56,7 @@ def draw(
     for a in report.state.attempts:
         times.barh(a.number, a.seconds, color=COLOURS.get(a.outcome, COLOURS[""]))
     times.invert_yaxis()
+    times.yaxis.set_major_locator(MaxNLocator(integer=True))
     times.set(xlabel="time [s]", ylabel="pick")
     handles = [
         Rectangle((0, 0), 1, 1, color=COLOURS[name])
@@ -63,7 +65,7 @@ def draw(
     ]
     names = [name for name in (PLACED, MISSED, DROPPED, SKIPPED) if report.state.count(name)]
     if names:
-        times.legend(handles, names, loc="upper right", fontsize=8)
+        times.legend(handles, names, loc="lower right", fontsize=8)
     times.set_title(
         f"{report.state.placed} placed, {report.picks_per_hour:.0f} an hour",
         loc="left",

@@ -463,6 +463,7 @@ def test_what_the_user_gets_wrong_is_one_clear_line(
 def test_a_model_for_another_hand_is_refused(model_file: Path, tmp_path: Path) -> None:
     text = Path("rt/hands/robotiq_2f85.toml").read_text()
     hand = tmp_path / "wide.toml"
+    text, _, _ = text.partition("# [opening, travel]")  # it ends at the opening of that hand
     hand.write_text(text.replace("opening_m = 0.085", "opening_m = 0.14"))
     result = command("--model", model_file, "--hand", hand, "--out", tmp_path / "none")
     assert result.returncode == 1
