@@ -140,7 +140,7 @@ def main(config: ClearOptions) -> int:
             from rt.page.flight import LivePage
 
             assert recorder is not None
-            LivePage(config, stack).show(recorder)
+            LivePage(config, stack).show(recorder, cell.simulated)
         job = Job(
             cell,
             distance,

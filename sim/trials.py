@@ -9,7 +9,8 @@ GPD    grasp pose detection, one blind move to its best (sim/gpd/detector.py)
 MAP    the same network used once: the best of a dense map at the first view
 TRUE   the true grasp nearest to the start: what a perfect detector without feedback would reach
 
-*_noise: with kinematic noise. `python -m sim.trials sweep --over latency` varies one disturbance.
+*_noise: with kinematic noise. `python -m sim.trials sweep --over latency` varies one disturbance;
+`python -m sim.trials camera` displaces the camera and counts how often the guard tells.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from rich.table import Table
 from rt.tools.command import command
 from rt.tools.files import output_folder, write_json
 from rt.tools.pool import PoolError
-from sim.experiment import sweep
+from sim.experiment import displaced, sweep
 from sim.experiment.run import ERRORS, TrialsOptions, check, run
 from sim.experiment.statistics import by_category, by_clutter, compare, summary
 from sim.experiment.trial import scenario_names
@@ -142,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments[:1]) == ["sweep"]:
         return sweep.main(arguments[1:])
+    if list(arguments[:1]) == ["camera"]:
+        return displaced.main(arguments[1:])
     return one_set(arguments)
 
 

@@ -25,8 +25,12 @@ from rt.camera import CameraError, Frame, Intrinsics, StaleFrameError
 from rt.camera.host_clock import since_exposure_ns
 from rt.camera.realsense import library, read_intrinsics
 from rt.camera.stream import depth_sensor, depth_unit_m, frame_stamp
+from rt.camera.units import wrong_mount
 from rt.view import VIEW
 
+RECORDINGS = (".db3", ".mcap", ".bag")
+"""Suffixes that are taken for a recording."""
+BAG_EXPORT = "docs/look.md has the ten lines"
 MAX_BYTES = 4 << 30
 """A recording is held in memory; a longer one is refused."""
 _PATIENCE_S, _LATE_S = 10.0, 0.2
@@ -148,14 +152,29 @@ def open_replay(
             raise CameraError(f"{path} holds views of the hand's frame: leave T_hand_camera out")
         frames, intrinsics = _read_flight(path)
         T = np.eye(4)
+    elif path.suffix == ".bag":
+        raise CameraError(
+            f"{path}: this RealSense library plays .db3 only. Export the depth with an older one, in an "
+            f"environment of its own: {BAG_EXPORT}; rt.look reads the npz"
+        )
     elif path.suffix == ".db3":
         if T_hand_camera is None:
             raise CameraError(f"{path}: T_hand_camera is needed, where its camera sat on the hand")
         frames, intrinsics = _read_db3(path)
         T = np.array(T_hand_camera, dtype=np.float64)
+        if doubt := wrong_mount(T):
+            raise CameraError(f"T_hand_camera: {doubt}")
     else:
         raise CameraError(f"{path} is neither a .db3 nor an .mcap recording")
     return ReplayCamera(frames, intrinsics, T, str(path), paced=paced, now_ns=now_ns)
+
+
+def open_camera(T_hand_camera: ArrayLike, *, device: str | None = None, **_: Any) -> ReplayCamera:
+    """As a kind of camera of a cell: `device` is the recording. Raises CameraError."""
+    if not device:
+        raise CameraError("a replayed camera needs its recording: --camera-device session.db3")
+    path = Path(device)
+    return open_replay(path, None if path.suffix == ".mcap" else T_hand_camera)
 
 
 def _read_flight(path: Path) -> tuple[list[Recorded], Intrinsics]:

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 ROBOTS = {"ur": "rt.robot.ur.driver:open_robot"}
 """Functions `open_robot(host, *, rate_hz, T_flange_hand, ...) -> Robot` by name (rt.robot.ur.driver)."""
-CAMERAS = {"realsense": "rt.camera.realsense:open_camera"}
+CAMERAS = {"realsense": "rt.camera.realsense:open_camera", "replay": "rt.camera.replay:open_camera"}
 """Functions `open_camera(T_hand_camera, *, serial, width, ...) -> Camera` by name (rt.camera.realsense)."""
 GRIPPERS = {"robotiq": "rt.gripper.robotiq:open_gripper"}
 """Functions `open_gripper(host, *, port, opening_m, ...) -> Gripper` by name (rt.gripper.robotiq)."""

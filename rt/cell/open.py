@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.camera.replay import open_replay
 from rt.cell.cell import Cell
 from rt.cell.devices import Devices as Devices
 from rt.cell.file import CAMERAS, GRIPPERS, ROBOTS, CellFile, load_cell
@@ -58,10 +59,13 @@ def settle(config: ServoOptions) -> Devices:
     if config.gripper not in ("", "none"):
         resolve("gripper", config.gripper, GRIPPERS, extra=("none",))
     if robot == "twin":
-        if config.camera or config.gripper or config.host:
+        if config.camera not in ("", "replay") or config.gripper or config.host:
             raise CellError(
-                "the twin brings its own camera and gripper; leave --camera, --gripper and --host out"
+                "the twin brings its own camera and gripper; leave --camera (but for replay), --gripper and "
+                "--host out"
             )
+        if config.camera == "replay" and not config.camera_device:
+            raise CellError("--camera replay needs a recording: --camera-device session.db3")
         limits = config.limits or Limits()
         check_limits(limits)
         if config.speed_scale != 1:
@@ -80,6 +84,11 @@ def settle(config: ServoOptions) -> Devices:
 
 
 def _settle_real(config: ServoOptions, cell: CellFile, robot: str) -> Devices:
+    if (config.camera or cell.camera.kind) == "replay":
+        raise CellError(
+            f"--camera replay with the arm {robot!r}: recorded images do not follow an arm that moves; rehearse "
+            "with --robot twin"
+        )
     check_limits(config.limits or cell.limits)
     limits = slower(
         config.limits or cell.limits,
@@ -121,6 +130,8 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
         mount = config.mount if config.sensor == "ideal" else "wrist"
         world = {"mount": mount, "sensor": config.sensor, "hand": devices.hand}
         cell = open_cell("twin", seed=config.seed, scene=config.scene, **world)
+        if config.camera == "replay":
+            cell = _with_recording(cell, config)
         return replace(cell, setup=devices.setup)
     file = devices.cell
     host = config.host or file.robot.host
@@ -211,6 +222,15 @@ def _check_settings(config: ServoOptions, devices: Devices) -> None:
             make_gripper(config, devices)
         except GripperError as error:
             raise CellError(str(error)) from error
+
+
+def _with_recording(cell: Cell, config: ServoOptions) -> Cell:
+    """A twin whose images are recorded ones: the whole loop on true pictures, which do not follow the arm."""
+    mount = None if config.cell is None else load_cell(config.cell).camera.T_hand_camera
+    path = Path(config.camera_device)
+    camera = open_replay(path, None if path.suffix == ".mcap" else mount, now_ns=cell.robot.now_ns)
+    info = {**cell.info, "camera": camera.info, "images": "recorded; they do not follow the arm"}
+    return replace(cell, camera=camera, info=info, true_distance_m=None, gripper=None)
 
 
 class InTable(AbstractContextManager["InTable"]):

@@ -36,9 +36,11 @@ class ServoOptions:
     host: str = ""
     """Address of the robot's controller, in place of the cell's."""
     camera: str = ""
-    """realsense, or module:attribute of an open_camera. Default: the cell's."""
+    """realsense, replay (on the twin: the recording --camera-device), or module:attribute of an open_camera.
+    Default: the cell's."""
     camera_device: str = ""
-    """Another source of the camera's frames, `module:function?name=value&...` (rt.camera.realsense)."""
+    """Another source of the camera's frames, `module:function?name=value&...` (rt.camera.realsense), or a
+    recording for --camera replay."""
     patience: float = 10.0
     """Longest wait for the camera's first frame [s]."""
     gripper: str = ""
@@ -54,10 +56,13 @@ class ServoOptions:
     """Backend of the network: auto, native, onnx, reference, tensorrt, or module:attribute (rt.distance)."""
     hand: str = ""
     """Gripper: a name of rt/hands/ or a TOML file. Default: the cell's, else robotiq_2f85."""
-    controller: str = "ensemble"
-    """ensemble: goals kept in base, with their mean over the last eight views; first_look: the same about a
-    place chosen from the whole first view, whose first cycle takes as long as eight dense maps (25 ms on two
-    cores with AVX-512); paper: Algorithm 1; or module:attribute of a class of your own."""
+    controller: str = "first_look"
+    """first_look: a place chosen from the whole first eight views and followed if it moves; ensemble: goals
+    kept in base, with their mean over the last eight views; paper: Algorithm 1; or module:attribute of a
+    class of your own."""
+    target: tuple[float, float] | None = None
+    """A point of the object that is wanted, x and y in base [m]; the grasps nearest to it are preferred.
+    Default: any object."""
     iterations: int = 0
     """Cycles from the start height to the end height; the guard's speed limit may take more. 0 means 75 (the
     paper's) at 30 Hz, more at higher rates so that the descent takes the same time."""

@@ -151,12 +151,15 @@ class JobMoves(Servo):
         tick(loop)
         s = sense(loop, phase)
         hold(loop)
+        if phase == "paused":
+            loop.count_pause()
         record_cycle(loop, s)
         return step_of(loop)
 
     def _view(self, into: list[Look]) -> Iterator[Step]:
         """One view that the guard trusts, exposed from now on. Raises Stop if none comes."""
         loop, since = self.loop, self.robot_ns()
+        loop.allow(PATIENCE_S)
         for _ in range(max(int(PATIENCE_S * loop.config.rate), 10)):
             tick(loop)
             s = sense(loop, "look around")

@@ -28,6 +28,7 @@ def follow(
     settle: wait until the arm is at the end, not only its target. Raises Stop if it never gets there, and
     the robot's errors; and what `watch` raises.
     """
+    loop.allow(path.seconds + _SETTLE_S)
     time_s, patience = 0.0, max(int(_SETTLE_S * loop.config.rate), 10)
     while True:
         tick(loop)
@@ -36,6 +37,7 @@ def follow(
             watch(s)
         if operator_request(loop, "pause"):
             hold(loop)
+            loop.count_pause()
             record_cycle(loop, s)
             yield s
             continue

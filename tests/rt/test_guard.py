@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rt.guard.camera_watch import CameraPlace
 from rt.guard.rows import ROWS, Action, CycleState, Guard, Hold, Limits, Stop
 from rt.robot import RobotState
 from rt.robot.kinematics import ARMS
@@ -94,6 +95,7 @@ BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
     "frame_age": (Hold, {"frame_age_s": 0.16}),
     "exposure_gap": (Hold, {"exposure_gap_s": 0.03}),
     "view_filled": (Hold, {"view_filled": 0.4}),
+    "camera_moved": (Hold, {"place": CameraPlace(tilt_deg=0.61)}),
     "not_finite": (Stop, {"distances": np.float32([0.1, np.nan, 0.2])}),
     "flat_distances": (Hold, {"distances": np.float32([0.1, 0.1005])}),
     "late_command": (Stop, {"thought_s": 0.11}),
