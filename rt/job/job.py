@@ -20,7 +20,7 @@ from rt.job.holding import Held
 from rt.job.look import (
     APART_M,
     GraspTarget,
-    Look,
+    TableLook,
     ground_between,
     has_left,
     look_places,
@@ -150,7 +150,7 @@ class Job(JobMoves):
     # Looking.
 
     def _look_around(self) -> Iterator[Step]:
-        """Look at all that is to be cleared; then `targets`. Begins with the nearest place to look from."""
+        """TableLook at all that is to be cleared; then `targets`. Begins with the nearest place to look from."""
         loop = self.loop
         places = look_places(self.place)
         if np.linalg.norm(places[-1] - loop.commanded[:2]) < np.linalg.norm(
@@ -165,7 +165,7 @@ class Job(JobMoves):
                 )
             except PathError as error:
                 raise Stop(f"to a place to look from: {error}") from error
-            view: list[Look] = []
+            view: list[TableLook] = []
             yield from self._view(view)
             while not view[0].weigh(self.distance):
                 yield self._hold("look around")
@@ -245,9 +245,9 @@ class Job(JobMoves):
         return turned(hand, self.home_yaw)
 
     def _look_here(self, target: GraspTarget, into: list[GraspTarget]) -> Iterator[Step]:
-        """Look from above a target: all targets in this view are found anew. Appends the one to go for: the
+        """TableLook from above a target: all targets in this view are found anew. Appends the one to go for: the
         nearest to the target within its spot, else the best in this view. Raises Gone if there is none."""
-        view: list[Look] = []
+        view: list[TableLook] = []
         yield from self._view(view)
         look = view[0]
         while not look.weigh(self.distance):
@@ -293,7 +293,7 @@ class Job(JobMoves):
         )
 
     def _verify(self, attempt: Attempt) -> Iterator[Step]:
-        """Look at the place from above: the object must have left it. Raises GiveUp if it has not."""
+        """TableLook at the place from above: the object must have left it. Raises GiveUp if it has not."""
         loop = self.loop
         if self._before_m is None:
             return

@@ -79,7 +79,7 @@ def probabilities(
     return far, said.probability
 
 
-class Look:
+class TableLook:
     """One view, weighed everywhere: `weigh` once for each of SYMMETRIES, then `targets`."""
 
     def __init__(self, view: NDArray[np.float32], seen_from: Array) -> None:

@@ -24,7 +24,7 @@ from rt.job.control import Control
 from rt.job.holding import Held, settle_holding
 from rt.job.look import (
     GraspTarget,
-    Look,
+    TableLook,
     look_places,
     turned,
 )
@@ -156,7 +156,7 @@ class JobMoves(Servo):
         record_cycle(loop, s)
         return step_of(loop)
 
-    def _view(self, into: list[Look]) -> Iterator[Step]:
+    def _view(self, into: list[TableLook]) -> Iterator[Step]:
         """One view that the guard trusts, exposed from now on. Raises Stop if none comes."""
         loop, since = self.loop, self.robot_ns()
         loop.allow(PATIENCE_S)
@@ -174,7 +174,7 @@ class JobMoves(Servo):
                     seen_from = xyz_yaw(loop.history.at(frame.stamp_ns))
                     record_cycle(loop, s, frame, close_gaps(view))
                     yield step_of(loop)
-                    into.append(Look(close_gaps(view), seen_from))
+                    into.append(TableLook(close_gaps(view), seen_from))
                     return
             record_cycle(loop, s)
             yield step_of(loop)

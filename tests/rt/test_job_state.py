@@ -22,7 +22,7 @@ from rt.job.keys import Keys
 from rt.job.look import (
     REACH_M,
     GraspTarget,
-    Look,
+    TableLook,
     has_left,
     look_places,
     merged,
@@ -111,7 +111,7 @@ def test_a_look_finds_each_grasp_once_best_first_and_only_in_the_area(
     seen_from = np.array([0.02, -0.03, 0.3, 0.4])
     grasps = np.array([[0.05, 0.05, 0.02, 0.3], [-0.06, 0.0, 0.02, -1.0], [0.02, -0.16, 0.02, 0.0]])
     monkeypatch.setattr("rt.job.look.SYMMETRIES", (0,))
-    look = Look(np.zeros((64, 64), np.float32), seen_from)
+    look = TableLook(np.zeros((64, 64), np.float32), seen_from)
     assert look.weigh(oracle(grasps, seen_from))
     found = look.targets(0.5, PLACE)
     assert len(found) == 2 and look.best > 0.5  # the third lies outside
