@@ -150,7 +150,7 @@ class Job(JobMoves):
     # Looking.
 
     def _look_around(self) -> Iterator[Step]:
-        """TableLook at all that is to be cleared; then `targets`. Begins with the nearest place to look from."""
+        """Look at all that is to be cleared; then `targets`. Begins with the nearest place to look from."""
         loop = self.loop
         places = look_places(self.place)
         if np.linalg.norm(places[-1] - loop.commanded[:2]) < np.linalg.norm(
@@ -245,7 +245,7 @@ class Job(JobMoves):
         return turned(hand, self.home_yaw)
 
     def _look_here(self, target: GraspTarget, into: list[GraspTarget]) -> Iterator[Step]:
-        """TableLook from above a target: all targets in this view are found anew. Appends the one to go for: the
+        """Look from above a target: all targets in this view are found anew. Appends the one to go for: the
         nearest to the target within its spot, else the best in this view. Raises Gone if there is none."""
         view: list[TableLook] = []
         yield from self._view(view)
@@ -293,7 +293,7 @@ class Job(JobMoves):
         )
 
     def _verify(self, attempt: Attempt) -> Iterator[Step]:
-        """TableLook at the place from above: the object must have left it. Raises GiveUp if it has not."""
+        """Look at the place from above: the object must have left it. Raises GiveUp if it has not."""
         loop = self.loop
         if self._before_m is None:
             return

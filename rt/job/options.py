@@ -28,6 +28,8 @@ class ClearOptions(ServoOptions):
 
     grasp: Literal["auto", "yes", "no"] = "yes"
     """The job grasps: yes."""
+    controller: str = "ensemble"
+    """See rt.servo. The job has chosen the place in its looks; ensemble goes to the grasp nearest to it."""
     objects: int = 10
     """Objects on the simulated table."""
     probability: float = 0.5
