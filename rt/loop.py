@@ -116,6 +116,8 @@ class Loop:
         self.first: ScoredView | None = None
         self.last: ScoredView | None = None
         self._trusted_ns: int | None = None
+        self.requests: dict[str, int] = {}
+        """Requests from the keyboard, by word, beside those of the live page."""
         self.fresh_clock()
 
     @property
@@ -150,6 +152,15 @@ class Loop:
     def enter(self, phase: str) -> None:
         """Name what the loop does now, for records and messages."""
         self.phase = phase
+
+    def forget(self) -> None:
+        """Drop what one approach has seen, before another begins."""
+        self.controller.forget()
+        self.frames, self.repeated, self.heights = KeptFrames(), RepeatedViews(), HeightMemory()
+        if self.camera_watch is not None:  # what was picked has changed the scene
+            self.camera_watch = CameraWatch(self.camera.intrinsics, self.camera.T_hand_camera)
+        self.end_m = self.distance.contract.end_height_m
+        self.held_in_a_row, self._trusted_ns, self.probability = 0, None, None
 
     def plan_descent(self) -> None:
         """Constant steps from the commanded height to the end height."""
@@ -247,7 +258,9 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> CycleState:
 
 
 def operator_request(loop: Loop, word: str) -> int:
-    """The live page's request: stop, pause or slow (rt.record.ring.CONTROL); 0 for none."""
+    """The request of the live page or the keyboard: a word of rt.record.ring.CONTROL; 0 for none."""
+    if loop.requests.get(word):
+        return 1
     return 0 if loop.record is None else int(loop.record.ring.asked(word))
 
 
@@ -355,8 +368,8 @@ def record_cycle(
     )
 
 
-GRASPING = ("descend", "close", "lift", "retreat")
-"""Phases of the last centimetres."""
+GRASPING = ("descend", "close", "lift", "retreat", "carry", "release")
+"""Phases of the last centimetres, and those with something between the fingers."""
 
 
 def wait_for_first_frame(loop: Loop) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rt.cell.file import load_cell
 from rt.controller import CONTROLLERS, ITERATIONS, RATIO
@@ -122,15 +122,24 @@ class ServoOptions:
         resolve("controller", self.controller, CONTROLLERS)
 
 
+Options = TypeVar("Options", bound=ServoOptions)
+
+
 def parse(prog: str, arguments: Sequence[str] | None = None) -> ServoOptions:
     """The command line; the limits of the cell file are the defaults of --limits. Raises CellError."""
+    return parse_as(_ServoArguments, prog, arguments)
+
+
+def parse_as(kind: type[Options], prog: str, arguments: Sequence[str] | None) -> Options:
+    """The command line of a command with the options of rt.servo and more; in `kind` the field `limits` has
+    the defaults, so that tyro shows each limit as an option. Raises CellError."""
     import tyro  # only a command needs it
 
-    given = tyro.cli(_ServoArguments, prog=prog, args=arguments)
+    given = tyro.cli(kind, prog=prog, args=arguments)
     if given.cell is None:
         return given
-    defaults = _ServoArguments(limits=load_cell(given.cell).limits)
-    limits = tyro.cli(_ServoArguments, prog=prog, args=arguments, default=defaults).limits
+    defaults = kind(limits=load_cell(given.cell).limits)
+    limits = tyro.cli(kind, prog=prog, args=arguments, default=defaults).limits
     return replace(given, limits=limits)
 
 
