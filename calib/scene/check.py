@@ -10,13 +10,15 @@ import numpy as np
 from calib.data.recording import Recording
 from calib.errors import CalibrationError
 from calib.scene.clouds import clouds_of, flattened, planes_of
-from calib.scene.still import SceneFit, fit_scene
+from calib.scene.still import SCALE_SD, SceneFit, fit_scene
 from calib.solve.model import LensModel
 from calib.solve.se3 import inverse, skew, to_vector
 from rt.pose import Array
 
 DISTANCE_M = 0.3
 """Distance from the camera at which its error is told."""
+CALIBRATED_SCALE_SD = 0.0015
+"""Standard deviation of the depth camera's scale as a calibration with depth images tells it."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,15 @@ def _at_distance() -> Array:
 
 
 def check_scene(
-    recording: Recording, camera: LensModel, T_hand_camera: Array, cov: Array
+    recording: Recording,
+    camera: LensModel,
+    T_hand_camera: Array,
+    cov: Array,
+    depth_scale: float | None = None,
 ) -> tuple[Knock, SceneFit]:
     """The motion since T_hand_camera (4, 4), known with cov (6, 6), by the depth images of a recording.
 
+    depth_scale: of the depth camera, true over measured, if the calibration told it.
     Raises CalibrationError below three views with a table, or if the format of the poses is unknown.
     """
     if recording.format is None:
@@ -107,5 +114,6 @@ def check_scene(
     planes = planes_of(clouds, np.random.default_rng(0))
     clouds = [flattened(c, p) for c, p in zip(clouds, planes, strict=True)]
     T_base_hand = recording.read_poses(recording.format)[rows]
-    fit = fit_scene(clouds, T_base_hand, camera, T_hand_camera)
+    known = (1.0, SCALE_SD) if depth_scale is None else (depth_scale, CALIBRATED_SCALE_SD)
+    fit = fit_scene(clouds, T_base_hand, camera, T_hand_camera, known)
     return Knock.of(fit, T_hand_camera, cov), fit

@@ -93,16 +93,18 @@ def fit_scene(
     T_base_hand: Array,
     camera: LensModel,
     T_hand_camera: Array,
+    depth_scale: tuple[float, float] = (1.0, SCALE_SD),
     gates_m: Sequence[float] = GATES_M,
 ) -> SceneFit:
     """Refine T_hand_camera (4, 4) on N clouds from hand poses (N, 4, 4).
 
+    depth_scale: of the depth camera, true over measured, as known before, and its standard deviation.
     Raises CalibrationError if fewer than 3 views, or hardly any surface in common.
     """
     n = len(clouds)
     if n < 3:
         raise CalibrationError(f"{n} views with depth; at least 3 are needed, 5 are good")
-    X, scale, e = T_hand_camera.copy(), 1.0, np.zeros((n, 6))
+    X, scale, e = T_hand_camera.copy(), depth_scale[0], np.zeros((n, 6))
     noise, sigma = (PRIOR_M, PRIOR_RAD), 2e-3
     reduced = [_Source(c) for c in clouds]
     for k, gate in enumerate(gates_m):
@@ -110,8 +112,8 @@ def fit_scene(
         eq = _compare(reduced, A, camera, X, scale, max(gate, 5 * sigma), sigma)
         sigma = float(np.clip(np.sqrt(eq.squares / max(eq.weight, 1) / 2), 2e-5, 1e-2))
         if k >= len(gates_m) - 3:
-            noise = _noise(eq, e, scale, sigma, n, noise)
-        C, y = _system(eq, e, scale, sigma, noise)
+            noise = _noise(eq, e, scale, sigma, noise, depth_scale)
+        C, y = _system(eq, e, scale, sigma, noise, depth_scale)
         step = np.linalg.solve(C, y)
         X = X @ from_vector(step[:6])
         scale *= 1 + step[6]
@@ -122,7 +124,7 @@ def fit_scene(
             )
     A = T_base_hand @ from_vector(e)
     eq = _compare(reduced, A, camera, X, scale, max(gates_m[-1], 5 * sigma), sigma)
-    C, _ = _system(eq, e, scale, sigma, noise)
+    C, _ = _system(eq, e, scale, sigma, noise, depth_scale)
     d = np.sqrt(np.diag(C))
     cov = np.linalg.inv(C / np.outer(d, d)) / np.outer(d, d)
     return SceneFit(
@@ -228,14 +230,19 @@ def _cross(a: Array, b: Array) -> Array:
 
 
 def _system(
-    eq: _Normal, e: Array, scale: float, sigma: float, noise: tuple[float, float]
+    eq: _Normal,
+    e: Array,
+    scale: float,
+    sigma: float,
+    noise: tuple[float, float],
+    known: tuple[float, float],
 ) -> tuple[Array, Array]:
     """Normal matrix and right side with the priors of scale and poses."""
     C, y = eq.H / sigma**2, eq.b / sigma**2
     prior = np.zeros(len(y))
-    prior[6] = 1 / SCALE_SD**2
+    prior[6] = 1 / known[1] ** 2
     prior[7:] = np.tile(np.repeat([1 / noise[1] ** 2, 1 / noise[0] ** 2], 3), len(e))
-    now = np.concatenate([np.zeros(6), [scale - 1], e.ravel()])
+    now = np.concatenate([np.zeros(6), [scale - known[0]], e.ravel()])
     # a little stiffness, so that a direction that nothing tells of stays where it is
     stiff = np.zeros(len(y))
     stiff[:6] = np.repeat([1 / 0.5**2, 1 / 0.3**2], 3)
@@ -243,11 +250,17 @@ def _system(
 
 
 def _noise(
-    eq: _Normal, e: Array, scale: float, sigma: float, n: int, guess: tuple[float, float]
+    eq: _Normal,
+    e: Array,
+    scale: float,
+    sigma: float,
+    guess: tuple[float, float],
+    known: tuple[float, float],
 ) -> tuple[float, float]:
     """Standard deviations (translation [m], rotation [rad]) of a pose's error, by restricted likelihood."""
     # linearised at e = 0: the right side as if no pose had been corrected yet
-    theta = np.concatenate([np.zeros(6), [scale - 1], e.ravel()])
+    n = len(e)
+    theta = np.concatenate([np.zeros(6), [scale - known[0]], e.ravel()])
     b0 = (eq.b + eq.H @ theta) / sigma**2
     H = eq.H / sigma**2
 
@@ -255,7 +268,7 @@ def _noise(
         sd = np.array([PRIOR_M, PRIOR_RAD]) * np.exp(log_sd)
         prior = np.zeros(len(b0))
         prior[:6] = np.repeat([1 / 0.5**2, 1 / 0.3**2], 3)
-        prior[6] = 1 / SCALE_SD**2
+        prior[6] = 1 / known[1] ** 2
         prior[7:] = np.tile(np.repeat([1 / sd[1] ** 2, 1 / sd[0] ** 2], 3), n)
         C = H + np.diag(prior)
         d = np.sqrt(np.diag(C))
