@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from calib.collect.rig import random_truth
 from calib.errors import CalibrationError
-from calib.scene.check import Knock
+from calib.scene.check import CALIBRATED_SCALE_SD, Knock
 from calib.scene.clouds import Cloud, cloud, flattened, planes_of
 from calib.scene.look import FIFTEEN, FIVE, Tilted, about
 from calib.scene.start import start_from_planes
@@ -37,8 +38,9 @@ def seen_scene(
     noise: Noise,
     views: tuple[Tilted, ...],
     camera: Sensor,
-) -> tuple[list[Cloud], Array, Array]:
-    """(clouds, the poses that the arm tells (N, 4, 4), true T_hand_camera) of a scene of 3 to 5 objects."""
+) -> tuple[list[Cloud], Array, Array, float]:
+    """(clouds, the poses that the arm tells (N, 4, 4), true T_hand_camera, true over measured depth) of a
+    scene of 3 to 5 objects."""
     scene, _, _ = numbered_scene(
         object_set("test"), 0, "test", number, count=int(rng.integers(3, 6)), empty=True
     )
@@ -58,7 +60,7 @@ def seen_scene(
         for k, t in enumerate(T)
     ]
     error = from_vector(rng.normal(size=(len(T), 6)) * np.sqrt(noise.robot_variance))
-    return clouds, T @ inverse(X) @ error, X
+    return clouds, T @ inverse(X) @ error, X, 1 / scale
 
 
 def without_target(count: int, noise: Noise, seed: int) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def without_target(count: int, noise: Noise, seed: int) -> dict[str, Any]:
     errors, inside, claimed, failed = [], [], [], 0
     for k in progress(range(count), unit="scene", title="without a target"):
         rng = np.random.default_rng([seed, 500_000 + k])
-        clouds, T_base_hand, X = seen_scene(rng, k, noise, FIFTEEN, camera)
+        clouds, T_base_hand, X, _ = seen_scene(rng, k, noise, FIFTEEN, camera)
         try:
             planes = planes_of(clouds, rng)
             clouds = [flattened(c, p) for c, p in zip(clouds, planes, strict=True)]
@@ -100,13 +102,16 @@ def knocked(count: int, noise: Noise, seed: int) -> dict[str, Any]:
     inside, half = [], []
     for k in progress(range(count), unit="scene", title="was it knocked"):
         rng = np.random.default_rng([seed, 600_000 + k])
-        clouds, T_base_hand, X = seen_scene(rng, k, noise, FIVE, camera)
+        clouds, T_base_hand, X, scale = seen_scene(rng, k, noise, FIVE, camera)
         knock = rng.normal(size=6)
         knock[:3] *= np.radians(KNOCKED_DEG) / np.linalg.norm(knock[:3])
         knock[3:] *= KNOCKED_MM * 1e-3 / np.linalg.norm(knock[3:])
         clouds = [flattened(c, p) for c, p in zip(clouds, planes_of(clouds, rng), strict=True)]
+        # as the calibration before has told the depth's scale
+        known = (scale + CALIBRATED_SCALE_SD * float(rng.standard_normal()), CALIBRATED_SCALE_SD)
         for kind, before in (("still", X), ("knocked", X @ from_vector(knock))):
-            found = Knock.of(fit_scene(clouds, T_base_hand, lens, before), before, np.zeros((6, 6)))
+            fit = fit_scene(clouds, T_base_hand, lens, before, known)
+            found = Knock.of(fit, before, np.zeros((6, 6)))
             words[kind].append(found.judge(2.0)[0])
             true = found.displacement(to_vector(inverse(before) @ X))
             inside.append(np.abs(found.point_mm - true) <= found.point_half_mm)
@@ -121,6 +126,32 @@ def knocked(count: int, noise: Noise, seed: int) -> dict[str, Any]:
         "coverage": float(np.mean(inside)),
         "worst_half_mm": float(np.median(half)),
     }
+
+
+def show(console: Console, s: dict[str, Any]) -> None:
+    """Print what `without_target` and `knocked` found."""
+    a, k = s["without_target"], s["knocked"]
+    per = ", ".join(f"{c:.1%}" for c in a["coverage"])
+    console.print(
+        f"no target, {len(FIFTEEN)} depth views of {a['scenes']} scenes by a D405: median error "
+        f"{a['median'][0]:.2f} mm, {a['median'][1]:.3f} deg, 95 % below {a['p95'][0]:.2f} mm, {a['p95'][1]:.3f} deg; "
+        f"intervals (in median {a['claimed_mm']:.2f} mm) hold the truth in {a['coverage_all']:.1%} (rx ry rz tx ty "
+        f"tz: {per}); no result in {a['failed']}",
+        soft_wrap=True,
+    )
+    mm, deg = k["knock"]
+    for kind, words in k["words"].items():
+        what = f"moved by {mm:g} mm and {deg:g} deg" if kind == "knocked" else "not moved"
+        console.print(
+            f"check, {len(FIVE)} views, camera {what}: "
+            + ", ".join(f"{w} {share:.0%}" for w, share in words.items()),
+            soft_wrap=True,
+        )
+    console.print(
+        f"check: intervals at 300 mm hold the truth in {k['coverage']:.1%}, their worst axis is "
+        f"{k['worst_half_mm']:.2f} mm in median",
+        soft_wrap=True,
+    )
 
 
 def _off(fit: SceneFit, X: Array) -> Array:

@@ -168,7 +168,7 @@ class Collector:
         deadline = robot.now_ns() + int(FRAME_S * 1e9)
         while True:
             try:
-                frame = self.cell.camera.read_latest(max_age_s=0.5)
+                frame = self.cell.camera.read_latest(max_age_s=FRAME_S)
                 if frame.stamp_ns >= stamp_ns:
                     return frame
             except StaleFrameError:

@@ -73,7 +73,7 @@ class SimulatedRig:
         self._phase = self.rng.uniform(0, 2 * np.pi, k)
         self._amplitude = self.rng.normal(size=(6, k)) * np.sqrt(2 / k)
 
-    def _error(self, T_base_hand: Array) -> Array:
+    def error(self, T_base_hand: Array) -> Array:
         """The arm's error at a pose: a smooth random field, as from joints and links slightly off."""
         v = np.concatenate([T_base_hand[:3, 3], T_base_hand[:3, :3].ravel()])
         field_ = self._amplitude @ np.cos(self._frequency @ v + self._phase)
@@ -86,7 +86,7 @@ class SimulatedRig:
 
     def state(self) -> SimulatedState:
         if self._reported is None or self._reported[0] is not self._pose:
-            self._reported = self._pose, self._pose @ self._error(self._pose)
+            self._reported = self._pose, self._pose @ self.error(self._pose)
         return SimulatedState(self.time_ns, self._reported[1])
 
     def move(self, T_base_hand: Array) -> None:
@@ -102,7 +102,7 @@ class SimulatedRig:
             self._goal = self.route.pop(0)
         if self._goal is None:
             return
-        there = self._goal @ inverse(self._error(self._goal))
+        there = self._goal @ inverse(self.error(self._goal))
         step = to_vector(inverse(self._pose) @ there)
         if np.abs(step).max() < 1e-9:
             return

@@ -150,7 +150,8 @@ class TouchResult:
     def verdict(self, tolerance_mm: float) -> tuple[bool, str]:
         """(within the tolerance, one line)."""
         miss, k = self.miss_mm, int(np.argmax(self.miss_mm))
-        mean = np.nanmean(self.error_m, axis=0) * 1e3
+        count = np.isfinite(self.error_m).sum(axis=0)
+        mean = np.where(count, np.nansum(self.error_m, axis=0) / np.maximum(count, 1), np.nan) * 1e3
         each = ", ".join(f"{m:.1f}" for m in miss)
         said = (
             f"the fingers miss {len(miss)} spots by {each} mm (worst: spot {k + 1}), on average by "

@@ -31,8 +31,8 @@ FIFTEEN: tuple[Tilted, ...] = (
 )
 """Enough to find an unknown transform: two rings of tilts, turned and at three distances."""
 
-QUICK = CollectLimits(speed_m_s=0.15, turn_deg_s=40.0)
-"""Limits of motion of the check: small motions, twice as fast as those of collecting."""
+QUICK = CollectLimits(speed_m_s=0.2, turn_deg_s=45.0)
+"""Limits of motion of the check: small motions, at twice the speed of collecting."""
 
 
 def about(T_base_camera: Array, distance_m: float, views: Sequence[Tilted]) -> Array:
@@ -67,7 +67,8 @@ def spot_distance_m(collector: Collector) -> float:
 def look_at_scene(collector: Collector, T_hand_camera: Array, views: Sequence[Tilted]) -> int:
     """Move through poses about what the camera sees now, and store each; returns how many are stored.
 
-    T_hand_camera: known, or a guess. A pose outside the limits is tilted half as much, else left out.
+    T_hand_camera: known, or a guess. A pose outside the limits is
+    looked from farther away, or tilted half as much, else left out.
     """
     robot = collector.cell.robot
     try:
@@ -83,7 +84,8 @@ def look_at_scene(collector: Collector, T_hand_camera: Array, views: Sequence[Ti
         for k, view in enumerate(left):
             label = f"view {stored + k + 1}/{len(views)}"
             azimuth, tilt, roll, zoom = view
-            for one in (view, (azimuth, tilt / 2, roll, max(zoom, 1.0))):
+            farther = (azimuth, 0.8 * tilt, roll, max(zoom, 1.15))
+            for one in (view, farther, (azimuth, tilt / 2, roll, max(zoom, 1.0))):
                 T = about(T_base_camera, distance, [one])[0] @ inverse(T_hand_camera)
                 if (reason := collector.forbidden(T)) is None:
                     break
