@@ -31,12 +31,12 @@ from rt.robot.kinematics import ARMS, tool
 from rt.robot.ur_pose import transform as pose_transform
 from sim.hardware.realsense import SoftwareCamera, SoftwareMode, to_z16
 from sim.hardware.ur.arm import HOME_Q
-from sim.hardware.ur.process import CONTROL_PORT, Emulator
+from sim.hardware.ur.process import CONTROL_PORT, Emulator, EmulatorError
 
-INTRINSICS = Intrinsics(640, 480, 610.0, 610.0, 319.5, 239.5)
+INTRINSICS = Intrinsics(480, 360, 458.0, 458.0, 239.5, 179.5)
 TABLE_Z_M = 0.12
 """Height of the table in the arm's base: the camera begins about 0.45 m above it."""
-RATE_HZ = 15
+RATE_HZ = 10
 
 
 def emulated_rig(seed: int, target: str, things: bool, noise: Noise) -> SimulatedRig:
@@ -89,7 +89,10 @@ class TargetFeeder(AbstractContextManager[Any]):
     def _feed(self) -> None:
         number, due = 0, time.monotonic()
         while not self._over.wait(max(due - time.monotonic(), 0)):
-            stamp_ns, T = self.true_camera()
+            try:
+                stamp_ns, T = self.true_camera()
+            except EmulatorError:
+                return  # the arm has gone, and no frame comes any more: the camera's reader notices
             picture, depth = self.rig.picture(T), to_z16(self.rig.depth(T), self.camera.depth_unit_m)
             with suppress(RuntimeError):  # not started yet, or stopped already
                 self.camera.send(depth, number, stamp_ns=stamp_ns)

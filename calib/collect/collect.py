@@ -34,7 +34,7 @@ from rt.pose import Array
 TICK_NS = 20_000_000
 STILL_M, STILL_DEG, STILL_S = 1e-4, 0.01, 0.3
 """An arm that moves less than this for so long is still."""
-FRAME_S = 3.0
+FRAME_S = 10.0
 """A camera that shows no frame of the resting arm for so long is lost."""
 LEAST_RETURNS = 0.2
 """Part of a depth image that must have depth, where there is no target."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from calib.data.poses import PoseError, PoseFormat
-from calib.errors import CalibrationError, Finding
+from calib.errors import CalibrationError, Finding, listed
 from calib.solve.model import LensModel, Trajectory
 from calib.solve.se3 import transform
 from calib.target.targets import Target, parse
@@ -196,8 +196,13 @@ def _write_png(path: Path, image: NDArray[Any]) -> None:
     ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not ok:
         raise CalibrationError(f"{path} cannot be encoded as PNG")
-    with whole(path) as beside:
-        beside.write_bytes(data.tobytes())
+    try:
+        with whole(path) as beside:
+            beside.write_bytes(data.tobytes())
+    except OSError as error:
+        # a full disk does not name its file
+        why = f"{error.strerror}; what was stored before is whole"
+        raise OSError(error.errno, why, str(path)) from error
 
 
 def read_depth(path: Path) -> NDArray[np.float32]:
@@ -237,11 +242,13 @@ def read_dataset(folder: Path) -> Recording:
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise CalibrationError(f"{path} is damaged: {error!r}; collect again") from error
+    missing: list[str] = []
     rows, table = [], _read_table(folder / "poses.csv", ("name", *POSE_COLUMNS))
     for line in table:
         image, depth = (folder / k / f"{line['name']}.png" for k in ("images", "depth"))
         if not image.is_file():
-            raise CalibrationError(f"{image} is missing, though poses.csv names it")
+            missing.append(image.name)
+            continue
         recording.entries.append(
             RecordedPair(
                 line["name"],
@@ -253,6 +260,9 @@ def read_dataset(folder: Path) -> Recording:
         )
         rows.append([float(line[c]) for c in POSE_COLUMNS])
     recording.rows = np.array(rows).reshape(-1, 7)
+    if missing:
+        text = f"{len(missing)} poses have no image and are left out: {listed(missing)}"
+        recording.findings.append(Finding("warning", text))
     path = folder / "trajectory.csv"
     if path.is_file():
         lines = _read_table(path, ("stamp_ns", *POSE_COLUMNS))
