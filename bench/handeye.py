@@ -389,7 +389,9 @@ def main(options: StudyOptions) -> int:
     }
     if options.scenes:
         noise = Noise(0.1, options.robot_mm * 1e-3, float(np.radians(options.robot_deg)))
-        result["without_target"] = handeye_scenes.without_target(options.scenes, noise, options.seed)
+        result["without_target"] = handeye_scenes.without_target(
+            options.scenes, noise, options.seed
+        )
         result["knocked"] = handeye_scenes.knocked(options.scenes, noise, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "study.json", result)

@@ -13,7 +13,7 @@ from rich.console import Console
 from calib.collect.rig import random_truth
 from calib.errors import CalibrationError
 from calib.scene.check import CALIBRATED_SCALE_SD, Knock
-from calib.scene.clouds import Cloud, cloud, flattened, planes_of
+from calib.scene.clouds import BlockCloud, cloud, flattened, planes_of
 from calib.scene.look import FIFTEEN, FIVE, Tilted, about
 from calib.scene.start import start_from_planes
 from calib.scene.still import SceneFit, fit_scene
@@ -38,7 +38,7 @@ def seen_scene(
     noise: Noise,
     views: tuple[Tilted, ...],
     camera: Sensor,
-) -> tuple[list[Cloud], Array, Array, float]:
+) -> tuple[list[BlockCloud], Array, Array, float]:
     """(clouds, the poses that the arm tells (N, 4, 4), true T_hand_camera, true over measured depth) of a
     scene of 3 to 5 objects."""
     scene, _, _ = numbered_scene(
@@ -134,8 +134,10 @@ def show(console: Console, s: dict[str, Any]) -> None:
     per = ", ".join(f"{c:.1%}" for c in a["coverage"])
     console.print(
         f"no target, {len(FIFTEEN)} depth views of {a['scenes']} scenes by a D405: median error "
-        f"{a['median'][0]:.2f} mm, {a['median'][1]:.3f} deg, 95 % below {a['p95'][0]:.2f} mm, {a['p95'][1]:.3f} deg; "
-        f"intervals (in median {a['claimed_mm']:.2f} mm) hold the truth in {a['coverage_all']:.1%} (rx ry rz tx ty "
+        f"{a['median'][0]:.2f} mm, {a['median'][1]:.3f} deg, 95 % below {a['p95'][0]:.2f} mm, "
+        f"{a['p95'][1]:.3f} deg; "
+        f"intervals (in median {a['claimed_mm']:.2f} mm) hold the truth in {a['coverage_all']:.1%} "
+        f"(rx ry rz tx ty "
         f"tz: {per}); no result in {a['failed']}",
         soft_wrap=True,
     )

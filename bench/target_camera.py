@@ -1,10 +1,10 @@
-"""A RealSense over a calibration target, on the hand of an emulated UR arm: hand-eye calibration without hardware.
+"""A RealSense over a calibration target, on the hand of an emulated UR arm.
 
-    python -m rt.robot.emulator --address 127.0.0.2 &
-    python -m calib.handeye collect --robot ur --address 127.0.0.2 --camera bench.target_camera:emulated --out DIR
+    python -m rt.robot.emulator --address 127.0.0.2                              # in another terminal
+    python -m calib.handeye collect --robot ur --address 127.0.0.2 --camera bench.target_camera:emulated
 
-Arm and camera are the drivers of the real ones. The camera is the RealSense library's software device, fed with
-pictures and depth of the target, a table and boxes, from where the emulated arm truly is.
+Arm and camera are driven by the drivers of the real ones. The camera is the RealSense library's software
+device, fed with pictures and depth of the target, a table and boxes, from where the emulated arm truly is.
 """
 
 from __future__ import annotations
@@ -93,7 +93,10 @@ class TargetFeeder(AbstractContextManager[Any]):
                 stamp_ns, T = self.true_camera()
             except EmulatorError:
                 return  # the arm has gone, and no frame comes any more: the camera's reader notices
-            picture, depth = self.rig.picture(T), to_z16(self.rig.depth(T), self.camera.depth_unit_m)
+            picture, depth = (
+                self.rig.picture(T),
+                to_z16(self.rig.depth(T), self.camera.depth_unit_m),
+            )
             with suppress(RuntimeError):  # not started yet, or stopped already
                 self.camera.send(depth, number, stamp_ns=stamp_ns)
                 self.camera.send(picture, number, stamp_ns=stamp_ns)
@@ -114,9 +117,9 @@ def emulated(
 ) -> PictureCamera:
     """A camera for calib.handeye, `--camera "bench.target_camera:emulated?seed=1&things=1"`.
 
-    address: of the arm's emulator. things: 1 puts boxes on the table. knock_mm: the camera sits so far from where
-    `seed` alone puts it. The noise is the arm's, of its absolute pose. Raises CalibrationError for another stream
-    or a text that is no number, EmulatorError where no emulator answers.
+    address: of the arm's emulator. things: 1 puts boxes on the table. knock_mm: the camera sits so far from
+    where `seed` alone puts it. The noise is the arm's, of its absolute pose. Raises CalibrationError for
+    another stream or a text that is no number, EmulatorError where no emulator answers.
     """
     if stream != "infrared":
         raise CalibrationError("the emulated camera has infrared pictures only; leave --stream out")

@@ -1,4 +1,4 @@
-"""Hand-eye calibration that says whether to trust it: collect, solve, verify, check, touch, simulate, print-target.
+"""Hand-eye calibration that says whether to trust it: collect, solve, verify, check, touch and more.
 
 Without a command: simulate.
 """
@@ -250,7 +250,9 @@ def verify(options: Verify, screen: Screen) -> int:
         checks = check_depth(recording, camera, X)
     else:
         if target is None:
-            raise CalibrationError("the cell was calibrated without a target; give --target or --depth-only")
+            raise CalibrationError(
+                "the cell was calibrated without a target; give --target or --depth-only"
+            )
         sights = look(recording, target)
         checks = [
             check_target(recording, sights, target, camera, X, hand, section["T_fixed_target"])

@@ -92,8 +92,8 @@ class Collect:
     stream: Literal["infrared", "colour"] = "infrared"
     """Infrared: the left imager, in whose frame depth is given. Colour: calibrates that imager."""
     target: str = DEFAULT_TARGET
-    """KIND:COLUMNSxROWS:SIZE_MM[:SECOND_MM][:DICTIONARY]; none: tilt the camera over a table with things on it,
-    and store depth."""
+    """KIND:COLUMNSxROWS:SIZE_MM[:SECOND_MM][:DICTIONARY]; none: tilt the camera over a table with
+    things on it, and store depth."""
     poses: int = 15
     """Image-pose pairs to take."""
     free_drive: bool = False
@@ -113,7 +113,8 @@ class Collect:
     seed: int = 0
     """Of the choice of poses, and of the simulated rig."""
     out: Path | None = None
-    """A folder for the data: a new one, or one of the same set-up to go on in. Default runs/handeye/TIME/data."""
+    """A folder for the data: a new one, or one of the same set-up to go on in. Default
+    runs/handeye/TIME/data."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,8 @@ class Touch:
     spots: int = 3
     """Spots to point at."""
     tip_mm: tuple[float, float, float] | None = None
-    """The fingers' point in the frame of the calibrated hand (of the flange with --robot ur), mm. Default: the
-    cell's [robot] T_flange_hand."""
+    """The fingers' point in the frame of the calibrated hand (of the flange with --robot ur), mm. Default:
+    the cell's [robot] T_flange_hand."""
     above_mm: float = 5.0
     """Height above the spot at which the fingers stop, mm."""
     robot: str = "sim"

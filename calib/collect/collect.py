@@ -98,16 +98,16 @@ class Collector:
         """Take the stored pairs as if they had been taken now."""
         recording = read_dataset(self.folder)
         assert recording.format is not None
-        for entry, T in zip(
-            recording.entries, recording.read_poses(recording.format), strict=True
-        ):
+        for entry, T in zip(recording.entries, recording.read_poses(recording.format), strict=True):
             found = detect(self.target, read_image(str(entry.image))) if self._target else None
             if found is not None:
                 points = self.target.points()[found.ids]
                 self.seen.append(target_pose(self.camera, points, found.pixels).T_camera_target)
             if found is not None or self._target is None:
                 self.poses.append(T)
-        self.say(f"{self.folder}: {self.writer.count} pairs are stored already; going on after them")
+        self.say(
+            f"{self.folder}: {self.writer.count} pairs are stored already; going on after them"
+        )
 
     def wait_still(self, timeout_s: float = 5.0) -> Array:
         """The hand's pose once it rests; raises CalibrationError if it does not."""

@@ -76,7 +76,11 @@ class _Camera:
 
 
 def collector_for(
-    options: Any, target: Target | None, folder: Path, limits: CollectLimits, screen: Screen,
+    options: Any,
+    target: Target | None,
+    folder: Path,
+    limits: CollectLimits,
+    screen: Screen,
     resume: bool = False,
 ) -> Collector:
     """A Collector on the devices that a command's options name; asks before motion unless --yes."""

@@ -93,7 +93,10 @@ def touch(options: Touch, screen: Screen) -> int:
         raise CalibrationError(f"{len(told)} spots were told; three are needed")
     result = explain_touch(np.array(errors), told, T_base_camera)
     ok, line = result.verdict(options.tolerance_mm)
-    write_json(out / "touch.json", {"cell": str(options.cell), **result.as_dict(), "touched": ok, "verdict": line})
+    write_json(
+        out / "touch.json",
+        {"cell": str(options.cell), **result.as_dict(), "touched": ok, "verdict": line},
+    )
     screen.say(line)
     return 0 if ok else 1
 
@@ -131,8 +134,8 @@ def _point_at(
             try:
                 error = parse_offset(
                     screen.ask(
-                        f"spot {k + 1}: way from the fingers' point to the spot along the base's axes, x y [z] "
-                        f"in mm (z near -{above_m * 1e3:g}); empty: skip"
+                        f"spot {k + 1}: way from the fingers' point to the spot along the base's axes, x y "
+                        f"[z] in mm (z near -{above_m * 1e3:g}); empty: skip"
                     ),
                     above_m,
                 )
@@ -141,4 +144,3 @@ def _point_at(
                 screen.say(str(problem))
     collector.go(high)
     return error
-

@@ -116,7 +116,9 @@ class SimulatedRig:
 
     def knock(self, T_camera_knocked: Array) -> None:
         """Move the camera on its bracket by a motion (4, 4) in its own frame."""
-        self.truth = replace(self.truth, T_mount_camera=self.truth.T_mount_camera @ T_camera_knocked)
+        self.truth = replace(
+            self.truth, T_mount_camera=self.truth.T_mount_camera @ T_camera_knocked
+        )
 
     # the camera
 

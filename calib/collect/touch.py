@@ -94,7 +94,7 @@ def _far_apart(spots: list[Spot], count: int) -> list[Spot]:
 def pointing_pose(T_base_hand: Array, spot_base_m: Array, tip_m: Array, above_m: float) -> Array:
     """T_base_hand (4, 4), turned as now, with the tip (3,) in the hand's frame above a spot in base."""
     R = T_base_hand[:3, :3]
-    return np.asarray(transform(R, spot_base_m + [0, 0, above_m] - R @ tip_m))
+    return np.asarray(transform(R, spot_base_m + np.array([0, 0, above_m]) - R @ tip_m))
 
 
 def marked(frame: ImageFrame, spots: list[Spot]) -> NDArray[np.uint8]:
@@ -104,7 +104,14 @@ def marked(frame: ImageFrame, spots: list[Spot]) -> NDArray[np.uint8]:
         u, v = (round(float(x)) for x in s.pixel)
         cv2.circle(picture, (u, v), 9, (0, 0, 255), 2, cv2.LINE_AA)
         cv2.putText(
-            picture, str(k + 1), (u + 11, v - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 255), 2, cv2.LINE_AA
+            picture,
+            str(k + 1),
+            (u + 11, v - 8),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.7,
+            (0, 0, 255),
+            2,
+            cv2.LINE_AA,
         )
     return np.asarray(picture)
 
@@ -123,7 +130,9 @@ def parse_offset(text: str, above_m: float) -> Array | None:
     except ValueError as error:
         raise CalibrationError(f"{text!r}: give numbers in mm, as in: 1.5 -0.5 -5") from error
     if len(values) not in (2, 3) or not np.all(np.isfinite(values)) or np.abs(values).max() > 100:
-        raise CalibrationError(f"{text!r}: give two or three numbers below 100 mm, as in: 1.5 -0.5 -5")
+        raise CalibrationError(
+            f"{text!r}: give two or three numbers below 100 mm, as in: 1.5 -0.5 -5"
+        )
     z = values[2] * 1e-3 + above_m if len(values) == 3 else np.nan
     return np.array([values[0] * 1e-3, values[1] * 1e-3, z])
 
@@ -160,10 +169,12 @@ class TouchResult:
         )
         if miss[k] <= tolerance_mm:
             return True, f"touched: {said}"
-        moved = ", ".join(f"{m:+.1f} ± {h:.1f}" for m, h in zip(self.moved_mm, self.moved_half_mm, strict=True))
+        moved = ", ".join(
+            f"{m:+.1f} ± {h:.1f}" for m, h in zip(self.moved_mm, self.moved_half_mm, strict=True)
+        )
         return False, (
-            f"MISSED: {said}; a camera that sits elsewhere by {moved} mm along its axes, or fingers of another "
-            f"length, would explain all but {self.rest_mm:.1f} mm"
+            f"MISSED: {said}; a camera that sits elsewhere by {moved} mm along its axes, or fingers of "
+            f"another length, would explain all but {self.rest_mm:.1f} mm"
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -59,7 +59,9 @@ class Knock:
         beyond = np.abs(self.point_mm) / np.maximum(self.point_half_mm, 1e-9)
         sure = (beyond > 1) & (np.abs(self.point_mm) > tolerance_mm)
         turned = float(np.linalg.norm(self.turn_deg))
-        k = int(np.argmax(np.where(sure, np.abs(self.point_mm), 0)) if sure.any() else np.argmax(bound))
+        k = int(
+            np.argmax(np.where(sure, np.abs(self.point_mm), 0)) if sure.any() else np.argmax(bound)
+        )
         said = (
             f"at {DISTANCE_M * 1e3:.0f} mm its points have moved by {self.point_mm[k]:+.2f} ± "
             f"{self.point_half_mm[k]:.2f} mm along its {'xyz'[k]}, the worst direction, and it has turned by "

@@ -22,7 +22,7 @@ LEAST_BLOCKS = 400
 
 
 @dataclass(frozen=True)
-class Cloud:
+class BlockCloud:
     """One depth image in blocks, in the camera's frame."""
 
     name: str
@@ -41,7 +41,7 @@ class Cloud:
         return np.asarray(np.isfinite(self.normals[..., 0]))
 
 
-def cloud(name: str, depth: NDArray[np.float32], rays: NDArray[np.float32]) -> Cloud:
+def cloud(name: str, depth: NDArray[np.float32], rays: NDArray[np.float32]) -> BlockCloud:
     """A cloud from depth (H, W) [m], 0 = no return, and rays (H, W, 3) with z = 1."""
     step = max(1, round(depth.shape[1] / BLOCKS))
     h, w = depth.shape[0] // step, depth.shape[1] // step
@@ -66,7 +66,7 @@ def cloud(name: str, depth: NDArray[np.float32], rays: NDArray[np.float32]) -> C
         if full.any():
             full &= rough < 2.5 * np.median(rough[full]) + 1e-3
     p[~full] = np.nan
-    return Cloud(name, p, _normals(p, full), step, np.zeros((h, w), dtype=bool))
+    return BlockCloud(name, p, _normals(p, full), step, np.zeros((h, w), dtype=bool))
 
 
 def _normals(p: Array, full: NDArray[np.bool_], half: int = 2) -> Array:
@@ -97,13 +97,13 @@ def _normals(p: Array, full: NDArray[np.bool_], half: int = 2) -> Array:
     return np.asarray(np.where(good[..., None], normal, np.nan))
 
 
-def clouds_of(recording: Recording, camera: LensModel) -> tuple[list[Cloud], list[int]]:
+def clouds_of(recording: Recording, camera: LensModel) -> tuple[list[BlockCloud], list[int]]:
     """Clouds of the recording's depth images, and their rows; findings name those that are left out.
 
     Raises CalibrationError for depth of another size than the camera's.
     """
     rays = camera.rays()
-    found: list[Cloud] = []
+    found: list[BlockCloud] = []
     rows: list[int] = []
     empty: list[str] = []
     for k, entry in enumerate(recording.entries):
@@ -169,7 +169,9 @@ def table_plane(points_m: Array, rng: np.random.Generator, gate_m: float = 4e-3)
     return TablePlane(sign * normal, sign * offset, float(near.mean()))
 
 
-def flattened(one: Cloud, plane: TablePlane, gate_m: float = 4e-3, most_deg: float = 20.0) -> Cloud:
+def flattened(
+    one: BlockCloud, plane: TablePlane, gate_m: float = 4e-3, most_deg: float = 20.0
+) -> BlockCloud:
     """The cloud with the table's normal at all blocks of the table.
 
     Normals of single blocks are noisy, and noise in a normal looks like a surface that tells of motion along
@@ -180,7 +182,7 @@ def flattened(one: Cloud, plane: TablePlane, gate_m: float = 4e-3, most_deg: flo
     return replace(one, normals=np.where(near[..., None], plane.normal, one.normals), table=near)
 
 
-def planes_of(clouds: Sequence[Cloud], rng: np.random.Generator) -> list[TablePlane]:
+def planes_of(clouds: Sequence[BlockCloud], rng: np.random.Generator) -> list[TablePlane]:
     """The table in every view; raises CalibrationError, naming the view, where there is none."""
     planes = []
     for one in clouds:

@@ -36,10 +36,14 @@ def guess(turn_deg: float) -> Array:
 def collect_scene(options: Collect, limits: CollectLimits, folder: Path, screen: Screen) -> int:
     """Look at whatever lies on the table from tilted poses; depth and poses are stored."""
     if options.moving or options.free_drive:
-        raise CalibrationError("--target none needs the arm to move and to rest; leave out --moving, --free-drive")
+        raise CalibrationError(
+            "--target none needs the arm to move and to rest; leave out --moving, --free-drive"
+        )
     collector = collector_for(options, None, folder, limits, screen, resume=True)
     count = look_at_scene(collector, guess(0.0), FIFTEEN[: max(options.poses, 6)])
-    screen.say(f"{count} views in {folder}; next: python -m calib.handeye solve {folder} --target none")
+    screen.say(
+        f"{count} views in {folder}; next: python -m calib.handeye solve {folder} --target none"
+    )
     return 0 if count >= 6 else 1
 
 
@@ -70,7 +74,9 @@ def solve_bare(options: Solve, screen: Screen) -> int:
     for f in s["findings"]:
         screen.say(f"{f['level']}: {f['text']}" + (f". {f['remedy']}" if f["remedy"] else ""))
     table = ", ".join(f"{v:.2f}" for v in s["from_table_alone"])
-    screen.say(f"the table alone is away by {table} (deg deg deg mm mm mm, along the camera's axes)")
+    screen.say(
+        f"the table alone is away by {table} (deg deg deg mm mm mm, along the camera's axes)"
+    )
     x, half = s["translation_m"], s["interval95_translation_mm"]
     along = ", ".join(f"{1e3 * a:.2f} ± {b:.2f}" for a, b in zip(x, half, strict=True))
     screen.say(f"T_hand_camera, x y z [mm]: {along}")
@@ -87,7 +93,9 @@ def check(options: Check, screen: Screen) -> int:
     positive(tolerance_mm=options.tolerance_mm)
     section = read_handeye(options.cell)
     if section["transform"] != "T_hand_camera":
-        raise CalibrationError("the check needs the camera in the hand; use `verify` with a folder of images")
+        raise CalibrationError(
+            "the check needs the camera in the hand; use `verify` with a folder of images"
+        )
     out, folder, X = output(options.out), options.data, section["T_mount_camera"]
     began = time.monotonic()
     if folder is None:

@@ -13,7 +13,7 @@ from calib.solve.se3 import inverse, transform
 from rt.pose import Array
 
 Tilted = tuple[float, float, float, float]
-"""Azimuth and angle of the tilt [deg], roll about the viewing direction [deg], distance over that at first."""
+"""Azimuth and angle of the tilt, roll about the viewing direction [deg], distance over that at first."""
 
 FIVE: tuple[Tilted, ...] = (
     (0, 0, -25, 1.0),
@@ -53,7 +53,9 @@ def spot_distance_m(collector: Collector) -> float:
     collector.wait_still()
     frame = collector.frame_since(collector.cell.robot.now_ns() - 200_000_000)
     if frame.depth is None:
-        raise CalibrationError("the camera gives no depth in the frame of its pictures; use infrared")
+        raise CalibrationError(
+            "the camera gives no depth in the frame of its pictures; use infrared"
+        )
     h, w = frame.depth.shape
     middle = frame.depth[h // 3 : -(h // 3), w // 3 : -(w // 3)]
     if np.mean(middle > 0) < 0.3:

@@ -84,7 +84,11 @@ class SceneResult:
         if worst:
             return NO, worst[-1].text, findings
         if half[k] > 5 * tolerance:
-            return NO, f"{said}; the tolerance is {tolerance:g} mm: tilt more, put things on the table", findings
+            return (
+                NO,
+                f"{said}; the tolerance is {tolerance:g} mm: tilt more, put things on the table",
+                findings,
+            )
         if half[k] > tolerance:
             return USABLE, f"{said}, beyond the {tolerance:g} mm wished for", findings
         warned = [f for f in findings if f.level == "warning"]
@@ -118,8 +122,8 @@ def solve_scene(
     clouds, rows = clouds_of(recording, camera)
     if len(clouds) < FEWEST:
         raise CalibrationError(
-            f"{len(clouds)} of {len(recording.entries)} views have depth; without a target {FEWEST} are needed, "
-            "15 are good"
+            f"{len(clouds)} of {len(recording.entries)} views have depth; without a target {FEWEST} are "
+            "needed, 15 are good"
         )
     T_base_hand = recording.read_poses(form)[rows]
     planes = planes_of(clouds, np.random.default_rng(0))
@@ -130,7 +134,11 @@ def solve_scene(
     for k in (0, 1):
         halves.append(
             fit_scene(
-                clouds[k::2], T_base_hand[k::2], camera, fit.T_hand_camera, (fit.scale, fit.scale_sd)
+                clouds[k::2],
+                T_base_hand[k::2],
+                camera,
+                fit.T_hand_camera,
+                (fit.scale, fit.scale_sd),
             )
         )
     apart = to_vector(inverse(halves[0].T_hand_camera) @ halves[1].T_hand_camera)

@@ -27,8 +27,12 @@ def start_from_planes(planes: Sequence[TablePlane], T_base_hand: Array) -> Array
     seen = np.array([p.normal for p in planes])
     A = T_base_hand[:, :3, :3]
     if len(planes) < 4:
-        raise CalibrationError(f"{len(planes)} views show a table; at least 4 are needed, 15 are good")
-    spread = np.degrees(np.linalg.svd(seen - seen.mean(axis=0), compute_uv=False)) / np.sqrt(len(seen))
+        raise CalibrationError(
+            f"{len(planes)} views show a table; at least 4 are needed, 15 are good"
+        )
+    spread = np.degrees(np.linalg.svd(seen - seen.mean(axis=0), compute_uv=False)) / np.sqrt(
+        len(seen)
+    )
     if spread[1] < LEAST_TILT_DEG:
         raise CalibrationError(
             f"the table is seen at tilts that spread by {spread[0]:.1f} and {spread[1]:.1f} deg; tilt the "
@@ -77,9 +81,7 @@ def table_frame(planes: Sequence[TablePlane], T_base_hand: Array, T_hand_camera:
     T = T_base_hand @ T_hand_camera
     normals = np.einsum("nij,nj->ni", T[:, :3, :3], [p.normal for p in planes])
     z = normals.mean(axis=0) / np.linalg.norm(normals.mean(axis=0))
-    feet = [
-        t[:3, 3] + t[:3, :3] @ (p.normal * p.offset_m) for t, p in zip(T, planes, strict=True)
-    ]
+    feet = [t[:3, 3] + t[:3, :3] @ (p.normal * p.offset_m) for t, p in zip(T, planes, strict=True)]
     x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
     x /= np.linalg.norm(x)
     return np.asarray(transform(np.stack([x, np.cross(z, x), z], axis=1), np.mean(feet, axis=0)))

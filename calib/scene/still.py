@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.stats import t as student
 
 from calib.errors import CalibrationError
-from calib.scene.clouds import Cloud
+from calib.scene.clouds import BlockCloud
 from calib.solve.model import LensModel, project
 from calib.solve.noise import PRIOR_LOG_STD, PRIOR_M, PRIOR_RAD
 from calib.solve.se3 import from_vector, inverse, skew
@@ -89,7 +89,7 @@ class _Normal:
 
 
 def fit_scene(
-    clouds: Sequence[Cloud],
+    clouds: Sequence[BlockCloud],
     T_base_hand: Array,
     camera: LensModel,
     T_hand_camera: Array,
@@ -135,7 +135,7 @@ def fit_scene(
 class _Source:
     """A cloud's points to compare, and its grid to compare with."""
 
-    def __init__(self, one: Cloud) -> None:
+    def __init__(self, one: BlockCloud) -> None:
         pick = np.zeros_like(one.smooth)
         pick[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE] = True
         pick = one.smooth & (pick | ~one.table)
@@ -155,7 +155,7 @@ def _compare(
 ) -> _Normal:
     """Normal equations over all pairs, at weight 1 / N, since a surface is compared about N times.
 
-    The residual is measured over the scale: else a smaller scene would fit better merely by its smaller noise.
+    The residual is measured over the scale: else a smaller scene would fit better by its smaller noise.
     """
     n = len(views)
     T = T_base_hand @ X

@@ -1,4 +1,4 @@
-"""Hand-eye calibration end to end on the emulated arm: the drivers of the real ones, over a simulated target."""
+"""Hand-eye calibration end to end on the emulated arm, with the drivers of the real ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def test_collect_solve_verify_and_check_on_the_emulated_arm(
     with start_emulator(ADDRESS, control_port=PORT) as emulator:
         assert main(["collect", *DEVICES, SOURCE, "--poses", "8", "--out", data]) == 0
         assert main(["solve", data, "--out", str(solved)]) == 0
-        assert "good:" in capsys.readouterr().out or "usable:" in (solved / "handeye.json").read_text()
+        assert (
+            "good:" in capsys.readouterr().out or "usable:" in (solved / "handeye.json").read_text()
+        )
         true = emulated_rig(0, _target(data), False, Noise()).truth.T_mount_camera
         found = np.array(json.loads((solved / "handeye.json").read_text())["matrix"])
         assert np.linalg.norm(found[:3, 3] - true[:3, 3]) < 1e-3
@@ -48,7 +50,7 @@ def _target(data: str) -> str:
 
 
 def test_options_that_are_none_are_refused() -> None:
-    with pytest.raises(CalibrationError, match="no|could not convert"):
+    with pytest.raises(CalibrationError, match="could not convert"):
         emulated(address=ADDRESS, knock_mm="far")
     with pytest.raises(CalibrationError, match="infrared"):
         emulated(address=ADDRESS, stream="colour")

@@ -29,7 +29,9 @@ def collected(folder, views, seed=0, twist=None):
     cell = open_rig(seed, None)
     X = cell.robot.truth.T_mount_camera
     collector = Collector(cell, None, folder, QUICK, lambda line: None)
-    assert look_at_scene(collector, X if twist is None else X @ from_vector(twist), views) == len(views)
+    assert look_at_scene(collector, X if twist is None else X @ from_vector(twist), views) == len(
+        views
+    )
     return cell.robot, read(folder)
 
 
@@ -161,7 +163,7 @@ def test_the_table_alone_gives_the_start():
 
 
 def test_a_view_without_a_table_is_refused():
-    points = np.random.default_rng(0).uniform(-0.5, 0.5, (4000, 3)) + [0, 0, 1]
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (4000, 3)) + np.array([0, 0, 1])
     with pytest.raises(CalibrationError, match="no plane"):
         table_plane(points, np.random.default_rng(1))
 

@@ -51,7 +51,9 @@ def test_spots_are_far_apart_and_lie_on_the_target():
 def test_the_tip_stops_above_the_spot():
     tip, spot = np.array([0.01, 0.02, 0.16]), np.array([0.5, 0.1, 0.02])
     T = pointing_pose(LOOKING_DOWN, spot, tip, 5e-3)
-    np.testing.assert_allclose((T @ np.append(tip, 1))[:3], spot + [0, 0, 5e-3], atol=1e-12)
+    np.testing.assert_allclose(
+        (T @ np.append(tip, 1))[:3], spot + np.array([0, 0, 5e-3]), atol=1e-12
+    )
     np.testing.assert_allclose(T[:3, :3], LOOKING_DOWN[:3, :3])
 
 
@@ -61,7 +63,7 @@ def test_answers_are_read_and_mistakes_told():
     assert np.isnan(two[2]) and two[1] == pytest.approx(2e-3)
     assert parse_offset("  ", 5e-3) is None
     for text in ("1", "a b c", "1 2 3 4", "1 2 nan", "500 0 0"):
-        with pytest.raises(CalibrationError, match="1.5 -0.5 -5"):
+        with pytest.raises(CalibrationError, match=r"1\.5 -0\.5 -5"):
             parse_offset(text, 5e-3)
 
 
@@ -69,7 +71,10 @@ def test_a_moved_camera_explains_the_misses():
     spots = spots_at([0.1, 0.05, 0.4], [-0.1, 0.06, 0.42], [0.0, -0.1, 0.38])
     moved = np.array([0, 0, 0, 4e-3, -2e-3, 3e-3])
     error = np.array(
-        [(LOOKING_DOWN @ (from_vector(moved) - np.eye(4)) @ np.append(s.point_m, 1))[:3] for s in spots]
+        [
+            (LOOKING_DOWN @ (from_vector(moved) - np.eye(4)) @ np.append(s.point_m, 1))[:3]
+            for s in spots
+        ]
     )
     found = explain_touch(error, spots, LOOKING_DOWN)
     ok, line = found.verdict(2.0)
@@ -78,7 +83,9 @@ def test_a_moved_camera_explains_the_misses():
     assert np.all(np.abs(found.moved_mm - moved[3:] * 1e3) < found.moved_half_mm)
     assert found.miss_mm.max() == pytest.approx(np.sqrt(29), rel=0.01)
     error[:, 2] = np.nan  # heights were not told
-    assert explain_touch(error, spots, LOOKING_DOWN).miss_mm.max() == pytest.approx(np.sqrt(20), rel=0.01)
+    assert explain_touch(error, spots, LOOKING_DOWN).miss_mm.max() == pytest.approx(
+        np.sqrt(20), rel=0.01
+    )
     assert explain_touch(error * 0.1, spots, LOOKING_DOWN).verdict(2.0)[0]
 
 
