@@ -64,8 +64,9 @@ class GenerateOptions:
     sensors: tuple[str, ...] = (IDEAL, "d405", "d435", "sr300")
     """Depth cameras, one drawn for each scene, somewhere on the hand (sim.scene.sensor, .rig); `ideal` is the
     view itself, exact."""
-    renderer: Literal["embree", "openrave"] = "embree"
-    """Library that traces the views: openrave needs openravepy (sim.compare compares both)."""
+    renderer: Literal["raster", "embree", "openrave"] = "raster"
+    """Maker of the views: raster draws what embree traces, in a fraction of the time; openrave needs
+    openravepy (sim.compare compares them)."""
     grasp_samples: int = SAMPLES
     """Surface points tried for grasps on each object."""
     meshes: Path | None = None
@@ -119,10 +120,10 @@ def parameters(config: GenerateOptions) -> dict[str, Any]:
         raise DatasetError("--only-meshes needs --meshes DIR")
     if not config.sensors:
         raise DatasetError("--sensors needs at least one; ideal is the view itself")
-    traced: dict[str, Any] = {}
     if config.renderer == "openrave":
         probe()
-        traced["renderer"] = config.renderer  # its depths differ from embree's by rounding
+    # Their depths differ by rounding. Sets from before the rasteriser lack the key.
+    traced: dict[str, Any] = {"renderer": config.renderer}
     if config.meshes is not None and config.mesh != PLAIN:
         traced["mesh"] = asdict(config.mesh)
     return traced | {

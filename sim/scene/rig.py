@@ -153,15 +153,17 @@ class RigView:
     ) -> None:
         self._renderer, self._rig = renderer, rig
         self._rays = rig.intrinsics.rays()
-        self._hand_m = hand_depth(rig.T_hand_true, self._rays, hand)
+        hand_m = hand_depth(rig.T_hand_true, self._rays, hand)
+        self._hand_m = np.where(hand_m > 0, hand_m, np.float32(np.inf))
         self._reproject = Reprojector(rig.intrinsics, rig.T_hand_camera, view)
 
     def image(self, hand: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.float32]:
         """The sensor's depth (H, W) from a hand (4,) of x, y, z [m], yaw [rad] that looks straight down."""
         rig = self._rig
         exact = self._renderer.depth(top_down(*hand) @ rig.T_hand_true, self._rays)
-        hidden = (self._hand_m > 0) & ((exact <= 0) | (self._hand_m < exact))
-        exact = np.where(hidden, self._hand_m, exact)
+        exact[exact <= 0] = np.inf
+        np.minimum(exact, self._hand_m, out=exact)
+        exact[np.isinf(exact)] = 0
         return observe(
             rig.sensor,
             exact,
