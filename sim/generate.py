@@ -20,6 +20,7 @@ from rich.table import Table
 
 from rt.hand import HandError, load_hand
 from rt.tools.command import command
+from rt.tools.files import require_room
 from rt.tools.pool import PoolError
 from rt.tools.progress import progress
 from rt.view import VIEW
@@ -85,7 +86,7 @@ def _require_room(config: GenerateOptions, params: dict[str, Any], part: int, pa
         if k % parts == part and not store.shard_path(config.out, split, k).exists()
     )
     size = missing * config.views * VIEW.size_px**2 * np.dtype(np.uint16).itemsize
-    store.require_room(config.out, size, f"the depth of {missing * config.views:,} images")
+    require_room(config.out, size, f"the depth of {missing * config.views:,} images")
 
 
 def peak_mb() -> float:

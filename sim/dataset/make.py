@@ -19,7 +19,7 @@ from rt.hand import load_hand
 from rt.pose import top_down
 from rt.view import VIEW
 from sim.dataset import store
-from sim.dataset.store import DatasetError
+from sim.dataset.store import DatasetError, ShardIdentity
 from sim.scene.grasps import FRICTION, SAMPLES, Grasps, numbered_scene
 from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import ObjectError, ObjectSet, Split, object_set
@@ -70,7 +70,8 @@ class GenerateOptions:
     grasp_samples: int = SAMPLES
     """Surface points tried for grasps on each object."""
     meshes: Path | None = None
-    """Folder of your own meshes (obj, stl, ply, off, glb; metres) to add to the catalogue."""
+    """Folder of your own meshes (obj, stl, ply, off, glb; metres), URDF and MJCF objects to add to the
+    catalogue."""
     only_meshes: bool = False
     """Use the meshes alone, without the catalogue."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
@@ -144,6 +145,11 @@ def parameters(config: GenerateOptions) -> dict[str, Any]:
     }
 
 
+@cache
+def _set_id(config: GenerateOptions) -> str:
+    return store.dataset_id(parameters(config))
+
+
 def _fingerprint(config: GenerateOptions, split: Split, scenes: int) -> str:
     """Fingerprint of the objects of a split; a split without scenes needs none."""
     try:
@@ -187,6 +193,7 @@ def make_shard(
         },
         names,
         sensors,
+        ShardIdentity(_set_id(config), split, shard),
     )
     return sum(len(p) for p in poses)
 

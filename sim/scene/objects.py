@@ -25,10 +25,11 @@ from sim.scene.meshes import (
     MeshRead,
     MeshSource,
     body_count,
+    file_bytes,
     grouped,
-    mesh_paths,
     names_of,
     not_read,
+    object_paths,
     read_mesh,
 )
 from sim.scene.meshes import SMALLEST_M as SMALLEST_M
@@ -99,7 +100,7 @@ class ObjectSet:
         for name in self.names:
             digest.update(name.encode() + b"\0")
             if name in self.files:
-                digest.update(hashlib.sha256(self.files[name].path.read_bytes()).digest())
+                digest.update(hashlib.sha256(file_bytes(self.files[name].path)).digest())
                 for change in _read(self.files[name], name).changes:
                     digest.update(change.encode())
         return digest.hexdigest()[:12]
@@ -149,10 +150,12 @@ def folder_set(
         raise ObjectError(
             f"no folder {folder}; give one that holds {', '.join(MESH_SUFFIXES)} files"
         )
-    paths = mesh_paths(folder, MESH_SUFFIXES)
+    paths = object_paths(folder)
     skipped = not_read(folder)
     if not paths and not skipped:
-        raise ObjectError(f"{folder} holds no mesh; known are {', '.join(MESH_SUFFIXES)}")
+        raise ObjectError(
+            f"{folder} holds no mesh; known are {', '.join(MESH_SUFFIXES)}, URDF and MJCF"
+        )
     files: dict[str, MeshSource] = {}
     notes: list[tuple[str, str]] = []
     for path, name in zip(paths, names_of(folder, paths), strict=True):
