@@ -74,7 +74,8 @@ def _joined(parts: list[trimesh.Trimesh], joints: int) -> tuple[trimesh.Trimesh,
     if not parts:
         raise ModelError("has no shape: no mesh, box, sphere or cylinder in any link")
     notes = [f"its {joints} joints are held at zero"] if joints else []
-    return trimesh.util.concatenate(parts), notes
+    joined: Any = trimesh.util.concatenate(parts)
+    return joined, notes
 
 
 def _urdf(
