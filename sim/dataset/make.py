@@ -24,7 +24,7 @@ from sim.dataset.store import DatasetError, ShardIdentity
 from sim.scene.grasps import FRICTION, SAMPLES, Grasps, numbered_scene
 from sim.scene.material import MATERIALS, MaterialScene, random_materials
 from sim.scene.meshes import PLAIN, MeshOptions
-from sim.scene.objects import ObjectError, ObjectSet, Split, object_set
+from sim.scene.objects import Catalogue, ObjectError, ObjectSet, Split, object_set
 from sim.scene.openrave import RENDERERS, probe
 from sim.scene.rig import IDEAL, RigView, random_rig, settings
 from sim.scene.scene import Scene, camera_poses
@@ -76,6 +76,8 @@ class GenerateOptions:
     openravepy (sim.compare compares them)."""
     grasp_samples: int = SAMPLES
     """Surface points tried for grasps on each object."""
+    catalogue: Catalogue = "household"
+    """Objects: the household catalogue of 381, or the wide one of 1,000 objects of twenty categories."""
     meshes: Path | None = None
     """Folder of your own meshes (obj, stl, ply, off, glb; metres), URDF and MJCF objects to add to the
     catalogue."""
@@ -93,7 +95,7 @@ class GenerateOptions:
 
     def objects(self, split: Split) -> ObjectSet:
         """The objects of a split; the same set however often it is asked for in a process."""
-        return _objects(split, self.meshes, self.only_meshes, self.mesh)
+        return _objects(split, self.meshes, self.only_meshes, self.mesh, self.catalogue)
 
     def scene(self, split: Split, number: int) -> tuple[Scene, Grasps, np.random.Generator]:
         """A scene of the set, as numbered_scene makes it."""

@@ -20,7 +20,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from sim.scene.models import MODEL_SUFFIXES, ModelError, load_model, mesh_files, without_parts
+from sim.scene.models import MODEL_SUFFIXES, ModelFileError, load_model, mesh_files, without_parts
 from sim.scene.repair import Faces, Vertices, examine, repaired, solids, united
 
 MESH_SUFFIXES = (".obj", ".stl", ".ply", ".off", ".glb", ".gltf")
@@ -277,7 +277,7 @@ def _loaded(path: Path) -> tuple[Any, list[str]]:
     _tell_kind(path)
     try:
         return load_model(path, _load, MESH_SUFFIXES)
-    except ModelError as error:
+    except ModelFileError as error:
         raise ObjectError(str(error)) from error
 
 

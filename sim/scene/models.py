@@ -17,7 +17,7 @@ Load = Callable[[Path], trimesh.Trimesh]
 """Reader of one mesh file."""
 
 
-class ModelError(ValueError):
+class ModelFileError(ValueError):
     """A model file that gives no object."""
 
 
@@ -51,8 +51,8 @@ def load_model(
 ) -> tuple[trimesh.Trimesh, list[str]]:
     """The object of a model file [m], all its parts in one mesh, and notes on it.
 
-    load reads a mesh file of one of the suffixes `readable`. Joints are at zero. Raises ModelError, and what
-    load raises.
+    load reads a mesh file of one of the suffixes `readable`. Joints are at zero. Raises ModelFileError, and
+    what load raises.
     """
     root = _root(path)
     if root.tag == "robot":
@@ -64,15 +64,17 @@ def _root(path: Path) -> ElementTree.Element:
     try:
         root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
-        raise ModelError(f"is no sound XML: {error}") from error
+        raise ModelFileError(f"is no sound XML: {error}") from error
     if root.tag not in ("robot", "mujoco"):
-        raise ModelError(f"is XML of <{root.tag}>, not a URDF (<robot>) or MJCF (<mujoco>) model")
+        raise ModelFileError(
+            f"is XML of <{root.tag}>, not a URDF (<robot>) or MJCF (<mujoco>) model"
+        )
     return root
 
 
 def _joined(parts: list[trimesh.Trimesh], joints: int) -> tuple[trimesh.Trimesh, list[str]]:
     if not parts:
-        raise ModelError("has no shape: no mesh, box, sphere or cylinder in any link")
+        raise ModelFileError("has no shape: no mesh, box, sphere or cylinder in any link")
     notes = [f"its {joints} joints are held at zero"] if joints else []
     joined: Any = trimesh.util.concatenate(parts)
     return joined, notes
@@ -93,7 +95,7 @@ def _urdf(
 
 
 def _shapes(link: ElementTree.Element, readable: Sequence[str]) -> list[ElementTree.Element]:
-    """What a link looks like, or, where that is in a format that is not read, what it collides with."""
+    """Visual shapes of a link; its collision shapes where the former are in a format that is not read."""
     for kind in ("visual", "collision"):
         shapes = link.findall(kind)
         files = [m.get("filename", "") for shape in shapes for m in shape.iter("mesh")]
@@ -101,7 +103,7 @@ def _shapes(link: ElementTree.Element, readable: Sequence[str]) -> list[ElementT
             return shapes
     files = [m.get("filename", "") for m in link.iter("mesh")]
     if files:
-        raise ModelError(
+        raise ModelFileError(
             f"names {files[0]}, which is not read; convert it to {', '.join(readable)}"
         )
     return []
@@ -111,12 +113,12 @@ def _urdf_shape(path: Path, shape: ElementTree.Element, load: Load) -> trimesh.T
     geometry = shape.find("geometry")
     found = None if geometry is None or not len(geometry) else geometry[0]
     if found is None:
-        raise ModelError("has a shape without geometry")
+        raise ModelFileError("has a shape without geometry")
     if found.tag == "mesh":
         name = found.get("filename", "")
         file = _resolved(path, name)
         if file is None:
-            raise ModelError(f"names the mesh {name}, which is not there")
+            raise ModelFileError(f"names the mesh {name}, which is not there")
         mesh = load(file)
         mesh.apply_transform(np.diag([*_numbers(found.get("scale", "1 1 1"), 3), 1]))
         return mesh
@@ -127,7 +129,7 @@ def _urdf_shape(path: Path, shape: ElementTree.Element, load: Load) -> trimesh.T
     if found.tag == "cylinder":
         radius, length = (_numbers(found.get(n, ""), 1)[0] for n in ("radius", "length"))
         return trimesh.creation.cylinder(radius, length, sections=64)
-    raise ModelError(f"has a <{found.tag}>, which is not read")
+    raise ModelFileError(f"has a <{found.tag}>, which is not read")
 
 
 def _link_places(root: ElementTree.Element) -> tuple[dict[str, NDArray[np.float64]], int]:
@@ -165,7 +167,7 @@ def _numbers(text: str, count: int) -> list[float]:
     except ValueError:
         values = []
     if len(values) != count or not np.isfinite(values).all():
-        raise ModelError(f"has {text!r} where {count} numbers must be")
+        raise ModelFileError(f"has {text!r} where {count} numbers must be")
     return values
 
 
@@ -188,13 +190,13 @@ def _mjcf(path: Path) -> tuple[trimesh.Trimesh, list[str]]:
     try:
         import mujoco
     except ImportError as error:
-        raise ModelError(
+        raise ModelFileError(
             f"an MJCF model needs the extra `physics` (pip install 'grasp-servo[physics]'): {error}"
         ) from error
     try:
         model = mujoco.MjModel.from_xml_path(str(path))
     except ValueError as error:
-        raise ModelError(f"MuJoCo refuses it: {str(error).splitlines()[0]}") from error
+        raise ModelFileError(f"MuJoCo refuses it: {str(error).splitlines()[0]}") from error
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     seen = [
@@ -244,7 +246,7 @@ def without_parts(paths: Sequence[Path]) -> Iterator[Path]:
     for model in models:
         try:
             parts |= set(mesh_files(model))
-        except ModelError:  # said when it is read
+        except ModelFileError:  # said when it is read
             continue
     for path in paths:
         if path.suffix.lower() in MODEL_SUFFIXES:

@@ -11,7 +11,7 @@ import trimesh
 from needs import no
 
 from sim.scene.meshes import MeshOptions, MeshRead, MeshSource, object_paths, read_mesh
-from sim.scene.models import ModelError, is_model, load_model
+from sim.scene.models import ModelFileError, is_model, load_model
 from sim.scene.objects import folder_set
 
 URDF = """<robot name="it"><link name="base"><visual><origin xyz="0.01 0 0" rpy="0 0 1.5707963"/><geometry>
@@ -101,5 +101,5 @@ def test_a_model_that_gives_no_object_is_named(folder: Path, text: str, said: st
 def test_other_xml_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "notes.xml").write_text("<notes/>")
     assert not is_model(tmp_path / "notes.xml")
-    with pytest.raises(ModelError, match="<notes>"):
+    with pytest.raises(ModelFileError, match="<notes>"):
         load_model(tmp_path / "notes.xml", lambda path: trimesh.Trimesh(), (".stl",))
