@@ -73,24 +73,23 @@ class LookOptions:
     out: Path | None = None
     """Folder for look.json and look.png. Default: runs/look/<time>/."""
 
-    def __post_init__(self) -> None:
-        given = [
-            name
-            for name, value in (
-                ("--height", self.height is not None),
-                ("--fit-table", self.fit_table),
-                ("--cell", self.cell is not None),
-            )
-            if value
-        ]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other: give one")
-        if self.intrinsics and self.camera:
-            raise ValueError("--intrinsics and --camera exclude each other: give one")
-        if self.camera and self.camera not in MODELS:
-            raise ValueError(f"no camera {self.camera!r}; known are {', '.join(MODELS)}")
-        if self.frame < 0:
-            raise ValueError(f"frame = {self.frame} must be 0 or more")
+
+def refuse(config: LookOptions) -> None:
+    """Raises ValueError for options that contradict each other or name nothing known."""
+    places = (
+        ("--height", config.height is not None),
+        ("--fit-table", config.fit_table),
+        ("--cell", config.cell is not None),
+    )
+    given = [name for name, is_given in places if is_given]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other: give one")
+    if config.intrinsics and config.camera:
+        raise ValueError("--intrinsics and --camera exclude each other: give one")
+    if config.camera and config.camera not in MODELS:
+        raise ValueError(f"no camera {config.camera!r}; known are {', '.join(MODELS)}")
+    if config.frame < 0:
+        raise ValueError(f"frame = {config.frame} must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -213,6 +212,7 @@ def table(looks: list[tuple[str, Look]]) -> Table:
     "rt.look", LookOptions, mistakes=(ValueError, CameraError, HandError, DistanceError, ViewError)
 )
 def main(config: LookOptions) -> int:
+    refuse(config)
     at = None if not config.at else numbers(config.at, 2, "--at")
     cell = None if config.cell is None else load_cell(config.cell)
     hand: Hand | None = load_hand(config.hand or cell.hand) if cell else None

@@ -31,7 +31,7 @@ LEVEL_DEG, STEEP_DEG = 5.0, 35.0
 FAR_M, NEAR_M = 0.60, 0.10
 """Camera's distances from the table beyond which its depth is too coarse, or its image too small."""
 MOST_HEIGHT_M = 1.5
-"""A camera higher above the table is refused: a pixel then covers as much as a finger."""
+"""Deeper images are refused: a pixel then covers as much as a finger."""
 NO_GRASP_M = 0.015
 _POINTS, _MOST_M = 4000, 3.0
 _REFINED, _REFINED_M, _REFINED_RAD = 512, 0.012, math.radians(12)
@@ -192,6 +192,12 @@ def _place(
     at_px: tuple[float, float] | None,
 ) -> tuple[NDArray[np.float64], float | None, float | None, list[str]]:
     """T_camera_view, the camera's height and tilt as far as they are known, and warnings."""
+    middle = float(np.median(depth[depth > 0]))
+    if T_view_camera is None and middle > MOST_HEIGHT_M:
+        raise ViewError(
+            f"the middle depth is {middle:.3g} m, the limit is {MOST_HEIGHT_M:g} m: come nearer, or the depths are "
+            f"in another unit: as tenths of a millimetre (a D405's, --unit 0.1mm) it would be {middle / 10:.2g} m"
+        )
     fit = _table(depth, intrinsics)
     tilt = None if fit is None else fit.tilt_deg
     if T_view_camera is not None:
@@ -205,12 +211,6 @@ def _place(
     elif fit is not None:
         normal = _UPRIGHT @ fit.normal
         height = -fit.height_m * float(fit.normal[2])
-        if height > MOST_HEIGHT_M:
-            raise ViewError(
-                f"the table is {height:.3g} m below the camera, the limit is {MOST_HEIGHT_M:g} m: come nearer, or "
-                f"the depths are in another unit: as tenths of a millimetre (a D405's, --unit 0.1mm) it would be "
-                f"{height / 10:.2g} m"
-            )
     else:
         far = float(np.percentile(depth[depth > 0], 90))
         line = (
