@@ -152,7 +152,9 @@ def _from_file(path: Path, config: LookOptions) -> Picture:
         )
     notes = []
     if read.guessed and read.unit != "m":
-        notes.append(f"unit: whole numbers were taken for {read.unit}; give --unit if that is wrong")
+        notes.append(
+            f"unit: whole numbers were taken for {read.unit}; give --unit if that is wrong"
+        )
     if config.camera:
         notes.append(f"intrinsics: those of an ideal {config.camera}, not of yours")
     return Picture(path.stem, read.depth, intrinsics, notes=tuple(notes))
@@ -161,7 +163,9 @@ def _from_file(path: Path, config: LookOptions) -> Picture:
 def _from_recording(path: Path, frame: int) -> Picture:
     with open_replay(path, None if path.suffix == ".mcap" else np.eye(4), paced=False) as camera:
         if frame >= len(camera):
-            raise CameraError(f"{path} has {len(camera)} frames, --frame {frame} is beyond the last")
+            raise CameraError(
+                f"{path} has {len(camera)} frames, --frame {frame} is beyond the last"
+            )
         for _ in range(frame + 1):
             found = camera.read_latest(1.0)
     name = f"{path.stem}_{frame}"
@@ -242,7 +246,9 @@ def main(config: LookOptions) -> int:
             continue
         look = replace(look, warnings=(*picture.notes, *look.warnings))
         folder = folder or output_folder("look", config.out)
-        draw_look(look, folder / (f"look_{picture.name}.png" if several else "look.png"), picture.name)
+        draw_look(
+            look, folder / (f"look_{picture.name}.png" if several else "look.png"), picture.name
+        )
         looks.append((picture.name, look))
     for name, reason in failed:
         print(f"rt.look: {name}: {reason}", file=sys.stderr)

@@ -139,17 +139,13 @@ def open_replay(
         T = np.array(T_hand_camera, dtype=np.float64)
         if doubt := wrong_mount(T):
             raise CameraError(f"T_hand_camera: {doubt}")
-        frames, intrinsics = (
-            _read_db3(path) if path.suffix == ".db3" else read_bag(path, MAX_BYTES)
-        )
+        frames, intrinsics = _read_db3(path) if path.suffix == ".db3" else read_bag(path, MAX_BYTES)
     else:
         raise CameraError(f"{path} is neither a .db3 nor a .bag nor an .mcap recording")
     return ReplayCamera(frames, intrinsics, T, str(path), paced=paced, now_ns=now_ns)
 
 
-def open_camera(
-    T_hand_camera: ArrayLike, *, device: str | None = None, **_: Any
-) -> ReplayCamera:
+def open_camera(T_hand_camera: ArrayLike, *, device: str | None = None, **_: Any) -> ReplayCamera:
     """As a kind of camera of a cell: `device` is the recording. Raises CameraError."""
     if not device:
         raise CameraError("a replayed camera needs its recording: --camera-device session.db3")

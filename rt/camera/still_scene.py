@@ -63,7 +63,9 @@ def fit_table(
     """
     if len(points) < 30:
         return None
-    x, y, z = (np.asarray(points[:, k] - (at_k), np.float32) for k, at_k in enumerate((*np.asarray(at), 0)))
+    x, y, z = (
+        np.asarray(points[:, k] - (at_k), np.float32) for k, at_k in enumerate((*np.asarray(at), 0))
+    )
     plane = np.zeros(3) if start is None else np.array([start.height_m, *start.slope])
     if start is None or _share(x, y, z, plane) < max(MIN_SHARE, 0.7 * start.share):
         plane = _propose(x, y, z, plane)
@@ -84,13 +86,21 @@ def fit_table(
     return TableFit(float(plane[0]), plane[1:].copy(), share, spread)
 
 
-def _share(x: NDArray[np.float32], y: NDArray[np.float32], z: NDArray[np.float32], plane: NDArray[np.float64]) -> float:
+def _share(
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    z: NDArray[np.float32],
+    plane: NDArray[np.float64],
+) -> float:
     off = np.abs(z - (plane[0] + plane[1] * x + plane[2] * y))
     return float(np.count_nonzero(off < TABLE_TOLERANCE_M)) / len(z)
 
 
 def _propose(
-    x: NDArray[np.float32], y: NDArray[np.float32], z: NDArray[np.float32], expected: NDArray[np.float64]
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    z: NDArray[np.float32],
+    expected: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """The best of planes (3,) through three points each, and the expected one."""
     chosen = (_CHANCES * len(z)).astype(np.intp)
@@ -123,7 +133,9 @@ def _refine(
     A = np.stack([np.ones_like(x), x, y])
     weighted = A * w
     try:
-        step = np.linalg.solve((weighted @ A.T).astype(np.float64), (weighted @ off).astype(np.float64))
+        step = np.linalg.solve(
+            (weighted @ A.T).astype(np.float64), (weighted @ off).astype(np.float64)
+        )
     except np.linalg.LinAlgError:
         return plane
     return np.asarray(plane + step)

@@ -188,9 +188,7 @@ def _with_recording(cell: Cell, config: ServoOptions) -> Cell:
     """A twin whose images are recorded ones: the whole loop on true pictures, which do not follow the arm."""
     mount = None if config.cell is None else load_cell(config.cell).camera.T_hand_camera
     path = Path(config.camera_device)
-    camera = open_replay(
-        path, None if path.suffix == ".mcap" else mount, now_ns=cell.robot.now_ns
-    )
+    camera = open_replay(path, None if path.suffix == ".mcap" else mount, now_ns=cell.robot.now_ns)
     info = {**cell.info, "camera": camera.info, "images": "recorded; they do not follow the arm"}
     return replace(cell, camera=camera, info=info, true_distance_m=None, gripper=None)
 

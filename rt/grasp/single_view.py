@@ -92,7 +92,10 @@ class Look:
             near, away = side * half, side * far
             shapes.append([(near, -wide), (near, wide), (away, wide), (away, -wide)])
         T = self.T_camera_view @ planar(self.action)
-        return [self._seen_at(np.array([(x, y, z) for x, y in s]) @ T[:3, :3].T + T[:3, 3]) for s in shapes]
+        return [
+            self._seen_at(np.array([(x, y, z) for x, y in s]) @ T[:3, :3].T + T[:3, 3])
+            for s in shapes
+        ]
 
     def frame_px(self) -> NDArray[np.float64]:
         """Outline of the view on the surface below the hand, in the image: (4, 2)."""
@@ -148,17 +151,23 @@ def look_at(
     depth = np.asarray(depth_m, np.float32)
     shape = (intrinsics.height_px, intrinsics.width_px)
     if depth.shape != shape:
-        raise ViewError(f"depth is {depth.shape}, the intrinsics are of {shape}; give those of this mode")
+        raise ViewError(
+            f"depth is {depth.shape}, the intrinsics are of {shape}; give those of this mode"
+        )
     depth = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
     if not depth.any():
         raise ViewError("the image has no return at all: every depth is 0")
     if doubt := wrong_unit(depth):
         raise ViewError(doubt)
     if height_m is not None and T_view_camera is not None:
-        raise ViewError("height_m and T_view_camera are both given; the camera's place comes from one")
+        raise ViewError(
+            "height_m and T_view_camera are both given; the camera's place comes from one"
+        )
     if height_m is not None and not 0.02 <= height_m <= 5.0:
         raise ViewError(f"height_m = {height_m:g} must be from 0.02 to 5 m; give metres")
-    T_camera_view, height, tilt, warnings = _place(depth, intrinsics, height_m, T_view_camera, at_px)
+    T_camera_view, height, tilt, warnings = _place(
+        depth, intrinsics, height_m, T_view_camera, at_px
+    )
     seen = Reprojector(intrinsics, inverse(T_camera_view))(depth)
     filled = float(np.count_nonzero(seen)) / seen.size
     if not filled:
@@ -204,7 +213,11 @@ def _place(
         return inverse(T_view_camera), None, None, []
     at = at_px or (intrinsics.cx_px, intrinsics.cy_px)
     ray = np.array(
-        [(at[0] - intrinsics.cx_px) / intrinsics.fx_px, (at[1] - intrinsics.cy_px) / intrinsics.fy_px, 1]
+        [
+            (at[0] - intrinsics.cx_px) / intrinsics.fx_px,
+            (at[1] - intrinsics.cy_px) / intrinsics.fy_px,
+            1,
+        ]
     )
     if height_m is not None:
         normal, height = np.array([0.0, 0.0, -1.0]), height_m
@@ -217,7 +230,12 @@ def _place(
             "no table was found: the view looks along the camera's axis, and its height is a guess; give "
             "--height, or --cell with the camera's mount"
         )
-        return _view_above(ray * far, np.array([0.0, 0.0, -1.0]), min(far, START_HEIGHT_M)), None, None, [line]
+        return (
+            _view_above(ray * far, np.array([0.0, 0.0, -1.0]), min(far, START_HEIGHT_M)),
+            None,
+            None,
+            [line],
+        )
     on_table = ray * (-height / float(ray @ normal))
     return _view_above(on_table, normal, min(height, START_HEIGHT_M)), height, tilt, []
 
@@ -267,7 +285,9 @@ def _search(network: DistanceFunction, view: NDArray[np.float32]) -> dict[str, A
 
 def _predict(
     network: DistanceFunction, view: NDArray[np.float32], actions: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32] | None]:
+) -> tuple[
+    NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32] | None
+]:
     """Scores, distances, probabilities and spreads (N,), each the mean over eight symmetries."""
     sums: list[Any] = [0.0, None, None]
     predict = getattr(network, "predict", None)
@@ -297,7 +317,9 @@ def _warnings(look: Look) -> list[str]:
             f"look down within {STEEP_DEG:g} deg"
         )
     elif tilt is not None and tilt > LEVEL_DEG:
-        lines.append(f"the table is tilted by {tilt:.0f} deg in the image; the view is turned upright")
+        lines.append(
+            f"the table is tilted by {tilt:.0f} deg in the image; the view is turned upright"
+        )
     if height is not None and height > FAR_M:
         lines.append(
             f"too high: {height:.2f} m above the table the samples are coarse; come to {FAR_M:g} m or "

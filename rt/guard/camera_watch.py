@@ -118,9 +118,7 @@ class CameraWatch:
         self._judge()
         return self.place
 
-    def _look_at_table(
-        self, depth: NDArray[np.float32], T_base_hand: NDArray[np.float64]
-    ) -> None:
+    def _look_at_table(self, depth: NDArray[np.float32], T_base_hand: NDArray[np.float64]) -> None:
         s = self._stride
         d = depth[s // 2 :: s, s // 2 :: s].ravel()
         seen = np.flatnonzero(d > 0)
@@ -146,7 +144,9 @@ class CameraWatch:
         hand = xyz_yaw(T_base_hand)
         seen = metric_map(view, CELLS, CELL_M, turn_rad=-hand[3])
         # metric_map's first channel is (depth - 0.2 m) / 0.1 m
-        heights = np.where(seen[1] > 0, np.float32(hand[2] - 0.2) - seen[0] / 10, np.float32(np.nan))
+        heights = np.where(
+            seen[1] > 0, np.float32(hand[2] - 0.2) - seen[0] / 10, np.float32(np.nan)
+        )
         heights = np.clip(heights, -0.02, 0.10)
         now = (heights, hand)
         near = [m for m in self._maps if abs(m[1][2] - hand[2]) < _SAME_HEIGHT * hand[2]]
@@ -218,9 +218,7 @@ class CameraWatch:
         self.place = CameraPlace(tilt_deg, height_m, shift_m, words)
 
 
-def _height(
-    seen_m: NDArray[np.float64], camera_m: NDArray[np.float64]
-) -> tuple[float, float]:
+def _height(seen_m: NDArray[np.float64], camera_m: NDArray[np.float64]) -> tuple[float, float]:
     """Height of the table and its standard deviation, apart from the camera's own scale.
 
     Heights (N,) are the table's plus the scale's error times the camera's distance (N,); the scale is known to

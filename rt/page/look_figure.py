@@ -23,7 +23,7 @@ def draw_look(look: Look, path: Path, title: str = "") -> None:
     """look.png. Raises OSError."""
     notes = [line for warning in look.warnings for line in textwrap.wrap(f"- {warning}", 150)]
     figure, (left, right) = panels(1, 2, size_in=(13.0, 5.9), width_ratios=(1.3, 1))
-    below = 0.03 * len(notes) + 0.01 * bool(notes)
+    below = 0.03 * len(notes) + 0.02
     figure.get_layout_engine().set(rect=(0, below, 1, 0.94 - below))  # type: ignore[union-attr]
     seen = np.where(look.depth > 0, look.depth, np.nan)
     if np.isfinite(seen).any():
@@ -51,16 +51,26 @@ def draw_look(look: Look, path: Path, title: str = "") -> None:
     side = np.linspace(-reach, reach, len(look.map_m))
     mm = np.minimum(look.map_m * 1e3, FULL_SCALE_MM)
     shade = right.contourf(
-        side, side, mm, levels=np.arange(0, FULL_SCALE_MM + 1, 5), cmap="viridis_r", alpha=0.45, extend="max"
+        side,
+        side,
+        mm,
+        levels=np.arange(0, FULL_SCALE_MM + 1, 5),
+        cmap="viridis_r",
+        alpha=0.45,
+        extend="max",
     )
-    right.contour(side, side, mm, levels=np.arange(0, FULL_SCALE_MM, 10), colors=INK, linewidths=0.5)
+    right.contour(
+        side, side, mm, levels=np.arange(0, FULL_SCALE_MM, 10), colors=INK, linewidths=0.5
+    )
     hand = look.hand
     segments = hand_segments(look.action, hand.opening_m, hand.finger_width_m) * 100
     right.add_collection(hand_lines(segments, colour="white", linewidths=5))
     right.add_collection(hand_lines(segments, colour=GREEN, linewidths=3))
     limit = min(edge, reach + 1)
     right.set(xlim=(-limit, limit), ylim=(limit, -limit), xlabel="x [cm]", ylabel="y [cm]")
-    right.set_title("the network's view, least distance over all angles [mm]", loc="left", fontsize=10)
+    right.set_title(
+        "the network's view, least distance over all angles [mm]", loc="left", fontsize=10
+    )
     figure.colorbar(shade, ax=right, shrink=0.8)
     words = [f"best jaws: {look.distance_m * 1e3:.1f} mm from a good grasp"]
     if look.spread_m is not None:

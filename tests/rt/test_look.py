@@ -105,7 +105,11 @@ def test_faults_of_the_image_are_said(network) -> None:
 
 def test_other_units_are_refused_with_their_name(network) -> None:
     metres = picture(0.35)
-    for factor, name in ((1000, "millimetres"), (10000, "tenths of a millimetre"), (1e6, "micromet")):
+    for factor, name in (
+        (1000, "millimetres"),
+        (10000, "tenths of a millimetre"),
+        (1e6, "micromet"),
+    ):
         wrong = metres * np.float32(factor)
         assert name in other_unit(wrong) and name in wrong_unit(wrong)
         with pytest.raises(ViewError, match=name):
@@ -317,7 +321,10 @@ def test_a_recording_is_the_twins_camera(tmp_path: Path) -> None:
     assert servo_main([*quick, "--out", str(first)]) == 0
     record = first / "flight.mcap"
     replayed = ("--camera", "replay", "--camera-device", str(record), "--out", str(again))
-    assert servo_main([*quick, *replayed, "--iterations", "6"]) in (0, 1)  # 1: the recording is over
+    assert servo_main([*quick, *replayed, "--iterations", "6"]) in (
+        0,
+        1,
+    )  # 1: the recording is over
     result = json.loads((again / "servo.json").read_text())
     assert result["cycles"] >= 4 and result["true_distance_start_m"] is None
     assert result["cell"]["images"].startswith("recorded")

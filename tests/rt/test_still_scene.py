@@ -21,7 +21,11 @@ from rt.view import Reprojector, close_gaps
 CAMERA = Intrinsics(240, 180, 150.0, 150.0, 119.5, 89.5)
 MOUNT = np.eye(4)
 MOUNT[1, 3], MOUNT[2, 3] = -0.07, -0.10
-BOXES = ((0.02, 0.03, 0.05, 0.06, 0.05), (-0.10, -0.06, 0.04, 0.09, 0.03), (-0.02, -0.09, 0.08, 0.03, 0.08))
+BOXES = (
+    (0.02, 0.03, 0.05, 0.06, 0.05),
+    (-0.10, -0.06, 0.04, 0.09, 0.03),
+    (-0.02, -0.09, 0.08, 0.03, 0.08),
+)
 """Centre x, y, size x, y, height [m]."""
 
 
@@ -32,7 +36,10 @@ def scene_depth(T_base_camera: np.ndarray, camera: Intrinsics = CAMERA) -> np.nd
     with np.errstate(divide="ignore", invalid="ignore"):
         depth = np.where(rays[..., 2] < 0, -origin[2] / rays[..., 2], np.inf)
         for x, y, wide, long, high in BOXES:
-            low, top = np.array([x - wide / 2, y - long / 2, 0]), np.array([x + wide / 2, y + long / 2, high])
+            low, top = (
+                np.array([x - wide / 2, y - long / 2, 0]),
+                np.array([x + wide / 2, y + long / 2, high]),
+            )
             a, b = (low - origin) / rays, (top - origin) / rays
             enter, leave = np.fmin(a, b).max(axis=-1), np.fmax(a, b).min(axis=-1)
             depth = np.where((enter < leave) & (enter > 0), np.fmin(depth, enter), depth)
@@ -194,7 +201,12 @@ def test_a_look_is_due_by_time_and_not_by_cycle() -> None:
 
 
 SITUATION = CycleState(
-    Limits(), 1 / 30, np.zeros(4), np.zeros(4), view_filled=1.0, place=CameraPlace(tilt_deg=1.2, words="tilted")
+    Limits(),
+    1 / 30,
+    np.zeros(4),
+    np.zeros(4),
+    view_filled=1.0,
+    place=CameraPlace(tilt_deg=1.2, words="tilted"),
 )
 
 
