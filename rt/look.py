@@ -1,7 +1,7 @@
 """Look at a depth image of your own: `python -m rt.look depth.png --intrinsics fx,fy,cx,cy`.
 
-The network's view of it, the distance to a good grasp all over it, the best jaws at true width, and what is wrong
-with the image. Nothing moves. From Python: rt.look_at.
+The network's view of it, the distance to a good grasp all over it, the best jaws at true width, and faults of
+the image. Nothing moves. From Python: rt.look_at.
 """
 
 from __future__ import annotations

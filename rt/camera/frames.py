@@ -1,4 +1,4 @@
-"""Frames of a recording, and memory of frames: those kept for the grasp's depth, and the count of views that repeat themselves."""
+"""Frames: of a recording, those kept for the grasp's depth, and the count of views that repeat themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recording as a camera: a .db3 of the RealSense library (.bag of older ones), or the views of a flight record.
+"""A recording as a camera: .db3 of the RealSense library, .bag of its older versions, or a flight record.
 
     with open_replay("session.db3", T_hand_camera) as camera:
         frame = camera.read_latest(0.1)
@@ -119,10 +119,10 @@ def open_replay(
     paced: bool = True,
     now_ns: Callable[[], int] = time.monotonic_ns,
 ) -> ReplayCamera:
-    """A recording as a camera: .db3 of the RealSense library, .bag of its older versions, or .mcap of rt.record.
+    """A recording as a camera: .db3 of the RealSense library, .bag of older ones, or .mcap of rt.record.
 
-    T_hand_camera (4, 4): where the camera of a .db3 or .bag sat. A flight record holds views, which are images
-    of the hand's own frame: its transform is the identity, and another is refused. Raises CameraError
+    T_hand_camera (4, 4): where the camera of a .db3 or .bag sat. A flight record holds views, which are
+    images of the hand's own frame: its transform is the identity, and another is refused. Raises CameraError
     for a file that is missing, of another kind, without frames, or too long for memory.
     """
     path = Path(path)

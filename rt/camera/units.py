@@ -36,7 +36,7 @@ def other_unit(depth_m: NDArray[np.floating]) -> str:
 
 
 def wrong_unit(depth_m: NDArray[np.floating]) -> str:
-    """Reason to refuse a depth image (H, W) that is said to be in metres; empty if it is plausible or empty."""
+    """Reason to refuse a depth image (H, W) said to be in metres; empty if there is none."""
     if told := other_unit(depth_m):
         return told
     middle = _middle(depth_m)

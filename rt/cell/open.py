@@ -82,7 +82,7 @@ def settle(config: ServoOptions) -> Devices:
 def _settle_real(config: ServoOptions, cell: CellFile, robot: str) -> Devices:
     if (config.camera or cell.camera.kind) == "replay":
         raise CellError(
-            f"--camera replay with the arm {robot!r}: recorded images do not follow an arm that moves; rehearse "
+            f"--camera replay with the arm {robot!r}: recorded images do not follow an arm; rehearse "
             "with --robot twin"
         )
     limits = slower(

@@ -25,7 +25,7 @@ from rt.pose import inverse, planar, wrap_theta
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, VIEW, Reprojector, ViewError, close_gaps
 
 ENOUGH_FILLED, FEW_HOLES = 0.5, 0.9
-"""Parts of the view with a return: below the first the guard would hold the arm, below the second it is said."""
+"""Parts of the view with a return: below the first the guard holds an arm, below the second it is said."""
 LEVEL_DEG, STEEP_DEG = 5.0, 35.0
 """Tilts of the camera against the table: from the first on it is said, from the second on views have gaps."""
 FAR_M, NEAR_M = 0.60, 0.10
@@ -83,7 +83,7 @@ class Look:
         return surface_depth(self.view, self.action)
 
     def jaws_px(self) -> list[NDArray[np.float64]]:
-        """The best jaws in the image, at true width: the closing line (2, 2), then both fingers' outlines (4, 2)."""
+        """The best jaws in the image, at true width: closing line (2, 2), outlines of both fingers (4, 2)."""
         hand, z = self.hand, self.surface_m
         half, wide = hand.opening_m / 2, hand.finger_width_m / 2
         far = half + hand.finger_thickness_m
@@ -145,8 +145,8 @@ def look_at(
     The hand that looks is put 0.30 m or less above the table, straight above `at_px` (u, v; default: the
     image's middle). Its place comes from one of three: T_view_camera (4, 4), a camera mounted on a hand;
     height_m, of a camera that looks straight down; neither: the table's plane is fitted. distance: default
-    open_model(). hand: drawn; default the network's. Raises ViewError for depths in another unit, for an image
-    that does not fit the intrinsics, and for one of which nothing is in the view.
+    open_model(). hand: drawn; default the network's. Raises ViewError for depths in another unit, for an
+    image that does not fit the intrinsics, and for one of which nothing is in the view.
     """
     depth = np.asarray(depth_m, np.float32)
     shape = (intrinsics.height_px, intrinsics.width_px)
@@ -172,7 +172,7 @@ def look_at(
     filled = float(np.count_nonzero(seen)) / seen.size
     if not filled:
         raise ViewError(
-            f"nothing of the image is in the view, which reaches {VIEW.far_m:g} m from the fingertips: look at "
+            f"nothing of the image is in the view, which reaches {VIEW.far_m:g} m from the fingertips: check "
             "the height and the mount"
         )
     network = distance or open_model()
@@ -204,8 +204,9 @@ def _place(
     middle = float(np.median(depth[depth > 0]))
     if T_view_camera is None and middle > MOST_HEIGHT_M:
         raise ViewError(
-            f"the middle depth is {middle:.3g} m, the limit is {MOST_HEIGHT_M:g} m: come nearer, or the depths are "
-            f"in another unit: as tenths of a millimetre (a D405's, --unit 0.1mm) it would be {middle / 10:.2g} m"
+            f"the middle depth is {middle:.3g} m, the limit is {MOST_HEIGHT_M:g} m: come nearer, or the "
+            f"depths are in another unit: as tenths of a millimetre (a D405's, --unit 0.1mm) it would be "
+            f"{middle / 10:.2g} m"
         )
     fit = _table(depth, intrinsics)
     tilt = None if fit is None else fit.tilt_deg

@@ -36,7 +36,7 @@ _HEIGHT_ERROR_M, _SLOPE_ERROR = 0.0003, 0.0015
 _PRIOR_M, _PRIOR_TURN = 0.01, math.radians(3)
 """Standard deviations of a camera's displacement beside the optical axis, and of its turn about it."""
 _MAP_ERROR_M, _WAY_ERROR = 0.0008, 0.025
-"""Standard deviation of the shift between two views, and what it grows by with the way between them: they show
+"""Standard deviation of the shift between two views, and its growth with the way between them: they show
 other sides of the objects."""
 _SHARED = 2.0
 """Pairs with the same first view share its error."""
@@ -101,7 +101,7 @@ class CameraWatch:
         T_base_hand: NDArray[np.float64],
         stamp_ns: int,
     ) -> CameraPlace:
-        """The newest judgement. depth (H, W) [m] as the camera gave it; view (64, 64) [m] with its gaps closed;
+        """The newest judgement. depth (H, W) [m] as the camera gave it; view (64, 64) [m], gaps closed;
         T_base_hand (4, 4) at the exposure; stamp_ns of it. Most calls return at once."""
         if not self.due(stamp_ns):
             if self._jump_m:
@@ -221,8 +221,8 @@ class CameraWatch:
 def _height(seen_m: NDArray[np.float64], camera_m: NDArray[np.float64]) -> tuple[float, float]:
     """Height of the table and its standard deviation, apart from the camera's own scale.
 
-    Heights (N,) are the table's plus the scale's error times the camera's distance (N,); the scale is known to
-    be small (_SCALE_ERROR), and different distances tell one from the other.
+    Heights (N,) are the table's plus the scale's error times the camera's distance (N,); the scale is known
+    to be small (_SCALE_ERROR), and different distances tell one from the other.
     """
     A = np.column_stack([np.ones_like(camera_m), camera_m])
     variance = _HEIGHT_ERROR_M**2

@@ -1,4 +1,4 @@
-"""rt.look and rt.look_at: an image of one's own, from the file to the jaws; units and formats refused by name."""
+"""rt.look and rt.look_at: an image of one's own, from the file to the jaws; units are refused by name."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_jaws_close_across_the_bar(network, tilt_deg: float) -> None:
     assert seen.distance_m < 0.01 and seen.probability is not None and seen.probability > 0.5
     assert seen.view.shape == (64, 64) and seen.filled > 0.9
     assert seen.map_m.shape == (33, 33)
-    row, column = np.unravel_index(seen.map_m.argmin(), seen.map_m.shape)
+    row, _ = np.unravel_index(seen.map_m.argmin(), seen.map_m.shape)
     assert abs(row - 16) <= 2  # the map's rows are y
     line, *fingers = seen.jaws_px()
     if tilt_deg == 0:
@@ -119,7 +119,7 @@ def test_other_units_are_refused_with_their_name(network) -> None:
     assert "divided by 1000" in other_unit(metres / 1000)
     assert other_unit(metres) == wrong_unit(metres) == wrong_unit(metres * 0) == ""
     assert other_unit(metres * 1e9) == "" and "no unit fits" in wrong_unit(metres * 1e9)
-    with pytest.raises(ViewError, match="0.1mm.*it would be 0.35 m"):
+    with pytest.raises(ViewError, match=r"0\.1mm.*it would be 0.35 m"):
         look_at(metres * 10, K, distance=network)
     # an image without any return stays an empty view, which the guard holds
     assert not Reprojector(K, np.eye(4))(metres * 0).any()
@@ -151,7 +151,7 @@ def test_an_empty_view_is_no_question_for_a_network(network) -> None:
         look_at(picture(0.35), K, T_view_camera=far @ np.diag([1.0, -1, -1, 1]), distance=network)
     with pytest.raises(ViewError, match="the intrinsics are of"):
         look_at(picture(0.35)[:100], K, distance=network)
-    with pytest.raises(ViewError, match="0.02 to 5 m"):
+    with pytest.raises(ViewError, match=r"0\.02 to 5 m"):
         look_at(picture(0.35), K, height_m=350.0, distance=network)
 
 

@@ -1,4 +1,4 @@
-"""rt.camera.still_scene and rt.guard.camera_watch: the table's plane, the scene's shift, and a displaced camera."""
+"""rt.camera.still_scene and rt.guard.camera_watch: plane of the table, shift of the scene, moved cameras."""
 
 from __future__ import annotations
 
