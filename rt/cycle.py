@@ -141,6 +141,7 @@ def cycle_or_hold(loop: Loop) -> Step:
 def pause(loop: Loop) -> Step:
     """One cycle in which the arm keeps its target at the live page's request."""
     s = sense(loop, "paused")
+    loop.count_pause()
     hold(loop)
     record_cycle(loop, s)
     return step_of(loop)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 _FOLDER = Path(__file__).parent / "hands"
+TRAVEL = "tip_travel_m"
+"""Key of the hand file for TipTravel."""
+MOST_TRAVEL_M = 0.05
 
 
 class HandError(ValueError):
@@ -17,7 +23,8 @@ class HandError(ValueError):
 class Hand:
     """A parallel-jaw hand, fully open. Metres.
 
-    Frame `hand`: origin between the fingertips, x along the closing axis, z along the approach.
+    Frame `hand`: origin between the fully open fingertips, x along the closing axis, z along the approach.
+    Fingers that move along z as they close are described by TipTravel.
     Each finger is a box `finger_thickness_m` (x) by `finger_width_m` (y) by `finger_length_m` (z),
     the palm a box that begins `finger_length_m` behind the fingertips.
     """
@@ -33,19 +40,63 @@ class Hand:
     max_force_N: float
 
 
+@dataclass(frozen=True)
+class TipTravel:
+    """Travel of the fingertips along z of the hand while the fingers close.
+
+    The arm, the tool centre point and the table's height go by the fully open tips, where the travel is 0.
+    Labels and the physics of training go by the tips that hold the object: a hand that shall hold there
+    stands `travel(width)` higher.
+    """
+
+    openings_m: tuple[float, ...] = (0.0,)
+    """Between the pads, rising."""
+    travel_m: tuple[float, ...] = (0.0,)
+    """Of the tips at each opening, beyond the fully open tips; 0 at the last."""
+
+    @property
+    def moves(self) -> bool:
+        return any(self.travel_m)
+
+    def __call__(self, opening_m: float) -> float:
+        """Travel [m] at an opening [m], linear between the known ones."""
+        return float(np.interp(opening_m, self.openings_m, self.travel_m))
+
+
+def load_tip_travel(name_or_path: str | Path = "robotiq_2f85") -> TipTravel:
+    """The travel of a hand's tips, of the same file as load_hand reads; none where the file tells none.
+
+    Raises HandError for openings that do not rise from 0 to the hand's, or a travel that is negative, above
+    50 mm, or not 0 at the full opening.
+    """
+    path, values = _read(name_or_path)
+    if TRAVEL not in values:
+        return TipTravel()
+    rows, opening_m = values[TRAVEL], values.get("opening_m")
+    try:
+        openings, travel = zip(*((float(o), float(z)) for o, z in rows), strict=True)
+    except (TypeError, ValueError) as error:
+        raise HandError(f"{path}: {TRAVEL} must be a list of [opening, travel] pairs") from error
+    if list(openings) != sorted(set(openings)) or openings[0] != 0 or openings[-1] != opening_m:
+        raise HandError(
+            f"{path}: the openings of {TRAVEL}, {list(openings)} m, must rise from 0 to opening_m = "
+            f"{opening_m}"
+        )
+    if travel[-1] != 0 or not all(0 <= z <= MOST_TRAVEL_M for z in travel):
+        raise HandError(
+            f"{path}: the travels of {TRAVEL}, {list(travel)} m, must be from 0 to {MOST_TRAVEL_M:g} m, "
+            "and 0 at the full opening"
+        )
+    return TipTravel(openings, travel)
+
+
 def load_hand(name_or_path: str | Path = "robotiq_2f85") -> Hand:
     """Read a hand by name (a file of rt/hands/) or from a TOML file of the user's own.
 
     Raises HandError, naming the file and the field, if anything is missing, unknown or not positive.
     """
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        path = _FOLDER / f"{name_or_path}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in _FOLDER.glob("*.toml")))
-        raise HandError(f"no hand {str(name_or_path)!r}: give a .toml file or one of: {known}")
-    with path.open("rb") as file:
-        values = tomllib.load(file)
+    path, values = _read(name_or_path)
+    values.pop(TRAVEL, None)
     names = [field.name for field in fields(Hand)]
     if missing := [n for n in names if n not in values]:
         raise HandError(f"{path}: missing {', '.join(missing)}")
@@ -57,3 +108,17 @@ def load_hand(name_or_path: str | Path = "robotiq_2f85") -> Hand:
             raise HandError(f"{path}: {name} = {number!r} must be a number above 0")
         values[name] = float(number)
     return Hand(**values)
+
+
+def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The file and its values. Raises HandError."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = _FOLDER / f"{name_or_path}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in _FOLDER.glob("*.toml")))
+        raise HandError(f"no hand {str(name_or_path)!r}: give a .toml file or one of: {known}")
+    try:
+        return path, tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise HandError(f"{path} is not a TOML file: {error}") from error

@@ -54,6 +54,9 @@ _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
 _TRACE_LENGTH = 20_000
 _FORGOTTEN_PERIODS, _FORGOTTEN_S = 5.5, 0.18
 """Without a trusted view for longer than both, the controller forgets what it remembers."""
+_TIMES_LONGER, _LONGER_S = 8.0, 10.0
+"""A phase ends after so many times what it should take (slow motion of the page takes four times as long,
+holds at most double that), and so many seconds more."""
 _ROW_NUMBER = {row.name: i for i, row in enumerate(ROWS)}
 
 
@@ -82,7 +85,7 @@ class Loop:
         # Frames `hand` and `view` coincide (rt.pose).
         self.reproject = Reprojector(cell.camera.intrinsics, cell.camera.T_hand_camera)
         self.limits: Limits = setup.limits or config.limits or Limits()
-        self.pace, self.record = setup.pace, setup.record
+        self.pace, self.record, self.tips = setup.pace, setup.record, setup.tips
         self.guard = Guard(self.limits, simulated=cell.simulated)
         self.history = PoseHistory()
         self.camera_watch: CameraWatch | None = None
@@ -102,7 +105,8 @@ class Loop:
         self.end_m, self.descent_m = distance.contract.end_height_m, 0.0
         self.frames, self.repeated = KeptFrames(), RepeatedViews()
         self.phase, self.number = "start", 0
-        self.done = self.held = self.held_in_a_row = 0
+        self.done = self.held = self.held_in_a_row = self.paused = 0
+        self._left_s, self._pausing = math.inf, False
         self.trace: deque[dict[str, Any]] = deque(maxlen=_TRACE_LENGTH)
         self.first: ScoredView | None = None
         self.last: ScoredView | None = None
@@ -134,7 +138,25 @@ class Loop:
     def plan_descent(self) -> None:
         """Constant steps from the commanded height to the end height."""
         steps = self.config.iterations / self.config.speed_scale
-        self.descent_m = max(float(self.commanded[2]) - self.end_m, 0.0) / steps
+        way_m = max(float(self.commanded[2]) - self.end_m, 0.0)
+        self.descent_m = way_m / steps
+        self.allow(max(steps * self.period_s, way_m / max(self.limits.max_speed_m_s, 1e-6)))
+
+    def allow(self, expected_s: float) -> None:
+        """Bound what follows to several times what it should take, pauses not counted; inf: no bound."""
+        self._left_s = _TIMES_LONGER * expected_s + _LONGER_S
+
+    def spend(self) -> tuple[float, float]:
+        """One period passes: seconds of the pause that goes on, and seconds beyond what was allowed."""
+        self.paused = self.paused if self._pausing else 0
+        self._pausing = False
+        self._left_s -= self.period_s
+        return self.paused * self.period_s, max(-self._left_s, 0.0)
+
+    def count_pause(self) -> None:
+        """The period of the last `spend` was one of a pause."""
+        self.paused, self._pausing = self.paused + 1, True
+        self._left_s += self.period_s
 
     def count(self, held: bool) -> None:
         """One more cycle, done or held."""
@@ -181,6 +203,7 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> CycleState:
     s = CycleState(loop.limits, loop.period_s, loop.hand, loop.commanded)
     s.state, s.before, s.floor_m, s.arm = state, loop.target.before, floor_m, loop.arm
     s.missed_in_a_row, s.held_s = loop.clock.missed_in_a_row, loop.held_in_a_row * s.period_s
+    s.paused_s, s.over_time_s = loop.spend()
     now_ns = loop.robot.now_ns()
     s.state_age_s = (now_ns - state.stamp_ns) * 1e-9
     if loop.target.sent_ns is not None:

@@ -7,6 +7,7 @@ a gripper, the last centimetres (rt.grasp.approach). `run` is a Servo from begin
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -198,6 +199,7 @@ class Servo(AbstractContextManager["Servo"]):
         """Come to rest, score one more view, and grasp if that is wanted."""
         loop = self.loop
         arrived = self.outcome is None
+        loop.allow(math.inf)
         self.standing = dwell(loop, loop.commanded if arrived else None)
         if arrived:
             self._look_at_rest()
@@ -403,7 +405,7 @@ def run_with_devices(
         if recorder is not None:
             stack.enter_context(recorder)
             if page is not None:
-                page.show(recorder)
+                page.show(recorder, cell.simulated)
         report = run(config, cell, distance, n, replace(devices.setup, record=recorder))
     if recorder is not None:
         report = replace(

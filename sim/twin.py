@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from rt.camera import CameraError, Frame, Intrinsics, StaleFrameError
 from rt.cell.cell import Cell
+from rt.cell.setup import RunSetup
 from rt.gripper import GripperState
-from rt.hand import Hand, load_hand
+from rt.hand import Hand, TipTravel, load_hand, load_tip_travel
 from rt.pose import from_top_down, grasp_distance, to_view, top_down
 from rt.robot import RobotError, RobotState
 from rt.view import START_HEIGHT_M, VIEW
@@ -216,8 +217,15 @@ class TwinGripper:
     """Fingers without physics: they hold an object if they close within GRASPED_M of a true grasp, and stop
     at that grasp's width."""
 
-    def __init__(self, arm: TwinArm, grasps: NDArray[np.float64], hand: Hand | None = None) -> None:
-        """grasps: (G, 5) of x, y, z [m], yaw [rad], width [m]."""
+    def __init__(
+        self,
+        arm: TwinArm,
+        grasps: NDArray[np.float64],
+        hand: Hand | None = None,
+        tips: TipTravel | None = None,
+    ) -> None:
+        """grasps: (G, 5) of x, y, z [m] of the tips as they hold, yaw [rad], width [m]."""
+        self._tips = tips or TipTravel()
         self._arm, self._grasps, self._hand = arm, grasps, hand or load_hand()
         self._opening_m = self._hand.opening_m
         self._from_m = self._goal_m = self._opening_m
@@ -237,7 +245,8 @@ class TwinGripper:
         away = grasp_distance(to_view(self._grasps[:, :4], self._arm.hand), np.zeros(3))
         best = int(away.argmin())
         # Below the top of the pads, or there is only air between them.
-        deep = self._arm.hand[2] < self._grasps[best, 2] + self._hand.pad_height_m
+        tip_m = self._arm.hand[2] - self._tips(float(self._grasps[best, 4]))
+        deep = tip_m < self._grasps[best, 2] + self._hand.pad_height_m
         found = bool(away[best] < GRASPED_M and deep)
         self._start(float(self._grasps[best, 4]) if found else 0.0, found)
 
@@ -262,6 +271,7 @@ def build(
     image: Image | None = None,
     arm: ArmDynamics | None = None,
     hand: Hand | None = None,
+    tips: TipTravel | None = None,
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
     info: dict[str, Any] | None = None,
@@ -270,7 +280,8 @@ def build(
     [rad], and in a fifth column their widths [m], if the gripper shall work.
 
     start: (4,) of x, y, z [m], yaw [rad]. mount: of the camera, or its name; image: what it gives, if
-    not the exact `depth` from there. Raises CameraError for a mount that is not known.
+    not the exact `depth` from there. tips: travel of the fingertips, None for none. Raises
+    CameraError for a mount that is not known.
     """
     if isinstance(mount, str):
         if mount not in MOUNTS:
@@ -287,7 +298,7 @@ def build(
     )
     wide = np.asarray(grasps, dtype=np.float64)
     targets = wide[:, :4]
-    gripper = TwinGripper(robot, wide, hand) if wide.shape[1] > 4 else None
+    gripper = TwinGripper(robot, wide, hand, tips) if wide.shape[1] > 4 else None
 
     def advance(period_ns: int) -> None:
         end = robot.now_ns() + period_ns
@@ -301,7 +312,15 @@ def build(
         return float(grasp_distance(to_view(targets, robot.hand), np.zeros(3)).min())
 
     return Cell(
-        robot, camera, "twin", dict(info or {}), advance, true_distance_m, gripper, simulated=True
+        robot,
+        camera,
+        "twin",
+        dict(info or {}),
+        advance,
+        true_distance_m,
+        gripper,
+        simulated=True,
+        setup=None if tips is None else RunSetup(tips=tips),
     )
 
 
@@ -365,6 +384,7 @@ def open_cell(
         mount=camera,
         image=image,
         hand=described,
+        tips=load_tip_travel(hand),
         camera_rate_hz=camera_rate_hz,
         camera_delay_s=camera_delay_s,
         info=info,

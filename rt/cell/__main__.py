@@ -9,20 +9,31 @@ from typing import Annotated, Any
 
 import tyro
 
-from rt.cell.file import EXAMPLE, describe, load_cell
-from rt.hand import load_hand
+from rt.camera import CameraError
+from rt.cell.check import live, options_of, validate
+from rt.cell.file import EXAMPLE, describe
+from rt.gripper import GripperError
+from rt.guard.rows import Stop
+from rt.robot import RobotError
 from rt.tools.command import DONE, command
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Read a cell file and print what it says.
+    """Read a cell file, refuse what a run would refuse, and print what it says.
 
     Example: python -m rt.cell check cell.toml
     """
 
     file: Annotated[Path, tyro.conf.Positional]
     """The cell file."""
+    live: bool = False
+    """Connect to the devices too, and compare: tool centre point, payload, speed slider, safety mode, camera,
+    gripper. Nothing moves."""
+    host: str = ""
+    """Address of the robot's controller, in place of the cell's."""
+    camera_device: str = ""
+    """Another source of the camera's frames, as in rt.servo."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +50,15 @@ COMMANDS: Any = (
 )
 
 
-@command("rt.cell", COMMANDS)
+@command("rt.cell", COMMANDS, failures=(Stop, RobotError, CameraError, GripperError))
 def main(options: CheckOptions | ExampleOptions) -> int:
     if isinstance(options, ExampleOptions):
         print(EXAMPLE.read_text(), end="")
         return DONE
-    cell = load_cell(options.file)
-    load_hand(cell.hand)
+    config = options_of(options.file, options.host, options.camera_device)
+    devices = validate(config)
+    assert devices.cell is not None
+    cell = devices.cell
     from rich.console import Console
     from rich.table import Table
 
@@ -59,6 +72,10 @@ def main(options: CheckOptions | ExampleOptions) -> int:
         table.add_row("" if section == last else section, key, value)
         last = section
     Console(width=None if sys.stdout.isatty() else 110).print(table, highlight=False)
+    if options.live:
+        for device, line in live(config, devices):
+            print(f"{device}: {line}", flush=True)
+        print("the devices fit the cell; nothing moved")
     return DONE
 
 

@@ -17,6 +17,14 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.cell.plausible import (
+    check_camera,
+    check_length,
+    check_limits,
+    check_ranges,
+    check_table,
+    check_value,
+)
 from rt.cell.transform import CellError, numbers, transform
 from rt.guard.limits import Limits
 from rt.pose import inverse
@@ -180,6 +188,7 @@ def _cell(path: Path, document: dict[str, Any]) -> CellFile:
             raise CellError(f"section [{name}] is missing; see {EXAMPLE.name}")
     robot = dict(document["robot"])
     T_flange_hand = transform(_need(robot, "robot", "T_flange_hand"), "robot.T_flange_hand")
+    check_length("robot.T_flange_hand", T_flange_hand)
     robot["T_flange_hand"] = T_flange_hand
     limits = _section(Limits, document.get("limits", {}), "limits")
     for key in ("workspace_min_m", "workspace_max_m"):
@@ -189,11 +198,7 @@ def _cell(path: Path, document: dict[str, Any]) -> CellFile:
             raise CellError(
                 f"limits.{key} is missing: say where the hand may go; see {EXAMPLE.name}"
             )
-    for low, high, axis in zip(limits.workspace_min_m, limits.workspace_max_m, "xy", strict=True):
-        if not low < high:
-            raise CellError(
-                f"limits.workspace_min_m {low} is not below workspace_max_m {high} ({axis}); swap them"
-            )
+    check_limits(limits)
     return CellFile(
         path,
         _section(RobotPart, robot, "robot"),
@@ -242,6 +247,8 @@ def _camera(path: Path, document: dict[str, Any], T_flange_hand: Transform) -> C
             f"or beyond, the limit is {_CAMERA_BEHIND_M:g} m; if it was calibrated with the poses of the "
             "flange (calib.handeye collect --robot ur does), write handeye_of = 'flange' in [camera]"
         )
+    check_length("camera.T_hand_camera", T_hand_camera)
+    check_camera(T_hand_camera)
     camera["T_hand_camera"] = T_hand_camera
     return _section(CameraPart, camera, "camera")
 
@@ -276,9 +283,13 @@ def _table(workspace: dict[str, Any]) -> Transform:
             "workspace has both table_height_m and T_robot_table; give the one that holds"
         )
     if "T_robot_table" in workspace:
-        return transform(workspace["T_robot_table"], "workspace.T_robot_table")
+        made = transform(workspace["T_robot_table"], "workspace.T_robot_table")
+        check_length("workspace.T_robot_table", made)
+        check_table(made)
+        return made
     made = np.eye(4)
     made[2, 3] = _typed(workspace.get("table_height_m", 0.0), float, "workspace.table_height_m")
+    check_value("workspace.table_height_m", float(made[2, 3]))
     return made
 
 
@@ -315,10 +326,25 @@ def _section(kind: type[T], values: dict[str, Any], name: str) -> T:
         positive = kind is not Limits and isinstance(value, int | float)
         if positive and not value > 0:
             raise CellError(f"{name}.{key} = {value} must be above 0")
+    _check_host(name, made)
+    if not any(
+        isinstance(v, int | float) and v < 0 for v in made.values()
+    ):  # Limits says it better
+        check_ranges(name, made)
     try:
         return kind(**made)
     except ValueError as error:
         raise CellError(f"{name}: {error}") from error
+
+
+def _check_host(name: str, made: dict[str, Any]) -> None:
+    host = made.get("host", "")
+    if name == "robot" and not host.strip():
+        raise CellError(f"robot.host = {host!r} must be the address of the controller")
+    if any(c in host for c in " /\t\n") or host.count(":") == 1:
+        raise CellError(
+            f"{name}.host = {host!r} must be a name or an address alone, such as 192.168.1.10"
+        )
 
 
 def _typed(value: Any, kind: Any, key: str) -> Any:

@@ -15,10 +15,12 @@ from rt.cell.cell import Cell
 from rt.cell.devices import Devices as Devices
 from rt.cell.file import CAMERAS, GRIPPERS, ROBOTS, CellFile, load_cell
 from rt.cell.options import ServoOptions
+from rt.cell.plausible import check_force, check_limits
 from rt.cell.setup import RunSetup, SpeedBound, slower
 from rt.cell.transform import CellError
+from rt.gripper import GripperError
 from rt.guard.limits import Limits
-from rt.hand import load_hand
+from rt.hand import load_hand, load_tip_travel
 from rt.pose import inverse
 from rt.robot import Robot, RobotState
 from rt.robot.kinematics import ArmModel
@@ -65,10 +67,12 @@ def settle(config: ServoOptions) -> Devices:
         if config.camera == "replay" and not config.camera_device:
             raise CellError("--camera replay needs a recording: --camera-device session.db3")
         limits = config.limits or Limits()
+        check_limits(limits)
         if config.speed_scale != 1:
             limits = slower(limits, config.speed_scale, limits.max_speed_m_s, limits.max_turn_deg_s)
         hand = config.hand or "robotiq_2f85"
-        return Devices(robot, hand, model=config.model, setup=RunSetup(limits))
+        setup = RunSetup(limits, tips=load_tip_travel(hand))
+        return Devices(robot, hand, model=config.model, setup=setup)
     if cell is None:
         raise CellError(
             f"--robot {robot} needs --cell: the mount, the workspace and the limits; begin with "
@@ -85,6 +89,7 @@ def _settle_real(config: ServoOptions, cell: CellFile, robot: str) -> Devices:
             f"--camera replay with the arm {robot!r}: recorded images do not follow an arm; rehearse "
             "with --robot twin"
         )
+    check_limits(config.limits or cell.limits)
     limits = slower(
         config.limits or cell.limits,
         config.speed_scale,
@@ -99,18 +104,22 @@ def _settle_real(config: ServoOptions, cell: CellFile, robot: str) -> Devices:
         speed_m_s=cell.grasp.speed_m_s * config.speed_scale,
         lift_speed_m_s=min(cell.grasp.lift_speed_m_s * config.speed_scale, pace.speed_m_s),
     )
-    return Devices(
+    hand, gripper = config.hand or cell.hand, config.gripper or cell.gripper.kind
+    check_force(gripper, cell.gripper.force_N, load_hand(hand))
+    devices = Devices(
         robot=robot,
-        hand=config.hand or cell.hand,
+        hand=hand,
         cell=cell,
-        gripper=config.gripper or cell.gripper.kind,
+        gripper=gripper,
         model=config.model or cell.model_path,
         contract={
             "weights_sha256": cell.model.weights_sha256,
             "training_set": cell.model.training_set,
         },
-        setup=RunSetup(limits, pace, grasping, to_start=True),
+        setup=RunSetup(limits, pace, grasping, load_tip_travel(hand), to_start=True),
     )
+    _check_settings(config, devices)
+    return devices
 
 
 def open_devices(config: ServoOptions, devices: Devices) -> Cell:
@@ -122,22 +131,11 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
         if config.camera == "replay":
             cell = _with_recording(cell, config)
         return replace(cell, setup=devices.setup)
-    file, limits = devices.cell, devices.setup.limits or devices.cell.limits
+    file = devices.cell
     host = config.host or file.robot.host
     camera_kind = config.camera or file.camera.kind
     with ExitStack() as stack:
-        robot = resolve("robot", devices.robot, ROBOTS)(
-            host,
-            rate_hz=config.rate,
-            T_flange_hand=file.robot.T_flange_hand,
-            max_speed_m_s=file.robot.max_speed_m_s,
-            max_acceleration_m_s2=file.robot.max_acceleration_m_s2,
-            max_turn_deg_s=file.robot.max_turn_deg_s,
-            max_target_age_s=1 / config.rate + limits.max_target_age_s,
-            speed_scale=config.speed_scale,
-            max_silence_s=file.robot.max_silence_s,
-            watchdog_hz=file.robot.watchdog_hz,
-        )
+        robot = resolve("robot", devices.robot, ROBOTS)(host, **robot_settings(config, devices))
         stack.push(robot)
         camera = resolve("camera", camera_kind, CAMERAS)(
             file.camera.T_hand_camera,
@@ -150,16 +148,7 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
         )
         if isinstance(camera, AbstractContextManager):
             stack.push(camera)
-        gripper = None
-        if devices.gripper != "none":
-            gripper = resolve("gripper", devices.gripper, GRIPPERS)(
-                host=file.gripper.host or host,
-                port=file.gripper.port,
-                opening_m=load_hand(devices.hand).opening_m,
-                force_N=file.gripper.force_N,
-                speed_m_s=file.gripper.speed_m_s,
-                timeout_s=file.gripper.timeout_s,
-            )
+        gripper = make_gripper(config, devices)
         stack.pop_all()
         info = {
             "file": str(file.path),
@@ -191,6 +180,55 @@ def _with_recording(cell: Cell, config: ServoOptions) -> Cell:
     camera = open_replay(path, None if path.suffix == ".mcap" else mount, now_ns=cell.robot.now_ns)
     info = {**cell.info, "camera": camera.info, "images": "recorded; they do not follow the arm"}
     return replace(cell, camera=camera, info=info, true_distance_m=None, gripper=None)
+
+
+def robot_settings(config: ServoOptions, devices: Devices) -> dict[str, Any]:
+    """Arguments of an open_robot, beside the host."""
+    assert devices.cell is not None
+    part, limits = devices.cell.robot, devices.setup.limits or devices.cell.limits
+    return {
+        "rate_hz": config.rate,
+        "T_flange_hand": part.T_flange_hand,
+        "max_speed_m_s": part.max_speed_m_s,
+        "max_acceleration_m_s2": part.max_acceleration_m_s2,
+        "max_turn_deg_s": part.max_turn_deg_s,
+        "max_target_age_s": 1 / config.rate + limits.max_target_age_s,
+        "speed_scale": config.speed_scale,
+        "max_silence_s": part.max_silence_s,
+        "watchdog_hz": part.watchdog_hz,
+    }
+
+
+def make_gripper(config: ServoOptions, devices: Devices) -> Any:
+    """The gripper, not connected yet; None without one. Raises GripperError for settings that it lacks."""
+    if devices.gripper == "none" or devices.cell is None:
+        return None
+    part = devices.cell.gripper
+    return resolve("gripper", devices.gripper, GRIPPERS)(
+        host=part.host or config.host or devices.cell.robot.host,
+        port=part.port,
+        opening_m=load_hand(devices.hand).opening_m,
+        force_N=part.force_N,
+        speed_m_s=part.speed_m_s,
+        timeout_s=part.timeout_s,
+    )
+
+
+def _check_settings(config: ServoOptions, devices: Devices) -> None:
+    """Refuse settings that the project's own drivers refuse, before anything is opened. Raises CellError."""
+    if devices.robot == "ur":
+        from rt.robot.ur.settings import StreamSetup
+
+        host = config.host or (devices.cell.robot.host if devices.cell else "")
+        try:
+            StreamSetup(host=host, **robot_settings(config, devices))
+        except ValueError as error:
+            raise CellError(f"robot: {error}") from error
+    if devices.gripper in GRIPPERS:
+        try:
+            make_gripper(config, devices)
+        except GripperError as error:
+            raise CellError(str(error)) from error
 
 
 class InTable(AbstractContextManager["InTable"]):

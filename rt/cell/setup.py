@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rt.cell.file import Grasping
 from rt.guard.limits import Limits
+from rt.hand import TipTravel
 
 
 class RecordSink(Protocol):
@@ -45,6 +46,8 @@ class RunSetup:
     """None: those of the ServoOptions."""
     pace: SpeedBound = field(default_factory=SpeedBound)
     grasping: Grasping = field(default_factory=Grasping)
+    tips: TipTravel = field(default_factory=TipTravel)
+    """Travel of the fingertips while the fingers close."""
     to_start: bool = False
     """True: the hand is first brought straight to the start height."""
     record: RecordSink | None = None

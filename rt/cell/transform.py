@@ -27,15 +27,11 @@ def transform(value: Any, key: str) -> Transform:
     """
     if isinstance(value, dict):
         return _from_parts(value, key)
-    try:
-        M = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        M = np.zeros(0)
-    if M.shape != (4, 4):
+    if not isinstance(value, list) or len(value) != 4:
         raise CellError(
             f"{key} = {value!r} must be a 4x4 matrix by rows, or {{xyz_m = [...], rpy_deg = [...]}}"
         )
-    return _rigid(M, key)
+    return _rigid(np.array([numbers(row, 4, f"{key}[{k}]") for k, row in enumerate(value)]), key)
 
 
 def _rigid(M: Transform, key: str) -> Transform:
@@ -85,12 +81,32 @@ def _from_parts(value: dict[str, Any], key: str) -> Transform:
             ]
         )
     elif name == "rpy_deg":
+        _check_degrees(turn, f"{key}.{name}")
         for axis, angle in enumerate(np.radians(turn)):
             M[:3, :3] = _about(np.eye(3)[axis], float(angle)) @ M[:3, :3]
     else:
         angle = float(np.linalg.norm(turn))
+        if angle > 2 * math.pi + 1e-6:
+            raise CellError(
+                f"{key}.{name} = {value[name]} is {angle:g} rad long, at most {2 * math.pi:.4g} are one "
+                "turn; is it meant in degrees? Multiply by pi / 180"
+            )
         M[:3, :3] = _about(turn / angle if angle > 0 else np.eye(3)[2], angle)
     return _rigid(M, key)
+
+
+def _check_degrees(turn: NDArray[np.float64], key: str) -> None:
+    """Refuse angles that are quarter turns in radians, and more than two turns."""
+    quarters = turn / (math.pi / 2)
+    near = (np.abs(quarters - np.round(quarters)) < 2e-3) & (np.round(quarters) != 0)
+    rest = np.abs(turn[~near]) < 1e-3
+    if near.any() and rest.all():
+        raise CellError(
+            f"{key} = {turn.tolist()} are quarter turns in radians; give degrees: "
+            f"{np.degrees(turn).round(1).tolist()} (or quaternion_xyzw, if such small angles are meant)"
+        )
+    if np.abs(turn).max() > 720:
+        raise CellError(f"{key} = {turn.tolist()} deg must be within two turns (720 deg)")
 
 
 def _about(axis: NDArray[np.float64], angle: float) -> NDArray[np.float64]:

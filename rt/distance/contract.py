@@ -194,6 +194,16 @@ def read_model(path: str | Path) -> tuple[Contract, dict[str, NDArray[np.float32
         model = onnx.load(path)
     except Exception as error:
         raise ModelError(f"{path} is not an ONNX file: {error}") from error
+    try:
+        return _read(path, model)
+    except DistanceError:
+        raise
+    except Exception as error:  # a damaged file makes its libraries raise anything
+        raise ModelError(f"{path} is damaged ({error}); export the model again") from error
+
+
+def _read(path: Path, model: onnx.ModelProto) -> tuple[Contract, dict[str, NDArray[np.float32]]]:
+    """Contract and weights of a parsed file. Raises ModelError, or whatever its libraries raise."""
     metadata = {p.key: p.value for p in model.metadata_props}
     if METADATA_KEY not in metadata:
         raise ModelError(

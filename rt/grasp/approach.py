@@ -121,6 +121,7 @@ def _depth(
         clearance_m=options.finger_clearance_m,
         table_gap_m=options.table_gap_m,
         min_seen=options.min_seen,
+        tips=loop.tips,
     )
     if found.height_m > where[2]:
         raise HeightError(
@@ -160,7 +161,14 @@ def _close(loop: Loop, options: Grasping, notes: dict[str, Any]) -> Cycles:
     assert gripper is not None
     notes["true_m"] = true() if true else None
     gripper.close()
-    for s in stay(loop, "close", options.close_timeout_s):
+
+    def least_m() -> float:
+        """Height at which the tips, as far as they have closed, clear the table: on an object they do anyway;
+        those that close on nothing would meet it."""
+        return options.table_gap_m + loop.tips(gripper.state().width_m)
+
+    rise = (least_m, options.lift_speed_m_s) if loop.tips.moves else None
+    for s in stay(loop, "close", options.close_timeout_s, rise):
         notes["closed_at_m"] = float(s.hand[2])
         state = gripper.state()
         if not state.moving:
@@ -211,10 +219,12 @@ def straight(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> Cycle
     gets there, and the robot's errors.
     """
     settle = max(int(_SETTLE_S * loop.config.rate), 10)
+    loop.allow(abs(height_m - float(loop.commanded[2])) / speed_m_s + _SETTLE_S)
     while True:
         tick(loop)
         s = sense(loop, phase, loop.limits.min_grasp_height_m)
         if operator_request(loop, "pause"):
+            loop.count_pause()
             hold(loop)
             record_cycle(loop, s)
             yield s
@@ -235,11 +245,22 @@ def straight(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> Cycle
                 )
 
 
-def stay(loop: Loop, phase: str, seconds: float) -> Cycles:
-    """Hold the target for some time."""
+def stay(
+    loop: Loop,
+    phase: str,
+    seconds: float,
+    rise: tuple[Callable[[], float], float] | None = None,
+) -> Cycles:
+    """Hold the target for some time. rise: a height [m] that the hand must not be below, and the speed [m/s]
+    at which it rises to it."""
     for _ in range(max(int(seconds * loop.config.rate), 1)):
         tick(loop)
         s = sense(loop, phase, loop.limits.min_grasp_height_m)
-        hold(loop)
+        up_m = 0.0 if rise is None else rise[0]() - float(loop.commanded[2])
+        if rise is not None and up_m > 0:
+            step = min(up_m, rise[1] * s.period_s)
+            send(loop, s, loop.commanded + np.array([0.0, 0.0, step, 0.0]))
+        else:
+            hold(loop)
         record_cycle(loop, s)
         yield s

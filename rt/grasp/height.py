@@ -4,6 +4,9 @@ Every image becomes a height map around the grasp. A cell's height is the median
 if a tall object hides the cell from them, over those from higher up. The hand goes as deep as fingers and
 palm stay clear of all heights and of the table. On an object that is round where the fingers meet it, the
 pads go to its greatest width instead. (sim.physics.approach does the same with rays through the true scene.)
+
+All of that is about the fingertips as they hold. Fingers whose tips travel along z while they close
+(rt.hand.TipTravel) start so much higher: the hand's height is the tips' and their travel at that width.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.hand import Hand
+from rt.hand import Hand, TipTravel
 
 FINEST_M = 0.002
 """Cell of a height map, where the camera sees as finely."""
@@ -36,15 +39,18 @@ class GraspHeight:
     """Height at which to close, and its reason."""
 
     height_m: float
-    """Of the fingertips above the table."""
+    """Of the hand, whose origin lies between the fully open fingertips, above the table."""
     limited_by: str
-    """Limit of the depth: table, fingers, palm, or widest (the object is round)."""
+    """Limit of the depth: table, fingers, palm, beside (what lies beside the object), or widest (it is
+    round)."""
     width_m: float
     """Of what is between the fingers."""
     seen: float
     """Seen part of the ground under and between the fingers."""
     views: int
     """Images that it was found from."""
+    travel_m: float = 0.0
+    """Of the fingertips down to where they hold: they then are at height_m - travel_m."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,11 @@ def grasp_height(
     clearance_m: float,
     table_gap_m: float,
     min_seen: float,
+    tips: TipTravel | None = None,
 ) -> GraspHeight:
     """The height at which to close, from height maps (ny, nx) of one grasp: the last ones, and those from
-    higher up, which count only where the last ones saw nothing. Raises HeightError."""
+    higher up, which count only where the last ones saw nothing. tips: None if they do not travel. Raises
+    HeightError."""
     if not maps:
         raise HeightError("no trustworthy view of the last ones; look at the camera")
     heights = _median(np.stack(maps))
@@ -139,6 +147,18 @@ def grasp_height(
             f"seen there ends at {max(float(tops.max()), 0.0) * 1e3:.0f} mm"
         )
     width = float((over[-1] - over[0] + 1) * grid.cell_m)
+    travel = 0.0
+    if tips is not None and tips.moves:
+        # Open, the tips clear all below them anyway; closing, they come down on the table and on what lies
+        # beside the object. The palm stays where it is.
+        travel = tips(max(width - 2 * grid.cell_m, 0.0))  # as seen to within two cells
+        floors["table"] += travel
+        at = grid.x_m[between]
+        beside = (np.arange(len(at)) < over[0]) | (np.arange(len(at)) > over[-1])
+        swept = [h + tips(2 * abs(x)) for h, x in zip(tops[beside], at[beside], strict=True)]
+        floors["beside"] = max(swept, default=0.0)
+    limited_by = max(floors, key=lambda name: floors[name])
+    lowest = floors[limited_by]
     step = max(round(_ROUND_WITHIN_M / grid.cell_m), 1)
     edges = []
     for edge, inward in ((over[0], step), (over[-1], -step)):
@@ -146,10 +166,10 @@ def grasp_height(
         edges.append((float(tops[edge]), bool(further - tops[edge] > _ROUND_RISE_M)))
     height = lowest
     if all(is_round for _, is_round in edges):
-        widest = min(top for top, _ in edges) - _EDGE_ON_PAD * hand.pad_height_m
+        widest = min(top for top, _ in edges) - _EDGE_ON_PAD * hand.pad_height_m + travel
         if widest > lowest:
             height, limited_by = widest, "widest"
-    return GraspHeight(float(height), limited_by, width, seen, len(maps))
+    return GraspHeight(float(height), limited_by, width, seen, len(maps), travel)
 
 
 def _median(maps: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,7 +17,8 @@ from rt import controller
 from rt.camera import Intrinsics, distort
 from rt.camera.still_scene import TableFit, fit_table
 from rt.camera.units import wrong_unit
-from rt.controller import DOUBT_WEIGHT_M, MAP_SIDE, MAP_TURNS, DistanceFunction
+from rt.controller import DOUBT_WEIGHT_M, DistanceFunction
+from rt.controller.first_look import MAP_SIDE, MAP_TURNS
 from rt.distance import open_model
 from rt.hand import Hand, load_hand
 from rt.page.picture import surface_depth

@@ -70,6 +70,16 @@ def open_gripper(
     return Robotiq(host, port, opening_m, force_N, speed_m_s, timeout_s, activation_timeout_s)
 
 
+def read_status(host: str, port: int = PORT, timeout_s: float = 0.5) -> dict[str, int]:
+    """STA, FLT, POS and OBJ as they are now; nothing is activated and nothing moves. Raises GripperError."""
+    line = _Line(host, port, timeout_s)
+    line.connect()
+    try:
+        return {name: line.get(name) for name in ("STA", "FLT", "POS", "OBJ")}
+    finally:
+        line.close()
+
+
 def _count(value: float, ends: tuple[float, float]) -> int:
     return round(255 * (value - ends[0]) / (ends[1] - ends[0]))
 

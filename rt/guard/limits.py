@@ -86,6 +86,11 @@ class Limits:
     """Deadlines missed one after another."""
     max_held_s: float = 2.0
     """Longest hold of the arm before the run ends [s]."""
+    max_clamped_s: float = 2.0
+    """Longest time in a row that commands are clamped to the workspace, the floor or the ceiling, or to no
+    motion at all, before the run ends [s]."""
+    max_paused_s: float = 600.0
+    """Longest pause, and longest wait for START, before the run ends [s]."""
 
     def __post_init__(self) -> None:
         if self.camera_moved not in CAMERA_MOVED:

@@ -74,6 +74,10 @@ class CycleState:
     torque_Nm: float = 0.0
     missed_in_a_row: int = 0
     held_s: float = 0.0
+    paused_s: float = 0.0
+    """At the live page's request."""
+    over_time_s: float = 0.0
+    """Beyond the time that the phase may take (rt.loop.Loop.allow)."""
     state_age_s: float = 0.0
     target_late_s: float = 0.0
     """Since the last target was sent, less one period."""
@@ -292,6 +296,8 @@ ROWS: tuple[GuardRow, ...] = (
     GuardRow("input", "operator_stop", _STOP, "operator_stop", "most", 0, "requests", "start again when it is safe"),
     GuardRow("input", "missed_deadlines", _STOP, "missed_in_a_row", "most", "max_missed_in_a_row", "in a row", "lower --rate or --candidates"),
     GuardRow("input", "held_too_long", _STOP, "held_s", "most", "max_held_s", "s", "see what held it"),
+    GuardRow("input", "paused_too_long", _STOP, "paused_s", "most", "max_paused_s", "s", "nobody ended the pause: start again"),
+    GuardRow("input", "phase_time", _STOP, "over_time_s", "most", 0, "s beyond its time", "the arm gets on too slowly: see what holds it, or raise the speed limits"),
     GuardRow("input", "state_age", _STOP, "state_age_s", "most", "max_state_age_s", "s", "check the connection to the robot"),
     GuardRow("input", "target_age", _STOP, "target_late_s", "most", "max_target_age_s", "s", "the loop stalled: lower --candidates, or see what else runs here"),
     GuardRow("input", "force", _STOP, "force_N", "most", "max_force_N", "N", "the hand met something: look, then move it by the pendant"),
@@ -326,6 +332,15 @@ ROWS: tuple[GuardRow, ...] = (
 )
 # fmt: on
 
+_PLACES = {
+    "workspace": "widen the workspace, or put the objects farther inside it",
+    "floor": "lower min_height_m, or check the table's height",
+    "ceiling": "raise max_height_m, or begin lower",
+}
+"""Rows that clamp to a place, and the remedy if they do so for too long."""
+_SLOW = "nothing moves: raise the limit"
+_NO_MOTION_M, _NO_MOTION_RAD = 1e-5, 1e-4
+"""Steps of one period below which the hand stands."""
 _TOLERANCE = 1e-9
 """Relative; a command clamped to a limit is at the limit, up to rounding."""
 
@@ -347,9 +362,12 @@ class Guard:
         """Rows that warn and are beyond their limits now: each is recorded once."""
         self.counts: Counter[str] = Counter()
         self.events: deque[dict[str, Any]] = deque(maxlen=remembered)
+        self._clamped_s: dict[str, float] = {}
+        """Time in a row that a clamp has lasted, by its name."""
 
     def check(self, when: str, cycle: int, situation: CycleState) -> None:
         """Apply the rows of one moment, in order. Changes situation.command; raises Hold or Stop."""
+        clamped: dict[str, str] = {}
         for row in ROWS:
             if row.when != when:
                 continue
@@ -369,9 +387,30 @@ class Guard:
             self.record(row.name, action.value, cycle, value, limit, row.unit)
             if callable(row.remedy):
                 situation.command = row.remedy(situation)
+                clamped[row.name] = f"{value:.4g} {row.unit}, must be at {row.at} {limit:g}"
                 continue
             message = _message(row, value, limit, situation)
             raise (Hold if action is Action.HOLD else Stop)(message)
+        if when == "command":
+            self._stop_lasting(cycle, situation, clamped)
+
+    def _stop_lasting(self, cycle: int, s: CycleState, clamped: dict[str, str]) -> None:
+        """End a run whose commands are clamped for too long: to a place, or to no motion. A clamp of the
+        speed alone goes on, since the hand does. clamped: texts by row. Raises Stop."""
+        move = s.command - s.commanded
+        stands = bool(np.linalg.norm(move[:3]) < _NO_MOTION_M and abs(move[3]) < _NO_MOTION_RAD)
+        self._clamped_s = {
+            name: self._clamped_s.get(name, 0.0) + s.period_s
+            for name in clamped
+            if stands or name in _PLACES
+        }
+        for name, lasted_s in self._clamped_s.items():
+            if lasted_s > self.limits.max_clamped_s:
+                self.record(name, _STOP.value, cycle, lasted_s, self.limits.max_clamped_s, "s")
+                raise Stop(
+                    f"{name}: commands clamped for {lasted_s:.2g} s, must be at most "
+                    f"{self.limits.max_clamped_s:g} s (the last: {clamped[name]}); {_PLACES.get(name, _SLOW)}"
+                )
 
     def _warn(
         self, row: GuardRow, cycle: int, value: float, limit: float, situation: CycleState

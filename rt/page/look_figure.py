@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rt.controller import MAP_RADIUS_M
+from rt.controller.first_look import MAP_RADIUS_M
 from rt.tools.plots import GREEN, INK, RED, hand_lines, hand_segments, panels, save
 from rt.view import VIEW
 

@@ -59,8 +59,9 @@ class Page:
         self.child.write_line(ring_name)
 
     def said(self, word: str, within_s: float = 0.0) -> bool:
-        """True if the page has said a word since the last call: `watched` when a browser has drawn the page,
-        `restart` when a new scene is wanted. Waits for the word up to `within_s`, while the page lives."""
+        """True if the page has said a word since the last call. Waits for it up to `within_s`, while the page
+        lives. `watched`: a browser has opened the page; `drawn`: it says that it has drawn it; `start`: START
+        was pressed; `restart`: a new scene is wanted."""
         until = time.monotonic() + within_s
         while word not in self._said:
             left_s = until - time.monotonic()
@@ -147,6 +148,8 @@ class Buttons:
         from rt.page.panel import big_button
 
         stop = 44 if self._twin else 110
+        if not self._twin:
+            big_button(gui, "START", "green", 44, lambda: _say("start"))
         big_button(gui, "STOP", "red", stop, lambda: self._ask("stop", 1))
         if not self._twin:
             gui.add_html(
@@ -173,6 +176,16 @@ class Buttons:
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):  # the loop may be gone
         print(line, flush=True)
+
+
+def _say_drawn(server: viser.ViserServer) -> None:
+    """Say `drawn` once a browser has drawn the page: it answers a picture of its canvas, which it makes after
+    all that it was sent before. A thread of its own waits for it, as long as the browser takes."""
+    for client in server.get_clients().values():
+        with contextlib.suppress(Exception):  # it may leave meanwhile
+            client.get_render(height=16, width=16, transport_format="jpeg")
+            _say("drawn")
+            return
 
 
 def _other_ring() -> Reader | None:
@@ -213,6 +226,7 @@ def follow(reader: Reader, server: viser.ViserServer) -> None:
             last, came = records[-1], now
         if pace.watched and not watched:
             _say("watched")
+            threading.Thread(target=_say_drawn, args=(server,), daemon=True).start()
         watched = pace.watched
         if watched and (len(records) or now - decision > 0.25):
             decision = now

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 from rt.gripper.robotiq import CLOSED_COUNT, OPEN_COUNT, PORT, SPEED_M_S
+from rt.hand import load_tip_travel
 
 FAULTS = {
     "object": "something between the fingers, `object=WIDTH_M` (0.04)",
@@ -32,6 +33,7 @@ FAULTS = {
 }
 """Faults and obstacles, with their description; several are separated by commas."""
 Fault = str | None | Callable[[], str | None]
+_LINE_BYTES = 1024
 _DEFAULTS = {"object": 0.04, "slips": 0.3, "slow": 0.2}
 _STROKE_M = 0.085
 
@@ -60,12 +62,14 @@ class GripperEmulator:
         self._position, self._goal, self._since_s = float(OPEN_COUNT), float(OPEN_COUNT), 0.0
         self._held_s: float | None = None
         self.closing = False
+        self._tips = load_tip_travel()
         emulator = self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                with contextlib.suppress(OSError, ValueError):
-                    for line in self.rfile:
+                with contextlib.suppress(OSError):
+                    # A line without an end, as all nonsense, ends this connection and no other.
+                    while (line := self.rfile.readline(_LINE_BYTES)).endswith(b"\n"):
                         reply = emulator.answer(line.decode(errors="replace").strip())
                         if "slow" in emulator.faults:
                             time.sleep(emulator.faults["slow"])
@@ -102,15 +106,24 @@ class GripperEmulator:
             part = (self._position - OPEN_COUNT) / (CLOSED_COUNT - OPEN_COUNT)
             return _STROKE_M * (1 - part)
 
+    @property
+    def travel_m(self) -> float:
+        """Of the fingertips along z since the fully open hand, now."""
+        return self._tips(self.width_m)
+
     def answer(self, line: str) -> bytes:
         """To one line; empty for none."""
         with self._lock:
             if self._ask is not None and (now := self._ask()) != self._asked:
                 self._asked, self.faults = now, parse_faults(now)
             self._advance()
-            command, *words = line.split()
+            command, *words = line.split() or [""]
             if command == "SET":
-                self._set(dict(zip(words[::2], map(int, words[1::2]), strict=True)))
+                try:
+                    values = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+                except ValueError:
+                    return b"?\n"
+                self._set({name: min(max(value, 0), 255) for name, value in values.items()})
             late = self.closing
             if "silent" in self.faults or (late and "silent_on_close" in self.faults):
                 return b""
@@ -130,7 +143,7 @@ class GripperEmulator:
             self._activated_s = None
         elif values.get("ACT") == 1 and self._activated_s is None:
             self._activated_s = time.monotonic()
-        self._values.update(values)
+        self._values.update({k: v for k, v in values.items() if k in self._values})
         if values.get("GTO") == 0:
             self._goal = self._position
         if "POS" in values and self._values["GTO"] and self._active():

@@ -19,7 +19,7 @@ from rt.distance import Contract
 from rt.grasp import approach
 from rt.gripper import GripperError, GripperState
 from rt.guard.force import ZERO_SAMPLES, wrench_at_rest
-from rt.hand import load_hand
+from rt.hand import load_hand, load_tip_travel
 from rt.outcome import Report
 from rt.pose import grasp_distance, to_view, top_down
 from rt.record.report import write
@@ -30,7 +30,7 @@ from sim.twin import build
 BOX_M, HIGH_M = 0.04, 0.03
 START = np.array([0.02, -0.03, 0.30, 0.3])
 GRASPS = np.array([[0.0, 0.0, 0.006, 0.0, BOX_M], [0.0, 0.0, 0.006, np.pi / 2, BOX_M]])
-CONFIG = ServoOptions(fast=True, candidates=64, grasp="yes", iterations=25)
+CONFIG = ServoOptions(fast=True, candidates=64, grasp="yes", iterations=25, controller="paper")
 
 
 def depth_of_a_box(T: NDArray[np.float64], rays: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -281,3 +281,45 @@ def test_the_page_pauses_the_last_centimetres_too() -> None:
     report = run(CONFIG, c, Oracle(c), 64, RunSetup(record=Record()))  # type: ignore[arg-type]
     assert report.outcome == "grasped"
     assert len(Record.heights) >= 40 and np.ptp(Record.heights[20:40]) < 1e-4
+
+
+TIPS = load_tip_travel()
+
+
+def travelling(gripper_finds: bool = True) -> tuple[Report, list[tuple[bytes, float, float]]]:
+    """A run with fingers whose tips travel; (phase, height of the hand, width) of its last centimetres."""
+    c = build(depth_of_a_box, GRASPS, START, camera_rate_hz=30, tips=TIPS)
+    gripper: Any = c.gripper
+    if not gripper_finds:
+        gripper.close = lambda: gripper._start(0.0, False)
+
+    class Record:
+        ring = type("Ring", (), {"asked": lambda self, word: 0})()
+        seen: list[tuple[bytes, float, float]] = []  # noqa: RUF012
+
+        def put(self, **fields: Any) -> None:
+            if "gripper_m" in fields:
+                self.seen.append((fields["phase"], float(fields["hand"][2]), fields["gripper_m"]))
+
+    record: Any = Record()
+    return run(CONFIG, c, Oracle(c), 64, RunSetup(record=record, tips=TIPS)), record.seen
+
+
+def test_tips_that_travel_grasp_where_others_do() -> None:
+    report, seen = travelling()
+    assert (
+        report.outcome == "grasped" and report.grasp is not None and report.grasp.height is not None
+    )
+    held_m = report.grasp.closed_at_m - TIPS(BOX_M)
+    assert 0.004 <= held_m < 0.008
+    assert report.grasp.height.height_m == pytest.approx(0.004 + TIPS(BOX_M), abs=0.004)
+    assert min(z - TIPS(width) for _, z, width in seen) > 0.003
+
+
+def test_tips_that_travel_clear_the_table_when_they_close_on_nothing() -> None:
+    """They go down farther than on the box that was seen, and the hand rises by as much."""
+    report, seen = travelling(gripper_finds=False)
+    assert report.text.startswith("no grasp: missed")
+    closing = [(z, z - TIPS(width)) for phase, z, width in seen if phase == b"close"]
+    assert closing[0][0] < 0.0174 < 0.0175 < closing[-1][0] < 0.0185  # 4 mm and 13.9 mm
+    assert min(tip for _, tip in closing) > 0.002

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rt.camera import Intrinsics
 from rt.grasp.height import GraspHeight, Grid, HeightError, grasp_height, height_map
-from rt.hand import load_hand
+from rt.hand import load_hand, load_tip_travel
 from rt.pose import top_down
 
 HAND = load_hand()
@@ -114,3 +114,45 @@ def test_one_bad_image_of_many_changes_nothing() -> None:
     options = {"clearance_m": 0.003, "table_gap_m": 0.004, "min_seen": 0.4}
     with_bad = grasp_height([good, good, bad], [], grid, HAND, **options)
     assert with_bad.height_m == grasp_height([good] * 3, [], grid, HAND, **options).height_m
+
+
+TIPS = load_tip_travel()
+
+
+def travelling(surface: Surface) -> GraspHeight:
+    grid = Grid.around(HAND, GRASP[2] / CAMERA.fx_px)
+    late, early = [seen_from(0.15, surface)] * 2, [seen_from(0.28, surface)]
+    return grasp_height(
+        late, early, grid, HAND, clearance_m=0.003, table_gap_m=0.004, min_seen=0.4, tips=TIPS
+    )
+
+
+@pytest.mark.parametrize("wide_m", [0.02, 0.04, 0.06, 0.07])
+def test_tips_that_travel_hold_a_box_where_others_do(wide_m: float) -> None:
+    """As low above the table as the gap allows, and never lower."""
+    found, plain = travelling(box(wide_m, 0.03)), find(box(wide_m, 0.03))
+    tip_m = found.height_m - TIPS(wide_m)
+    assert found.height_m - found.travel_m >= 0.004 - 1e-9 and found.travel_m >= TIPS(wide_m)
+    assert plain.height_m - 1e-3 <= tip_m < plain.height_m + 0.003
+
+
+def test_tips_that_travel_meet_a_ball_where_it_is_widest() -> None:
+    found, plain = travelling(ball(0.03)), find(ball(0.03))
+    assert found.limited_by == "widest"
+    assert found.height_m - TIPS(0.06) == pytest.approx(plain.height_m, abs=0.002)
+
+
+def test_the_palm_stays_where_it_is() -> None:
+    assert travelling(box(0.04, 0.09)).height_m == find(box(0.04, 0.09)).height_m
+
+
+def test_tips_that_travel_clear_what_lies_beside_the_object() -> None:
+    """A strip 10 mm high between the object and the open finger: they come down on it as they close."""
+
+    def surface(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        strip = np.where((np.abs(x - 0.03) < 0.004) & (np.abs(y) < 0.03), 0.006, 0.0)
+        return np.maximum(box(0.03, 0.05)(x, y), strip)
+
+    found = travelling(surface)
+    for x in (0.026, 0.034):
+        assert found.height_m - TIPS(2 * x) >= 0.006 - 1e-9

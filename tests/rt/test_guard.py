@@ -86,6 +86,8 @@ BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
     ),
     "missed_deadlines": (Stop, {"missed_in_a_row": 11}),
     "held_too_long": (Stop, {"held_s": 2.01}),
+    "paused_too_long": (Stop, {"paused_s": 601.0}),
+    "phase_time": (Stop, {"over_time_s": 0.1}),
     "state_age": (Stop, {"state_age_s": 0.11}),
     "outside_workspace": (Stop, {"hand": np.array([0.53, 0.0, 0.2, 0.0])}),
     "below_floor": (Stop, {"hand": np.array([0.1, -0.1, 0.07, 0.5])}),
@@ -250,3 +252,40 @@ def test_events_are_bounded_but_counted() -> None:
 def test_impossible_limits_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Limits(**bad)
+
+
+def commanded_for(seconds: float, guard: Guard, **known: Any) -> str:
+    """Repeat one command; the message of the Stop that ends it, or nothing."""
+    try:
+        for cycle in range(round(seconds / PERIOD_S)):
+            guard.check("command", cycle, situation(guard.limits, **known))
+    except Stop as stop:
+        return str(stop)
+    return ""
+
+
+@pytest.mark.parametrize("name", ["workspace", "floor", "ceiling"])
+def test_a_clamp_to_a_place_that_lasts_is_a_stop_with_its_name(name: str) -> None:
+    guard = Guard()
+    assert commanded_for(1.9, guard, **BAD[name][1]) == ""
+    assert re.match(
+        f"{name}: commands clamped for 2 s, must be at most 2 s",
+        commanded_for(2.2, guard, **BAD[name][1]),
+    )
+    assert guard.events[-1]["name"] == name and guard.events[-1]["action"] == "stop"
+
+
+def test_a_clamp_that_ends_in_between_counts_anew() -> None:
+    guard = Guard()
+    for _ in range(3):
+        assert commanded_for(1.5, guard, **BAD["floor"][1]) == ""
+        guard.check("command", 0, situation(guard.limits))
+
+
+def test_a_slow_speed_goes_on_and_no_speed_is_a_stop() -> None:
+    slow, none = Guard(Limits(max_speed_m_s=0.02)), Guard(Limits(max_speed_m_s=0.0))
+    down = {"command": HERE - [0, 0, 0.002, 0], "before": HERE - [0, 0, -0.002, 0]}
+    assert commanded_for(5.0, slow, **down) == "" and slow.counts["speed"] > 100
+    assert re.match(
+        "speed: commands clamped for .* nothing moves", commanded_for(5.0, none, **down)
+    )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rt.hand import Hand, HandError, load_hand
+from rt.hand import Hand, HandError, load_hand, load_tip_travel
 
 GOOD = """
 name = "wide"
@@ -68,3 +69,39 @@ def test_a_number_that_cannot_be_is_refused(tmp_path: Path, value: str) -> None:
     text = GOOD.replace("opening_m = 0.14", f"opening_m = {value}")
     with pytest.raises(HandError, match=r"opening_m = .* must be a number above 0"):
         load_hand(write(tmp_path, text))
+
+
+def test_the_tips_of_a_2f85_travel_as_its_maker_says() -> None:
+    tips = load_tip_travel()
+    for opening_m, travel_m in ((0.085, 0.0), (0.075, 0.0039), (0.045, 0.0113), (0.0, 0.0139)):
+        assert tips(opening_m) == pytest.approx(travel_m, abs=1e-9)
+    assert tips(0.2) == 0 and tips(-1) == 0.0139
+
+
+def test_the_tips_go_along_one_circle() -> None:
+    """Radius 57.15 mm, its centre 4.85 mm beside the middle of the open hand's plane of symmetry."""
+    tips, at = load_tip_travel(), lambda x: float(np.sqrt(57.15**2 - (x - 4.85) ** 2))
+    for opening_mm in range(0, 86, 5):
+        drop_mm = at(opening_mm / 2) - at(42.5)
+        assert tips(opening_mm * 1e-3) * 1e3 == pytest.approx(drop_mm, abs=0.5)
+
+
+def test_a_hand_without_the_key_does_not_travel(tmp_path: Path) -> None:
+    tips = load_tip_travel(write(tmp_path, GOOD))
+    assert tips(0.0) == tips(0.1) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("[[0.0, 0.01], [0.10, 0.0]]", "must rise from 0 to opening_m = 0.14"),
+        ("[[0.05, 0.01], [0.14, 0.0]]", "must rise from 0"),
+        ("[[0.0, 13.9], [0.14, 0.0]]", "must be from 0 to 0.05 m"),
+        ("[[0.0, 0.01], [0.14, 0.001]]", "0 at the full opening"),
+        ("[1, 2]", "list of"),
+        ('[["a", 2]]', "list of"),
+    ],
+)
+def test_a_travel_that_cannot_be_is_refused(tmp_path: Path, rows: str, message: str) -> None:
+    with pytest.raises(HandError, match=message):
+        load_tip_travel(write(tmp_path, GOOD + f"tip_travel_m = {rows}\n"))

@@ -76,7 +76,7 @@ def test_two_models_are_compared_and_the_tolerance_judges(
     assert (
         set(result["error_of_staying_mm"])
         == {
-            "distance.onnx (native)",
+            f"{DEFAULT_MODEL.name} (native)",
             f"{model_file.name} (native)",
         }
         or open_model().backend != "native"

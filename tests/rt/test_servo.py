@@ -37,7 +37,8 @@ from sim.scene.render import Renderer
 from sim.scene.scene import camera_poses
 from sim.twin import build
 
-FAST = ServoOptions(fast=True, candidates=256)
+# The oracle does not know that a view was mirrored; Algorithm 1 itself never mirrors one.
+FAST = ServoOptions(fast=True, candidates=256, controller="paper")
 ITERATIONS = FAST.iterations
 
 Hook = Callable[[int], None]
@@ -305,7 +306,11 @@ def test_at_100_hz_it_looks_more_often_and_is_no_faster() -> None:
     """The paced loop, for two and a half seconds: deadlines may be missed here, but what is done in time is
     as at 30 Hz."""
     config = ServoOptions(
-        rate=100.0, candidates=64, realtime="off", limits=Limits(max_missed_in_a_row=500)
+        rate=100.0,
+        candidates=64,
+        controller="paper",
+        realtime="off",
+        limits=Limits(max_missed_in_a_row=500),
     )
     assert config.iterations == 250 and 1 - (1 - config.ratio) ** (100 / 30) == pytest.approx(0.2)
     report = go(config)
@@ -458,6 +463,7 @@ def test_what_the_user_gets_wrong_is_one_clear_line(
 def test_a_model_for_another_hand_is_refused(model_file: Path, tmp_path: Path) -> None:
     text = Path("rt/hands/robotiq_2f85.toml").read_text()
     hand = tmp_path / "wide.toml"
+    text, _, _ = text.partition("# [opening, travel]")  # it ends at the opening of that hand
     hand.write_text(text.replace("opening_m = 0.085", "opening_m = 0.14"))
     result = command("--model", model_file, "--hand", hand, "--out", tmp_path / "none")
     assert result.returncode == 1

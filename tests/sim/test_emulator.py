@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from needs import needed
 
 rtde_control = needed("ur", "rtde_control")
 rtde_receive = needed("ur", "rtde_receive")
 dashboard_client = needed("ur", "dashboard_client")
 
+from rt.cell.file import EXAMPLE, load_cell
 from rt.robot.kinematics import ARMS
-from rt.robot.ur_pose import difference
+from rt.robot.ur.link import safety_fault
+from rt.robot.ur_pose import difference, pose_vector, transform
+from sim.hardware.ur.__main__ import EmulatorOptions, of_cell
 from sim.hardware.ur.arm import HOME_Q, JointArm, Motion
-from sim.hardware.ur.controller import MODELS, PROTECTIVE, EmulatedController
+from sim.hardware.ur.controller import MODELS, EmulatedController
 from sim.hardware.ur.process import Emulator, EmulatorError, start_emulator
+from sim.hardware.ur.safety import NORMAL, PROTECTIVE, SAFETY, VIOLATION
+from sim.hardware.ur.wire import Dashboard, Line, Primary, Rtde, Script
 
 HOST = "127.0.0.41"
 
@@ -182,3 +194,168 @@ def test_an_address_in_use_is_one_clear_line(emulator: Emulator) -> None:
     assert done.returncode == 1 and "in use" in done.stderr and "Traceback" not in done.stderr
     with pytest.raises(EmulatorError, match="did not start"), start_emulator(HOST):
         pass
+
+
+def servo_to(c: EmulatedController, T: np.ndarray) -> None:
+    command(c, 24, [*pose_vector(T), 0.0, 0.0, 0.002, 0.03, 300.0])
+    c.tick()
+
+
+@pytest.mark.parametrize("jump_m", [0.25, 3.0])
+def test_a_target_that_jumps_is_a_protective_stop(jump_m: float) -> None:
+    c = started()
+    T = c.arm.T.copy()
+    T[0, 3] += jump_m
+    servo_to(c, T)
+    assert c.safety == PROTECTIVE and c.events[-1][1].startswith("C204: sudden change")
+    for _ in range(100):
+        c.tick()
+    assert c.is_still()
+
+
+def test_a_target_as_fast_as_the_driver_lets_it_be_is_followed() -> None:
+    c = started()
+    T = c.arm.T.copy()
+    for _ in range(400):
+        T[2, 3] -= 0.25 * 0.002
+        servo_to(c, T)
+    assert c.safety == NORMAL and np.abs(c.arm.T[:3, 3] - T[:3, 3]).max() < 0.012
+
+
+@pytest.mark.parametrize("number", [24, 11, 10, 9, 1, 3])
+def test_a_command_that_is_no_number_is_a_protective_stop(number: int) -> None:
+    c = started()
+    command(c, number, [np.nan] * 11)
+    for _ in range(20):
+        c.tick()
+    assert c.safety == PROTECTIVE and np.isfinite(c.arm.q).all()
+
+
+def test_a_joint_beyond_its_range_and_a_tool_too_fast_are_stopped() -> None:
+    c = started()
+    c.arm.q[5] = 6.29
+    c.tick()
+    assert c.safety == PROTECTIVE and "C158: joint 5" in c.events[-1][1]
+    c = started()
+    c.set_reduced(True)
+    command(c, 10, [0.9, 0, 0, 0, 0, 0, 8.0, 0.0])
+    for _ in range(200):
+        c.tick()
+    assert c.safety == VIOLATION and not c.powered and c.is_still()
+
+
+@pytest.mark.parametrize("name", [n for n in SAFETY if n != NORMAL])
+def test_every_safety_state_stops_the_arm_and_says_so(name: str) -> None:
+    c = started()
+    command(c, 10, [0.1, 0, 0, 0, 0, 0, 2.0, 0.0])
+    for _ in range(100):
+        c.tick()
+    c.stop_safely(name, name)
+    for _ in range(100):
+        c.tick()
+    assert c.is_still() and c.runtime != 2
+    fault = safety_fault(c.safety_bits)
+    assert fault is not None and fault[0].split("_")[-1] in name.replace("recovery", "mode")
+    c.clear()
+    c.tick()
+    assert safety_fault(c.safety_bits) is None
+
+
+def test_a_pause_stands_and_a_slider_slows() -> None:
+    speeds = []
+    for slider in (1.0, 0.4):
+        c = started()
+        c.speed_slider = slider
+        command(c, 10, [0.1, 0, 0, 0, 0, 0, 2.0, 0.0])
+        for _ in range(200):
+            c.tick()
+        speeds.append(c.arm.twist[0])
+        c.pause()
+        for _ in range(100):
+            c.tick()
+        assert c.is_still() and c.runtime == 4
+        c.resume()
+        for _ in range(100):
+            c.tick()
+        assert c.runtime == 2 and not c.is_still()
+    assert speeds[1] == pytest.approx(0.4 * speeds[0], rel=0.01)
+
+
+def test_a_wrong_payload_is_felt() -> None:
+    c = started()
+    c.payload_kg, c.true_payload_kg = 0.0, 1.2
+    c.tick()
+    assert c.wrench[2] == pytest.approx(-1.2 * 9.81)
+
+
+def test_closed_fingers_touch_the_table_before_open_ones() -> None:
+    c = started()
+    c.table_z_m = float(c.arm.T[2, 3]) - 0.01  # the tool looks down
+    c.tick()
+    assert c.wrench[2] == 0
+    c.tip_travel_m = lambda: 0.0139
+    c.tick()
+    assert c.wrench[2] == pytest.approx(5000 * 0.0039, rel=1e-6)
+
+
+def ports(controller: EmulatedController) -> Any:
+    return SimpleNamespace(
+        controller=controller, now_s=lambda: controller.time_s, close=lambda _: None
+    )
+
+
+@pytest.mark.parametrize("kind", [Rtde, Script, Dashboard, Primary])
+@given(data=st.lists(st.binary(max_size=64), max_size=8))
+def test_nonsense_never_kills_the_emulator(kind: type[Line], data: list[bytes]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        line = kind(ports(controller()), ours)
+        for some in data:
+            theirs.sendall(some) if some else None
+            line.readable()
+            assert len(line.got) <= line.most_bytes
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [b"\0\0O", b"\0\5O\1\2", b"\0\4U\7", b"\xff\xffV", b"\0\xc8I" + b"\xff" * 197],
+)
+def test_a_malformed_packet_costs_its_sender_the_connection_at_most(packet: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        line = Rtde(ports(controller()), ours)
+        theirs.sendall(packet)
+        line.readable()
+
+
+def test_the_primary_interface_tells_the_version() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        Primary(ports(controller()), ours)
+        data = theirs.recv(4096)
+    size, kind = struct.unpack_from(">iB", data)
+    assert size == len(data) and kind == 20 and data[14] == 3
+    name = data[16 : 16 + data[15]]
+    assert name == b"URControl" and tuple(data[16 + data[15] :][:2]) == MODELS["e"].version[:2]
+
+
+def test_the_options_of_a_cell_put_the_arm_above_its_workspace() -> None:
+    config, line = of_cell(EmulatorOptions(cell=EXAMPLE))
+    assert config.address == "127.0.0.2" and config.gripper and config.start is not None
+    cell = load_cell(EXAMPLE)
+    x, y, z = config.start[:3]
+    (x0, y0), (x1, y1) = cell.limits.workspace_min_m, cell.limits.workspace_max_m
+    assert x0 < x < x1 and y0 < y < y1 and 0.3 < z <= cell.limits.max_height_m
+    np.testing.assert_allclose(transform(config.tcp), cell.robot.T_flange_hand, atol=1e-9)
+    assert line.startswith(f"python -m rt.servo --cell {EXAMPLE} --host 127.0.0.2 --camera-device")
+
+
+def test_a_workspace_out_of_reach_is_said(tmp_path: Path) -> None:
+    text = (
+        EXAMPLE.read_text()
+        .replace("[-0.8, -0.4]", "[2.0, 2.0]")
+        .replace("[-0.2, 0.4]", "[2.5, 2.5]")
+    )
+    (tmp_path / "cell.toml").write_text(text)
+    with pytest.raises(ValueError, match=r"no place in the workspace .* reach of a UR5e"):
+        of_cell(EmulatorOptions(cell=tmp_path / "cell.toml"))

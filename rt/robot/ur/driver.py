@@ -34,6 +34,8 @@ from rt.robot.ur.stream import ENDS_WITHIN_S, OPENS_WITHIN_S, STUCK_S
 from rt.tools.process import Child, is_sleeping
 
 Array = NDArray[np.float64]
+TOLD_MM, TOLD_DEG = 1.0, 1.0
+"""Error of the controller's tool centre point from which it is reported."""
 _CLOSES_WITHIN_S = STUCK_S + ENDS_WITHIN_S + 0.5
 
 
@@ -54,7 +56,10 @@ class UR:
         self._lost: UrError | None = None
         """Found from here, as the streaming process could not tell."""
         self.about: dict[str, Any] = {}
-        """version, polyscope, model, tcp: what the controller told; arm: the model as recognised."""
+        """version, polyscope, model, tcp, payload_kg, speed_slider, ...: what the controller told; arm: the
+        model as recognised."""
+        self.remarks: list[str] = []
+        """Lines on settings of the controller that are unusual; they are printed too."""
         self.arm_model: ArmModel | None = None
         """None: none whose flange is where the controller has it."""
         try:
@@ -89,6 +94,33 @@ class UR:
                 file=sys.stderr,
             )
         self.about["arm_off_mm"] = round(off_m * 1e3, 3)
+        self.remarks = self._remarks()
+        for line in self.remarks:
+            print(f"rt.robot.ur: {line}", file=sys.stderr)
+
+    def _remarks(self) -> list[str]:
+        """Lines on what the controller is set to, as far as it is unusual."""
+        about, lines = self.about, []
+        off_mm, off_deg = about.get("tcp_off", (0.0, 0.0))
+        if self.setup.max_tcp_error_m is not None and (off_mm >= TOLD_MM or off_deg >= TOLD_DEG):
+            lines.append(
+                f"the controller's tool centre point is {off_mm:g} mm and {off_deg:g} deg from the cell's "
+                f"T_flange_hand; refused from {self.setup.max_tcp_error_m * 1e3:g} mm on"
+            )
+        if about.get("payload_kg") == 0:
+            lines.append(
+                "the payload is 0 kg: set mass and centre of gravity of hand and camera in the "
+                "installation, or the measured forces are wrong"
+            )
+        for key, word in (("speed_slider", "speed slider"), ("speed_scaling", "speed scaling")):
+            if about.get(key) is not None and about[key] < 0.995:
+                lines.append(
+                    f"the {word} is at {about[key]:.0%}: the arm will lag behind, or be stopped"
+                )
+                break
+        if about.get("reduced"):
+            lines.append("the reduced mode of the safety system is on: its lower limits hold")
+        return lines
 
     def _raise_fault(self) -> None:
         if self._lost is not None:

@@ -35,10 +35,16 @@ VARIABLES = [
     "robot_mode",
     "runtime_state",
     "safety_status_bits",
+    "speed_scaling",
+    "target_speed_fraction",
 ]
-RUNNING_MODE, PLAYING = 7, 2
+PAYLOAD_SINCE = {3: (3, 11, 0), 5: (5, 5, 1)}
+"""Oldest PolyScope of each generation that tells the payload."""
+RUNNING_MODE, PLAYING, PAUSED = 7, 2, (3, 4)
+"""Robot mode; runtime states: playing; pausing and paused."""
 LEAST_VERSIONS = {3: (3, 4), 5: (5, 4)}
 """Oldest PolyScope of each generation (CB3, e-Series): ur-rtde crashes while it connects to an older one."""
+_PACKET_TRIES = 100
 _LINE_BYTES = 4096
 """Longest line that a dashboard may answer."""
 _MODES = {
@@ -78,6 +84,10 @@ SAFETY = (
 )
 
 
+REDUCED = 0b10
+"""Bit of safety_status_bits: the safety limits of the reduced mode hold."""
+
+
 def safety_fault(bits: int) -> tuple[str, str] | None:
     """Name and message of a safety status that forbids motion; None if there is none."""
     for mask, name, message in SAFETY:
@@ -103,8 +113,8 @@ class Packet:
 
 
 def read_packet(receive: Any) -> Packet:
-    """The newest packet, all of it from the same one: the getters lock one by one."""
-    while True:
+    """The newest packet, all of it from the same one: the getters lock one by one. Raises UrError."""
+    for _ in range(_PACKET_TRIES):
         timestamp = receive.getTimestamp()
         packet = Packet(
             timestamp,
@@ -119,6 +129,10 @@ def read_packet(receive: Any) -> Packet:
         )
         if receive.getTimestamp() == timestamp:
             return packet
+    raise UrError(
+        "stream_stalled",
+        f"no packet could be read whole in {_PACKET_TRIES} tries: this computer is too busy",
+    )
 
 
 class ClockMap:
@@ -193,9 +207,15 @@ def connect(host: str, timeout_s: float = 2.0) -> Link:
         raise UrError("no_library", f"{error}; pip install 'grasp-servo[ur]'") from error
     rate_hz = 125.0 if about["version"][0] <= 3 else 500.0
     try:
-        receive = RTDEReceiveInterface(host, rate_hz, VARIABLES, rt_priority=-1)
+        tells = about["version"] >= PAYLOAD_SINCE[3 if about["version"][0] <= 3 else 5]
+        variables = [*VARIABLES, "payload"] if tells else VARIABLES
+        receive = RTDEReceiveInterface(host, rate_hz, variables, rt_priority=-1)
         packet = _first_packet(receive, host)
         _check_packet(packet, host)
+        about["payload_kg"] = round(receive.getPayload(), 3) if tells else None
+        about["speed_slider"] = round(receive.getTargetSpeedFraction(), 3)
+        about["speed_scaling"] = round(receive.getSpeedScaling(), 3)
+        about["reduced"] = bool(packet.safety_bits & REDUCED)
         flags = RTDEControlInterface.FLAG_NO_WAIT  # no program: it is started explicitly
         control = RTDEControlInterface(host, rate_hz, flags, rt_priority=-1)
     except UrError:
@@ -242,7 +262,7 @@ def _ask_dashboard(host: str, timeout_s: float) -> dict[str, Any]:
         ) from error
     if remote.lower() != "true":
         raise UrError("not_remote", _not_remote(host))
-    return {"version": version, "polyscope": text, "model": model}
+    return {"version": version, "polyscope": text[:80], "model": model[:40]}
 
 
 def _check_version(host: str, version: tuple[int, ...]) -> None:

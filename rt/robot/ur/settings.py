@@ -33,9 +33,9 @@ class StreamSetup:
     """The controller stops its program if it hears nothing for 1 / watchdog_hz seconds."""
     max_silence_s: float = 0.05
     """Longest that the packets' time may stand still before the arm counts as frozen [s]."""
-    max_tcp_error_m: float | None = 0.01
+    max_tcp_error_m: float | None = 0.003
     """Greatest distance of the controller's tool centre point from the hand's origin [m]; None: any.
-    Commands are computed for the tool centre point that is set."""
+    Commands are computed for the tool centre point that is set. From 1 mm or 1 degree on it is reported."""
     program_at_once: bool = True
     """Start the control program when connecting; False: with the first `move`, until which the arm can be
     guided by hand."""

@@ -34,6 +34,7 @@ from rt.pose import inverse
 from rt.robot.ur.follower import Follower, MotionLimits
 from rt.robot.ur.lifetime import die_with_the_loop, end, give_up_in, privileges, until_told
 from rt.robot.ur.link import (
+    PAUSED,
     PLAYING,
     ClockMap,
     Link,
@@ -45,7 +46,7 @@ from rt.robot.ur.link import (
 )
 from rt.robot.ur.settings import StreamSetup
 from rt.robot.ur.shared import STARTS_PROGRAM, STOP, TARGET, Block, attach
-from rt.robot.ur_pose import pose_vector, rotation, transform
+from rt.robot.ur_pose import pose_vector, rotation, rotation_vector, transform
 from rt.tools.clock import Clock
 
 Array = NDArray[np.float64]
@@ -138,6 +139,9 @@ class SetpointStream:
                 f"flange), the limit is {limit:g} m; set it in the installation on the pendant, or "
                 "correct the cell",
             )
+        R = T_flange_tcp[:3, :3].T @ T_flange_hand[:3, :3]
+        turn_deg = float(np.degrees(np.linalg.norm(rotation_vector(R))))
+        self.link.about["tcp_off"] = [round(away * 1e3, 2), round(turn_deg, 2)]
         self.link.about["tcp"] = pose_vector(T_flange_tcp).round(6).tolist()
         return np.asarray(inverse(T_flange_tcp) @ T_flange_hand)
 
@@ -220,6 +224,12 @@ class SetpointStream:
         self.stopped_since_ns = self.stopped_since_ns or now_ns
         if (now_ns - self.stopped_since_ns) * 1e-9 < NAMED_S:
             return
+        if self.packet.runtime in PAUSED:
+            raise UrError(
+                "program_stopped",
+                f"the control program on {host} was paused, on the pendant or by the safeguard; stop it "
+                "there, and start again (nothing resumes by itself)",
+            )
         unfed_s = max(self.unfed_ns, self.stopped_since_ns - self.sent_ns) * 1e-9
         fed = (
             f"{self.setup.watchdog_hz:g} Hz; longest without news from here {unfed_s * 1e3:.0f} ms"

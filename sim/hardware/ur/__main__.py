@@ -8,18 +8,27 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import tyro
 
-from rt.robot.kinematics import ARMS
-from rt.robot.ur_pose import transform
+from rt.cell.file import CellFile, load_cell
+from rt.pose import top_down
+from rt.robot.kinematics import ARMS, ArmModel, singularity
+from rt.robot.ur_pose import pose_vector, transform
+from sim.hardware.ur.arm import home
 from sim.hardware.ur.channel import COMMANDS, CONTROL_PORT, Channel
 from sim.hardware.ur.controller import MODELS, EmulatedController
 from sim.hardware.ur.wire import Server
 
+START_ABOVE_M = 0.36
+"""Height of the hand above the table at the start of an emulated cell."""
+OBJECT_M = 0.04
+"""Width between the fingers of an emulated cell."""
 Pose = tuple[float, float, float, float, float, float]
 
 
@@ -28,14 +37,20 @@ class EmulatorOptions:
     """An emulated UR controller: RTDE 30004, programs 30003, dashboard 29999, and with --gripper 63352.
 
     Use 127.0.0.2 and up, one address for each emulator: at 127.0.0.1 ur-rtde leaves out its check of
-    remote control. A control channel (one line in, one line of JSON out) makes faults and tells the
-    true motion; send it `help`. Ends on SIGTERM, SIGINT or `quit`.
+    remote control. With --cell address, tool centre point, gripper, table and a start pose above the
+    workspace are the cell's, and the line that runs the loop against it is printed. A control channel (one
+    line in, one line of JSON out) makes faults and tells the true motion; send it `help`. Ends on SIGTERM,
+    SIGINT or `quit`.
 
     Example: python -m rt.robot.emulator --address 127.0.0.2 --model e
+
+    Example: python -m rt.robot.emulator --cell cell.toml
     """
 
-    address: str = "127.0.0.2"
-    """Address to listen at."""
+    cell: Path | None = None
+    """A cell file (rt.cell) to emulate."""
+    address: str = ""
+    """Address to listen at. Default: the cell's if it is one of this computer (127...), else 127.0.0.2."""
     model: Literal["e", "cb3"] = "e"
     """e: 500 Hz, PolyScope 5.11, a UR5e; cb3: 125 Hz, PolyScope 3.15, a UR5."""
     arm: str = ""
@@ -46,6 +61,8 @@ class EmulatorOptions:
     """Port of the control channel."""
     gripper: bool = False
     """Also serve a Robotiq gripper's URCap (sim.hardware.robotiq)."""
+    scene: int = 7
+    """Of the camera in the printed line: number of the simulated scene."""
     delay_s: float = 0.004
     """From a command to the arm's first response [s]."""
     acceleration_m_s2: float = 8.0
@@ -73,7 +90,60 @@ def privileges() -> None:
         print("rt.robot.emulator: no real-time priority; late when busy", file=sys.stderr)
 
 
+def of_cell(config: EmulatorOptions) -> tuple[EmulatorOptions, str]:
+    """The options with what the cell says, and the line that runs the loop against them. Raises CellError,
+    and ValueError if the arm does not reach above the workspace."""
+    assert config.cell is not None
+    cell = load_cell(config.cell)
+    local = cell.robot.host.startswith("127.") and cell.robot.host != "127.0.0.1"
+    address = config.address or (cell.robot.host if local else "127.0.0.2")
+    gripper = cell.gripper.kind != "none"
+    arm = ARMS[config.arm] if config.arm in ARMS else MODELS[config.model].arm
+    start = config.start or above_workspace(cell, arm)
+    device = (
+        f"sim.hardware.realsense:emulated?host={address}&control_port={config.control_port}"
+        f"&scene={config.scene}&cell={config.cell}"
+    )
+    if cell.camera.width and cell.camera.height:
+        device += f"&size={cell.camera.width}x{cell.camera.height}&rate_hz={cell.camera.rate_hz:g}"
+    line = f'python -m rt.servo --cell {config.cell} --host {address} --camera-device "{device}"'
+    tcp: Any = tuple(pose_vector(cell.robot.T_flange_hand).tolist())
+    table_z = config.table_z
+    if table_z is None and cell.T_robot_table[2, 2] > 0.999:
+        table_z = float(cell.T_robot_table[2, 3])
+    filled = replace(
+        config, address=address, gripper=gripper, tcp=tcp, start=start, table_z=table_z
+    )
+    return filled, line
+
+
+def above_workspace(cell: CellFile, arm: ArmModel) -> Any:
+    """A pose (6,) of the tool, looking straight down START_ABOVE_M over the workspace's middle, or over
+    another place in it that the arm reaches. Raises ValueError."""
+    low, high = (np.array(p) for p in (cell.limits.workspace_min_m, cell.limits.workspace_max_m))
+    z = min(START_ABOVE_M, cell.limits.max_height_m)
+    for part in (0.5, 0.35, 0.65, 0.2, 0.8):
+        for yaw in (0.0, np.pi / 2, -np.pi / 2):
+            x, y = low + part * (high - low)
+            T = cell.T_robot_table @ top_down(x, y, z, yaw)
+            with suppress(ValueError, np.linalg.LinAlgError):
+                q = home(arm, cell.robot.T_flange_hand, pose_vector(T))
+                if (
+                    singularity(arm, q)[0] > 2 * cell.limits.min_singular_deg
+                    and np.abs(q).max() < 6
+                ):
+                    return tuple(pose_vector(T).tolist())
+    raise ValueError(
+        f"no place in the workspace {low.tolist()} to {high.tolist()} m, {z:g} m above the table, is within "
+        f"the reach of a {arm.name} with the hand straight down; give --start, --arm or another workspace"
+    )
+
+
 def serve(config: EmulatorOptions) -> None:
+    line = ""
+    if config.cell is not None:
+        config, line = of_cell(config)
+    config = replace(config, address=config.address or "127.0.0.2")
     model = MODELS[config.model]
     if config.arm:
         if config.arm not in ARMS:
@@ -110,11 +180,10 @@ def serve(config: EmulatorOptions) -> None:
             gripper = importlib.import_module("sim.hardware.robotiq")
         except ImportError as error:
             raise OSError(f"--gripper: {error}") from error
-        threading.Thread(
-            target=gripper.serve,
-            args=(config.address, 63352, lambda: channel.gripper_fault),
-            daemon=True,
-        ).start()
+        fingers = gripper.serve(config.address, 63352, lambda: channel.gripper_fault)
+        controller.tip_travel_m = lambda: fingers.travel_m
+        if config.cell is not None:
+            channel.gripper_fault = f"object={OBJECT_M}"
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
     if config.until_eof:
@@ -130,6 +199,10 @@ def serve(config: EmulatorOptions) -> None:
         f"{config.control_port}: {', '.join(c.split()[0] for c in COMMANDS)}",
         flush=True,
     )
+    if line:
+        print(f"in another terminal, here: {line}", flush=True)
+        if config.gripper:
+            print(f"the fingers will find something {OBJECT_M * 1e3:g} mm wide", flush=True)
     while not over.is_set():
         due_ns = began_ns + (controller.ticks + 1) * period_ns
         left_s = (due_ns - time.monotonic_ns()) * 1e-9

@@ -6,7 +6,7 @@ pose always agree. Tracking: a command acts `delay_s` after it came; servoing ai
 error / lookahead, which the arm takes on through a first-order lag of SPEED_LAG_S and below its
 acceleration limits. At a lookahead of 0.03 s an arm in even motion is delay + 30 ms behind: with the
 default 4 ms that is the 34 ms measured on a UR10e (UR client library, issue 86). Gain, payload, friction,
-gravity and joint limits are not modelled.
+and gravity are not modelled; joint limits and sudden changes are the controller's.
 """
 
 from __future__ import annotations
@@ -79,7 +79,16 @@ class JointArm:
         self.motion = Motion("stop", acceleration=deceleration)
         self.coming = deque([self.motion] * len(self.coming))
 
-    def step(self, commanded: Motion) -> None:
+    def hurry(self, m: Motion) -> float:
+        """Joint speed that a servo target asks for at once, as a part of the greatest: a jump is above 1."""
+        if m.kind == "servo_j":
+            wanted = (m.aim - self.q) / m.lookahead_s
+        else:
+            wanted = solve(self.J, difference(self.T, m.aim) / m.lookahead_s)
+        return float((np.abs(wanted) / self.fastest).max())
+
+    def step(self, commanded: Motion, scale: float = 1.0) -> None:
+        """One tick. scale: the speed slider, 0 to 1: every commanded speed is slower by it."""
         self.coming.append(commanded)
         self.motion = self.coming.popleft()
         m, dt = self.motion, self.dt
@@ -88,11 +97,11 @@ class JointArm:
             self.arrived = True
         elif m.kind in ("servo_j", "speed_j", "move_j"):
             wanted, limit = self._joint_speed(m)
-            self.qd = self.qd + _lagged(wanted - self.qd, limit * dt, dt)
+            self.qd = self.qd + _lagged(scale * wanted - self.qd, limit * dt, dt)
         else:
             wanted, most = self._twist(m)
             twist = self.twist
-            twist = twist + _lagged(wanted - twist, most * dt, dt)
+            twist = twist + _lagged(scale * wanted - twist, most * dt, dt)
             self.qd = solve(self.J, twist)
         fastest = float((np.abs(self.qd) / self.fastest).max())
         if fastest > 1:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.robot.ur_pose import pose_vector, transform
-from sim.hardware.ur.controller import NORMAL, EmulatedController
+from sim.hardware.ur.controller import EmulatedController
+from sim.hardware.ur.safety import FAULT, RECOVERY, SAFEGUARD, VIOLATION
 from sim.hardware.ur.wire import Server
 
 CONTROL_PORT = 30999
@@ -27,6 +28,15 @@ COMMANDS = {
     "events": "[[time_s, what], ...]: what happened, on the controller's clock",
     "protective": "protective stop",
     "emergency": "emergency stop: power goes off",
+    "safeguard": "safeguard stop: the program is paused",
+    "violation": "the safety system found a violation: power goes off",
+    "fault": "the safety system found a fault: power goes off",
+    "recovery": "the arm is outside its safety limits",
+    "reduced 0|1": "reduced mode of the safety system",
+    "pause": "the program is paused on the pendant",
+    "resume": "the program is resumed on the pendant",
+    "slider PART": "speed slider, above 0 to 1",
+    "payload SET_KG TRUE_KG": "mass in the installation, and the one that hangs there",
     "stop": "the program is stopped on the pendant",
     "clear": "a person clears the stop (no program runs then)",
     "freeze": "no packet is sent or read any more, the sockets stay open",
@@ -104,12 +114,18 @@ class Channel:
             "emergency": c.emergency_stop,
             "stop": c.program_stop,
             "clear": c.clear,
+            "safeguard": lambda: c.stop_safely(SAFEGUARD, "safeguard stop"),
+            "violation": lambda: c.stop_safely(VIOLATION, "violation"),
+            "fault": lambda: c.stop_safely(FAULT, "fault"),
+            "recovery": lambda: c.stop_safely(RECOVERY, "recovery"),
+            "pause": c.pause,
+            "resume": c.resume,
             "drop": s.drop,
             "listen": lambda: None if s.listening else s.listen(),
             "quit": self.quit.set,
         }
         if name in simple:
-            if name not in ("protective", "emergency", "stop", "clear"):
+            if name in ("drop", "listen", "quit"):
                 c.note(name)
             simple[name]()
         elif name == "refuse":
@@ -128,6 +144,12 @@ class Channel:
             c.remote = name == "remote"
         elif name == "in_use":
             c.in_use = bool(int(arguments[0]))
+        elif name == "reduced":
+            c.set_reduced(bool(int(arguments[0])))
+        elif name == "slider":
+            c.speed_slider = min(max(float(arguments[0]), 0.001), 1.0)
+        elif name == "payload":
+            c.payload_kg, c.true_payload_kg = (float(a) for a in arguments)
         elif name == "table":
             c.table_z_m = None if arguments[0] == "none" else float(arguments[0])
         elif name == "stiffness":
@@ -156,7 +178,7 @@ class Channel:
             "qd": c.arm.qd.tolist(),
             "wrench": c.wrench.tolist(),
             "runtime_state": c.runtime,
-            "safety": c.safety if c.safety != NORMAL else "normal",
+            "safety": c.safety,
             "still": c.is_still(),
             "watchdog_hz": c.watchdog_hz,
             "clients": len(self.server.lines),

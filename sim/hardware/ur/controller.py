@@ -1,5 +1,10 @@
 """The emulated controller: the program of ur-rtde, its registers, the watchdog, safety, contact, the log.
 
+As a real one does, it refuses what cannot be followed: a servo target that the joints could reach only at
+more than SUDDEN times their greatest speed ("C204: sudden change in target position"), one that is no number,
+joints beyond their range (C158), and a tool faster than the safety limit (a violation). SUDDEN is this
+emulator's own; a real controller's threshold is not documented.
+
 `tick` is one period of the controller; nothing here knows of sockets. The program is not interpreted:
 it is known to be the one that ur-rtde uploads, and its commands (by number, in input_int_register_0)
 are carried out as it does.
@@ -19,6 +24,14 @@ from numpy.typing import NDArray
 from rt.robot.kinematics import ARMS, ArmModel, joint_frames
 from rt.robot.ur_pose import pose_vector, transform
 from sim.hardware.ur.arm import JointArm, Motion, home
+from sim.hardware.ur.safety import (
+    EMERGENCY,
+    NORMAL,
+    PROTECTIVE,
+    REDUCED_BIT,
+    SAFETY,
+    VIOLATION,
+)
 
 Array = NDArray[np.float64]
 
@@ -28,8 +41,13 @@ LOGGED_S = 120.0
 BREAKING_FORCE_N = 250.0
 """A push above this is a collision: protective stop."""
 
-STOPPING, STOPPED, PLAYING = 0, 1, 2
-NORMAL, PROTECTIVE, EMERGENCY = "normal", "protective_stop", "emergency_stop"
+SUDDEN = 2.0
+SPEED_LIMIT_M_S, REDUCED_LIMIT_M_S = 1.5, 0.75
+"""Safety limits of the tool's speed, by default, and in reduced mode."""
+GRAVITY_M_S2 = 9.81
+PAYLOAD_KG = 1.5
+
+STOPPING, STOPPED, PLAYING, PAUSED = 0, 1, 2, 4
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,13 @@ class EmulatedController:
         self.brake_m_s2 = brake_m_s2
         self.ticks, self.started_s = 0, 1000.0
         self.safety, self.powered = NORMAL, True
+        self.reduced = False
+        self.speed_slider = 1.0
+        self.payload_kg, self.true_payload_kg = PAYLOAD_KG, PAYLOAD_KG
+        """Mass set in the installation, and the one that hangs there."""
+        self.speed_limit_m_s = SPEED_LIMIT_M_S
+        self.tip_travel_m: Callable[[], float] = lambda: 0.0
+        """Of the fingertips beyond the tool centre point, as the gripper has closed."""
         self.runtime = STOPPED
         self.starts_at: float | None = None
         self.remote, self.in_use = True, False
@@ -108,13 +133,13 @@ class EmulatedController:
         if self.safety != NORMAL or not self.powered or not self.remote:
             self.note("script refused")
         elif "def " in script:
-            self._end_program("script replaced") if self.runtime == PLAYING else None
+            self._end_program("script replaced") if self.runtime != STOPPED else None
             self.starts_at = self.time_s + 0.02
 
     def receive(self, values: dict[str, int | float], now_s: float) -> None:
         """Input registers by name; now_s is when they came, on the controller's clock."""
         for name, value in values.items():
-            kind, number = name.rsplit("_", 1)
+            kind, _, number = name.rpartition("_")
             if kind == "input_int_register":
                 self.ints[int(number)] = int(value)
                 if number == "0":
@@ -124,13 +149,37 @@ class EmulatedController:
 
     # --- faults -----------------------------------------------------------------------------------
 
-    def protective_stop(self) -> None:
-        self.safety = PROTECTIVE
-        self._end_program("protective stop")
+    def protective_stop(self, why: str = "protective stop") -> None:
+        self.stop_safely(PROTECTIVE, why)
 
     def emergency_stop(self) -> None:
-        self.safety, self.powered = EMERGENCY, False
-        self._end_program("emergency stop")
+        self.stop_safely(EMERGENCY, "emergency stop")
+
+    def stop_safely(self, safety: str, why: str) -> None:
+        """Enter a safety state (sim.hardware.ur.safety) and stop."""
+        state = SAFETY[safety]
+        self.safety, self.powered = safety, self.powered and state.powered
+        if state.pauses and self.runtime == PLAYING:
+            self.pause(why)
+        else:
+            self._end_program(why)
+
+    def pause(self, why: str = "paused") -> None:
+        """The program stands, and the arm brakes."""
+        if self.runtime == PLAYING:
+            self.note(why)
+            self.runtime = PAUSED
+            self.arm.brake(self.brake_m_s2)
+            self.commanded = Motion("stop", acceleration=self.brake_m_s2)
+
+    def resume(self) -> None:
+        if self.runtime == PAUSED and self.safety == NORMAL:
+            self.note("resumed")
+            self.runtime, self.kicked_s = PLAYING, self.time_s
+
+    def set_reduced(self, yes: bool) -> None:
+        self.reduced = yes
+        self.speed_limit_m_s = REDUCED_LIMIT_M_S if yes else SPEED_LIMIT_M_S
 
     def program_stop(self, why: str = "program stopped") -> None:
         self._end_program(why)
@@ -157,21 +206,34 @@ class EmulatedController:
             self.ints[0] = 0
             self.note("program started")
         if self.runtime == PLAYING:
-            if self.watchdog_hz and self.time_s - self.kicked_s > 1 / self.watchdog_hz:
+            if self.watchdog_hz > 0 and self.time_s - self.kicked_s > 1 / self.watchdog_hz:
                 self._end_program("watchdog")
             else:
                 self._program()
                 self._progress()
-        self.arm.step(self.commanded)
+        self.arm.step(self.commanded, self.speed_slider)
+        self._watch()
         self._contact()
         row = self.log[self.ticks % len(self.log)]
         row[0], row[1:7], row[7:] = self.time_s, pose_vector(self.arm.T), self.arm.twist
 
+    def _watch(self) -> None:
+        """Limits of joints and speed."""
+        beyond = np.flatnonzero(np.abs(self.arm.q) > 2 * math.pi)
+        if len(beyond) and self.safety == NORMAL:
+            self.protective_stop(f"C158: joint {beyond[0]} is beyond its range")
+        speed_m_s = float(np.linalg.norm(self.arm.twist[:3]))
+        if speed_m_s > self.speed_limit_m_s and self.safety == NORMAL:
+            self.stop_safely(VIOLATION, f"violation: {speed_m_s:.2f} m/s")
+
     def _contact(self) -> None:
-        """Force on the tool (actual_TCP_force): a table that gives like a spring, and what is pushed."""
+        """Force on the tool (actual_TCP_force): a table that gives like a spring under the fingertips, a
+        payload that is not the one set, and what is pushed."""
         force = self.external.copy()
+        force[2] -= GRAVITY_M_S2 * (self.true_payload_kg - self.payload_kg)
         if self.table_z_m is not None:
-            depth = self.table_z_m - self.arm.T[2, 3]
+            tip_z_m = self.arm.T[2, 3] + self.tip_travel_m() * self.arm.T[2, 2]
+            depth = self.table_z_m - tip_z_m
             if depth > 0:
                 force[2] += self.stiffness_n_m * depth
         self.wrench = force - self.zero
@@ -206,10 +268,16 @@ class EmulatedController:
 
     def _stream(self, command: int) -> None:
         v = self._d(0, 11)
-        if command == 24:
-            self.commanded = Motion("servo", transform(v[:6]), lookahead_s=v[9])
-        elif command == 11:
-            self.commanded = Motion("servo_j", v[:6], lookahead_s=v[9])
+        if not np.isfinite(v).all():
+            self.protective_stop("C153: a command that is no number")
+        elif command in (24, 11):
+            kind: Any = "servo" if command == 24 else "servo_j"
+            aim = transform(v[:6]) if command == 24 else v[:6]
+            motion = Motion(kind, aim, lookahead_s=min(max(v[9], 0.03), 0.2))
+            if self.arm.hurry(motion) > SUDDEN:
+                self.protective_stop("C204: sudden change in target position")
+            else:
+                self.commanded = motion
         elif command == 10:
             self.commanded = Motion("speed", v[:6], v[6])
         elif command == 9:
@@ -223,7 +291,10 @@ class EmulatedController:
         if command in (1, 3):
             aim = d(0, 6) if command == 1 else transform(d(0, 6))
             kind: Any = "move_j" if command == 1 else "move"
-            self.commanded = Motion(kind, aim, d(7, 1)[0], d(6, 1)[0])
+            if not np.isfinite(d(0, 8)).all():
+                self.protective_stop("C153: a command that is no number")
+                return at_once
+            self.commanded = Motion(kind, aim, max(d(7, 1)[0], 1e-3), max(d(6, 1)[0], 0.0))
             self.arm.arrived = False
             if self.ints.get(1, 0):
                 self.operation = self.operation % 127 + 1
@@ -231,17 +302,18 @@ class EmulatedController:
             return lambda: not self.arm.arrived
         if command in (15, 16, 33, 34):
             kind = "stop_j" if command == 34 else "stop"
-            self.commanded = Motion(kind, acceleration=max(d(0, 1)[0], 1e-3))
+            self.commanded = Motion(kind, acceleration=max(float(np.nan_to_num(d(0, 1)[0])), 1e-3))
             if command in (33, 34) and self.ints.get(1, 0):
                 return at_once
             return lambda: bool(self.arm.qd.any()) or self.arm.motion.kind not in ("stop", "stop_j")
         if command == 35:
-            self.watchdog_hz, self.kicked_s = float(d(0, 1)[0]), self.time_s
+            self.watchdog_hz, self.kicked_s = float(np.nan_to_num(d(0, 1)[0])), self.time_s
             self.note(f"watchdog {self.watchdog_hz:g} Hz")
         elif command == 40:
             self.out_doubles[:6] = pose_vector(self.arm.T_flange_tcp).tolist()
         elif command == 29:
-            self.arm.set_tcp(transform(d(0, 6)))
+            if np.isfinite(d(0, 6)).all():
+                self.arm.set_tcp(transform(d(0, 6)))
         elif command == 8:
             self.zero = self.wrench + self.zero
         else:
@@ -261,13 +333,11 @@ class EmulatedController:
 
     @property
     def safety_mode(self) -> int:
-        return {NORMAL: 1, PROTECTIVE: 3, EMERGENCY: 7}[self.safety]
+        return 2 if self.safety == NORMAL and self.reduced else SAFETY[self.safety].mode
 
     @property
     def safety_bits(self) -> int:
-        return {NORMAL: 1, PROTECTIVE: 1 << 2 | 1 << 10, EMERGENCY: 1 << 6 | 1 << 7 | 1 << 10}[
-            self.safety
-        ]
+        return SAFETY[self.safety].bits | (REDUCED_BIT if self.reduced else 0)
 
     @property
     def status_bits(self) -> int:

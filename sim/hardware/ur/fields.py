@@ -64,9 +64,10 @@ FIELDS: dict[str, tuple[str, Value]] = {
     "robot_status_bits": ("UINT32", lambda c: [c.status_bits]),
     "runtime_state": ("UINT32", lambda c: [c.runtime]),
     "joint_mode": _is("VECTOR6INT32", [253] * 6),
-    "speed_scaling": _is("DOUBLE", [1.0]),
-    "speed_scaling_combined": _is("DOUBLE", [1.0]),
-    "target_speed_fraction": _is("DOUBLE", [1.0]),
+    "speed_scaling": ("DOUBLE", lambda c: [c.speed_slider]),
+    "speed_scaling_combined": ("DOUBLE", lambda c: [c.speed_slider]),
+    "target_speed_fraction": ("DOUBLE", lambda c: [c.speed_slider]),
+    "payload": ("DOUBLE", lambda c: [c.payload_kg]),
     "actual_main_voltage": _is("DOUBLE", [48.0]),
     "actual_robot_voltage": _is("DOUBLE", [48.0]),
     "joint_temperatures": _is("VECTOR6D", [30.0] * 6),
@@ -78,7 +79,7 @@ for _name in ("joint_control_output", "actual_joint_voltage", "actual_current_as
     FIELDS[_name] = _zeros("VECTOR6D", 6)
 for _name in ("payload_cog", "elbow_position", "elbow_velocity"):
     FIELDS[_name] = _zeros("VECTOR3D", 3)
-for _name in ("actual_momentum", "actual_robot_current", "actual_execution_time", "payload"):
+for _name in ("actual_momentum", "actual_robot_current", "actual_execution_time"):
     FIELDS[_name] = _zeros("DOUBLE")
 for _name in ("payload_mass", "tcp_force_scalar", "tool_temperature", "tool_output_current"):
     FIELDS[_name] = _zeros("DOUBLE")

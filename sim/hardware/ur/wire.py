@@ -1,6 +1,8 @@
 """The controller's ports: RTDE on 30004, programs on 30003, the dashboard on 29999; one selector for all.
 
-RTDE is big-endian: uint16 size (with this header), uint8 type, payload.
+RTDE is big-endian: uint16 size (with this header), uint8 type, payload. The primary and secondary interfaces
+(30001, 30002) tell the version and nothing more. A client that sends nonsense, or more than a connection may
+hold unread, loses its connection; the emulator goes on.
 """
 
 from __future__ import annotations
@@ -11,19 +13,25 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
-from sim.hardware.ur.controller import EMERGENCY, PLAYING, PROTECTIVE, EmulatedController
+from sim.hardware.ur.controller import PLAYING, STOPPED, EmulatedController
 from sim.hardware.ur.fields import FORMATS, Value, input_type, output, values
+from sim.hardware.ur.safety import SAFETY
 
 RTDE_PORT, SCRIPT_PORT, DASHBOARD_PORT = 30004, 30003, 29999
+PRIMARY_PORT, SECONDARY_PORT = 30001, 30002
+_NONSENSE = (struct.error, ValueError, IndexError, KeyError, OverflowError)
+"""Errors of a packet that is none."""
 
 
 class Line:
     """One accepted connection. `handle` takes what came and returns what is left to complete."""
 
+    most_bytes = 70_000
+    """Longest that may be left to complete."""
+
     def __init__(self, server: Server, sock: socket.socket) -> None:
         self.server, self.sock, self.got, self.unsent = server, sock, b"", b""
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, data: bytes) -> None:
         """Send data and keep the rest that the peer does not take now; a peer that takes none is cut off."""
@@ -49,7 +57,18 @@ class Line:
             self.server.close(self)
             return
         self.got += data
-        self.handle()
+        try:
+            self.handle()
+        except _NONSENSE as error:
+            self.cut(f"{type(error).__name__}: {error}")
+        if len(self.got) > self.most_bytes:
+            self.cut(f"{len(self.got)} bytes that are no message")
+
+    def cut(self, why: str) -> None:
+        """Close the connection of a client that sends nonsense."""
+        self.server.controller.note(f"{type(self).__name__.lower()} connection cut: {why}"[:200])
+        self.got = b""
+        self.server.close(self)
 
     def handle(self) -> None:
         raise NotImplementedError
@@ -71,7 +90,9 @@ class Rtde(Line):
     def handle(self) -> None:
         while len(self.got) >= 3:
             size, kind = struct.unpack_from(">HB", self.got)
-            if size < 3 or len(self.got) < size:
+            if size < 3:
+                raise ValueError(f"a packet of {size} bytes")
+            if len(self.got) < size:
                 return
             payload, self.got = self.got[3:size], self.got[size:]
             self.packet(chr(kind), payload)
@@ -118,6 +139,8 @@ class Rtde(Line):
             self.reply("I", b"\0" + ",".join("IN_USE" for _ in names).encode())
             return
         number = len(self.recipes) + 1
+        if number > 255:
+            raise ValueError("more than 255 recipes")
         known = [(n, t) for n, t in zip(names, types, strict=True) if t in FORMATS]
         packing = struct.Struct(">" + "".join(FORMATS[t] for _, t in known))
         self.recipes[number] = ([n for n, _ in known], packing)
@@ -132,8 +155,25 @@ class Rtde(Line):
         self.send(self.last)
 
 
+class Primary(Line):
+    """The primary and the secondary interface: the version message alone."""
+
+    def __init__(self, server: Server, sock: socket.socket) -> None:
+        super().__init__(server, sock)
+        major, minor, bugfix, build = server.controller.model.version
+        name = b"URControl"
+        body = struct.pack(">qbbB", 0, -2, 3, len(name)) + name
+        body += struct.pack(">BBii", major, minor, bugfix, build) + b"01-01-2020, 00:00:00"
+        self.send(struct.pack(">iB", len(body) + 5, 20) + body)
+
+    def handle(self) -> None:
+        self.got = b""
+
+
 class Script(Line):
     """A program comes as text; it ends where its outermost block does, or with the connection."""
+
+    most_bytes = 4_000_000
 
     def handle(self) -> None:
         if self.got.rstrip().endswith(b"end"):
@@ -158,11 +198,9 @@ class Dashboard(Line):
     def answer(self, line: str) -> str:
         c, words = self.server.controller, line.lower()
         version = ".".join(str(v) for v in c.model.version[:3])
-        safety = {PROTECTIVE: "PROTECTIVE_STOP", EMERGENCY: "ROBOT_EMERGENCY_STOP"}.get(
-            c.safety, "NORMAL"
-        )
+        safety = "REDUCED" if c.reduced and c.safety == "normal" else SAFETY[c.safety].word
         if words == "stop":
-            if c.runtime == PLAYING:
+            if c.runtime != STOPPED:
                 c.program_stop("program stopped")
             return "Stopped"
         answers = {
@@ -200,7 +238,13 @@ class Server:
         self.listen()
 
     def listen(self) -> None:
-        for port, kind in ((RTDE_PORT, Rtde), (SCRIPT_PORT, Script), (DASHBOARD_PORT, Dashboard)):
+        for port, kind in (
+            (RTDE_PORT, Rtde),
+            (SCRIPT_PORT, Script),
+            (DASHBOARD_PORT, Dashboard),
+            (PRIMARY_PORT, Primary),
+            (SECONDARY_PORT, Primary),
+        ):
             listener = socket.create_server((self.address, port))
             listener.setblocking(False)
             self.selector.register(listener, selectors.EVENT_READ, kind)
@@ -230,6 +274,7 @@ class Server:
             if isinstance(key.fileobj, socket.socket) and key.fileobj in self.listening:
                 with suppress(OSError):
                     sock, _ = key.fileobj.accept()
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     line = key.data(self, sock)
                     self.lines.append(line)
                     self.selector.register(sock, selectors.EVENT_READ, line)

@@ -1,0 +1,121 @@
+"""One target under one engine, in a process of its own, which bench.fuzz starts.
+
+The engine is atheris (libFuzzer, guided by coverage) where it is installed; else the mutator here, which is
+not guided. Prints one line of JSON at the end; an exception, a hang or growth ends the process.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+SLOW_S = 5
+MOST_MB = 2048
+CORPUS = Path(__file__).parents[2] / "tests" / "corpus"
+
+
+def kept(target: str) -> list[bytes]:
+    """The kept inputs of a target: one a line, in hexadecimal."""
+    path = CORPUS / f"{target}.txt"
+    return [bytes.fromhex(line) for line in path.read_text().split()] if path.is_file() else []
+
+
+def mutated(rng: np.random.Generator, seeds: list[bytes], longest: int) -> Iterator[bytes]:
+    """Endless mutations of the seeds: bytes changed, cut, doubled, moved and spliced."""
+    while True:
+        data = bytearray(seeds[rng.integers(len(seeds))])
+        for _ in range(int(rng.integers(1, 6))):
+            at, end = sorted(rng.integers(0, len(data) + 1, 2).tolist())
+            kind = int(rng.integers(6))
+            if kind == 0 and data:
+                data[min(at, len(data) - 1)] = int(rng.integers(256))
+            elif kind == 1:
+                del data[at : min(end, at + 40)]
+            elif kind == 2:
+                data[at:at] = data[at:end][:200]
+            elif kind == 3:
+                data[at:at] = (
+                    rng.integers(0, 256, int(rng.integers(1, 9))).astype(np.uint8).tobytes()
+                )
+            elif kind == 4:
+                other = seeds[rng.integers(len(seeds))]
+                data[at:] = other[at:]
+            elif data:
+                digits = [k for k, c in enumerate(data) if chr(c) in "0123456789.-"]
+                if digits:
+                    data[digits[rng.integers(len(digits))]] = b"0123456789.-e"[rng.integers(13)]
+        yield bytes(data[:longest])
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def run_plain(target: str, runs: int, seconds: float, seed: int) -> dict[str, float | str]:
+    """The mutator here. Raises whatever the target does; RuntimeError for a hang or growth."""
+    from bench.fuzz.targets import TARGETS
+
+    fuzzed = TARGETS[target]
+    run, seeds = fuzzed.run(), fuzzed.seeds() + kept(target)
+    for data in seeds:
+        run(data)
+    began, before_mb, count = time.monotonic(), peak_mb(), 0
+    for data in mutated(np.random.default_rng(seed), seeds, fuzzed.longest):
+        if count >= runs or time.monotonic() - began > seconds:
+            break
+        start = time.monotonic()
+        try:
+            run(data)
+        except Exception:
+            print(f"input {data.hex()}", file=sys.stderr)
+            raise
+        if time.monotonic() - start > SLOW_S:
+            raise RuntimeError(f"hangs for {time.monotonic() - start:.1f} s: input {data.hex()}")
+        count += 1
+    grown = peak_mb() - before_mb
+    if peak_mb() > MOST_MB:
+        raise RuntimeError(f"grew to {peak_mb():.0f} MB")
+    return {
+        "engine": "plain",
+        "runs": count,
+        "seconds": time.monotonic() - began,
+        "grown_mb": grown,
+    }
+
+
+def run_guided(target: str, runs: int, seconds: float, seed: int, folder: str) -> None:
+    """atheris; does not return."""
+    import atheris
+
+    with atheris.instrument_imports(include=["rt", "sim", "tomllib", "mcap", "json"]):
+        from bench.fuzz.targets import TARGETS
+
+    fuzzed = TARGETS[target]
+    corpus = Path(folder)
+    for k, data in enumerate(fuzzed.seeds() + kept(target)):
+        (corpus / f"seed{k}").write_bytes(data)
+    options = [
+        f"-runs={runs}", f"-max_total_time={max(int(seconds), 1)}", f"-seed={seed + 1}", f"-timeout={SLOW_S}",
+        f"-rss_limit_mb={MOST_MB}", f"-max_len={fuzzed.longest}", f"-artifact_prefix={corpus}-finding-",
+        "-print_final_stats=1", "-verbosity=1",
+    ]  # fmt: skip
+    atheris.Setup([sys.argv[0], *options, folder], fuzzed.run())
+    atheris.Fuzz()
+
+
+def main() -> int:
+    target, runs, seconds, seed, folder = sys.argv[1:6]
+    if folder:
+        run_guided(target, int(runs), float(seconds), int(seed), folder)
+    print(json.dumps(run_plain(target, int(runs), float(seconds), int(seed))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""The parsers that are fuzzed: each target is a function of bytes that returns or raises its own error.
+
+Any other exception, a hang and unbounded growth are findings. What a peer sends arrives through `Peer`, a
+socket whose other end is the input.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from rt.cell.file import EXAMPLE, CellError, load_cell
+from rt.distance.contract import Contract, ModelError, read_model
+from rt.gripper import GripperError
+from rt.gripper.robotiq import _Line
+from rt.hand import HandError, load_hand, load_tip_travel
+from rt.record.recorder import RecordError, read_record
+from rt.robot.ur.link import UrError, _read_line
+from sim.hardware.robotiq import GripperEmulator
+from sim.hardware.ur.channel import Channel
+from sim.hardware.ur.controller import MODELS, EmulatedController
+from sim.hardware.ur.wire import Dashboard, Line, Rtde, Script
+
+Target = Callable[[bytes], None]
+HANDS = Path(load_hand.__code__.co_filename).parent / "hands"
+
+
+@dataclass(frozen=True)
+class Fuzzed:
+    """One parser."""
+
+    run: Callable[[], Target]
+    """Makes the target: what is dear is made once."""
+    seeds: Callable[[], list[bytes]]
+    """Inputs to begin with."""
+    longest: int = 4096
+    """Of an input [bytes]."""
+
+
+class Peer:
+    """A socket whose other end sends some bytes and closes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def recv(self, size: int) -> bytes:
+        part, self.data = self.data[:size], self.data[size:]
+        return part
+
+    def sendall(self, data: bytes) -> None:
+        pass
+
+    def send(self, data: bytes) -> int:
+        return len(data)
+
+    def settimeout(self, seconds: float | None) -> None:
+        pass
+
+    def setblocking(self, yes: bool) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _emulated(kind: type[Line]) -> Callable[[], Target]:
+    def made() -> Target:
+        controller = EmulatedController(MODELS["cb3"], np.eye(4), None, 0.004, 8.0, 4.0)
+        server: Any = SimpleNamespace(
+            controller=controller, now_s=lambda: controller.time_s, close=lambda line: None
+        )
+
+        def run(data: bytes) -> None:
+            peer: Any = Peer(data)
+            line = kind(server, peer)
+            while peer.data:
+                line.readable()
+            line.readable()  # its end
+            if isinstance(line, Rtde) and line.fields:
+                line.publish(again=False)
+            controller.tick()
+            assert np.isfinite(controller.arm.q).all() and len(line.got) <= line.most_bytes
+            if controller.safety != "normal":
+                controller.clear()
+
+        return run
+
+    return made
+
+
+def _channel() -> Target:
+    controller = EmulatedController(MODELS["cb3"], np.eye(4), None, 0.004, 8.0, 4.0)
+    channel = Channel.__new__(Channel)
+    server: Any = SimpleNamespace(
+        controller=controller, lines=[], listening=[1], slow_every=1, frozen=False, frozen_time=False,
+        drop=lambda: None, refuse=lambda: None, listen=lambda: None,
+    )  # fmt: skip
+    channel.server, channel.controller, channel.gripper_fault = server, controller, ""
+    channel.monotonic_ns, channel.quit = lambda: 0, SimpleNamespace(set=lambda: None)  # type: ignore[assignment]
+
+    def run(data: bytes) -> None:
+        words = data.decode(errors="replace").split()
+        if words:
+            with suppress(ValueError, IndexError, TypeError):
+                channel.do(words[0], words[1:])
+        controller.tick()
+        assert np.isfinite(controller.arm.q).all()
+
+    return run
+
+
+def _gripper_emulator() -> Target:
+    emulator = GripperEmulator("127.0.0.1", 0, None)
+
+    def run(data: bytes) -> None:
+        assert isinstance(emulator.answer(data.decode(errors="replace").strip()), bytes)
+        assert 0 <= emulator.travel_m <= 0.014
+
+    return run
+
+
+def _gripper_driver() -> Target:
+    def run(data: bytes) -> None:
+        line = _Line("", 0, 0.05)
+        line._socket = Peer(data)  # type: ignore[assignment]
+        with suppress(GripperError):
+            while True:
+                line.get("POS")
+                line.set("SET POS 255 GTO 1")
+
+    return run
+
+
+def _dashboard_driver() -> Target:
+    def run(data: bytes) -> None:
+        peer: Any = Peer(data)
+        with suppress(OSError, UrError):
+            while peer.data:
+                assert len(_read_line(peer, 0.2)) <= 4097
+
+    return run
+
+
+def _of_file(
+    name: str, read: Callable[[Path], object], *errors: type[Exception]
+) -> Callable[[], Target]:
+    def made() -> Target:
+        path = Path(f"/dev/shm/fuzz-{os.getpid()}-{name}")
+
+        def run(data: bytes) -> None:
+            path.write_bytes(data)
+            try:
+                with suppress(*errors):
+                    read(path)
+            finally:
+                path.unlink()
+
+        return run
+
+    return made
+
+
+def _contract() -> Target:
+    def run(data: bytes) -> None:
+        with suppress(ModelError):
+            Contract.from_json(data.decode(errors="replace"))
+
+    return run
+
+
+def _hand(path: Path) -> None:
+    load_hand(path)
+    load_tip_travel(path)
+
+
+def _packets() -> list[bytes]:
+    def packet(kind: bytes, payload: bytes) -> bytes:
+        return (len(payload) + 3).to_bytes(2, "big") + kind + payload
+
+    registers = b",".join(b"input_double_register_%d" % k for k in range(11))
+    recipe = packet(b"I", b"input_int_register_0," + registers)
+    order = b"\1" + (24).to_bytes(4, "big") + np.linspace(0.1, 0.5, 11).astype(">f8").tobytes()
+    outputs = np.array([125.0], ">f8").tobytes() + b"timestamp,actual_q,output_int_register_0,"
+    return [
+        packet(b"V", b"\0\2") + packet(b"v", b"") + packet(b"O", outputs) + packet(b"S", b""),
+        recipe + packet(b"U", order),
+        recipe + packet(b"P", b""),
+    ]
+
+
+def _record() -> list[bytes]:
+    """A small flight record, cut at several places."""
+    import io
+
+    from mcap.writer import Writer
+
+    made = io.BytesIO()
+    writer: Any = Writer(made)
+    writer.start(library="grasp-servo")
+    writer.add_metadata("flight", {"header": '{"format": "flight/1"}'})
+    channel = writer.register_channel("/log", "json", 0)
+    writer.add_message(channel, 1, b"{}", 1, 1)
+    writer.add_metadata("end", {"why": "over", "written": "1", "lost": "0"})
+    writer.finish()
+    whole = made.getvalue()
+    return [whole, whole[:60], whole[:-20]]
+
+
+def _model() -> list[bytes]:
+    """A model whose weights are small enough to mutate: another architecture, one weight."""
+    from onnx import TensorProto, helper
+
+    contract = Contract(hand=load_hand(), training_set="fuzz", architecture="own")
+    tensor = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("ReduceSum", ["actions"], ["distance"], keepdims=0)],
+        "own",
+        [
+            tensor("depth", TensorProto.FLOAT, [1, 1, 64, 64]),
+            tensor("actions", TensorProto.FLOAT, ["N", 3]),
+        ],
+        [tensor("distance", TensorProto.FLOAT, ["N"])],
+        [helper.make_tensor("w", TensorProto.FLOAT, [2], [1.0, 2.0])],
+    )
+    model = helper.make_model(graph)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "contract", contract.to_json()
+    return [model.SerializeToString()]
+
+
+def _hands() -> list[bytes]:
+    return [path.read_bytes() for path in HANDS.glob("*.toml")]
+
+
+_GRIPPER = [b"POS 120\nack", b"POS 3\n", b"POS ?\n", b"ackPOS 255\nack"]
+TARGETS: dict[str, Fuzzed] = {
+    "rtde": Fuzzed(_emulated(Rtde), _packets),
+    "script": Fuzzed(_emulated(Script), lambda: [b"def rtde_control():\n  sync()\nend\n", b"x end"]),
+    "dashboard": Fuzzed(_emulated(Dashboard), lambda: [b"PolyscopeVersion\nstop\n", b"robotmode\n"], 512),
+    "channel": Fuzzed(_channel, lambda: [b"push 1 2 3", b"log 1", b"slider 0.5", b"place 0 0 0 0 0 0"], 256),
+    "gripper": Fuzzed(_gripper_emulator, lambda: [b"GET POS", b"SET POS 255 SPE 255 FOR 50 GTO 1"], 256),
+    "gripper_driver": Fuzzed(_gripper_driver, lambda: _GRIPPER, 512),
+    "dashboard_driver": Fuzzed(_dashboard_driver, lambda: [b"URSoftware 5.11.0\n", b"x" * 5000], 6000),
+    "cell": Fuzzed(_of_file("cell", load_cell, CellError), lambda: [EXAMPLE.read_bytes()], 8192),
+    "hand": Fuzzed(_of_file("hand", _hand, HandError), _hands),
+    "contract": Fuzzed(_contract, lambda: [Contract(load_hand(), "x").to_json().encode()]),
+    "model": Fuzzed(_of_file("model", read_model, ModelError), _model),
+    "record": Fuzzed(_of_file("record", read_record, RecordError), _record),
+}  # fmt: skip
+"""Every parser of ours, by name."""
