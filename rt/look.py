@@ -93,7 +93,7 @@ def refuse(config: LookOptions) -> None:
 
 
 @dataclass(frozen=True)
-class Picture:
+class LookPicture:
     """One image to look at."""
 
     name: str
@@ -127,7 +127,7 @@ def listed(config: LookOptions) -> list[Path]:
     return files
 
 
-def read(path: Path, config: LookOptions) -> Picture:
+def read(path: Path, config: LookOptions) -> LookPicture:
     """One image. Raises CameraError."""
     if str(path) == LIVE:
         return _from_camera(config)
@@ -136,7 +136,7 @@ def read(path: Path, config: LookOptions) -> Picture:
     return _from_file(path, config)
 
 
-def _from_file(path: Path, config: LookOptions) -> Picture:
+def _from_file(path: Path, config: LookOptions) -> LookPicture:
     read = read_depth_file(path, config.unit)
     if config.intrinsics:
         intrinsics = intrinsics_of(numbers(config.intrinsics, 4, "--intrinsics"), read.depth.shape)
@@ -157,10 +157,10 @@ def _from_file(path: Path, config: LookOptions) -> Picture:
         )
     if config.camera:
         notes.append(f"intrinsics: those of an ideal {config.camera}, not of yours")
-    return Picture(path.stem, read.depth, intrinsics, notes=tuple(notes))
+    return LookPicture(path.stem, read.depth, intrinsics, notes=tuple(notes))
 
 
-def _from_recording(path: Path, frame: int) -> Picture:
+def _from_recording(path: Path, frame: int) -> LookPicture:
     with open_replay(path, None if path.suffix == ".mcap" else np.eye(4), paced=False) as camera:
         if frame >= len(camera):
             raise CameraError(
@@ -169,10 +169,10 @@ def _from_recording(path: Path, frame: int) -> Picture:
         for _ in range(frame + 1):
             found = camera.read_latest(1.0)
     name = f"{path.stem}_{frame}"
-    return Picture(name, found.depth, found.intrinsics, is_view=path.suffix == ".mcap")
+    return LookPicture(name, found.depth, found.intrinsics, is_view=path.suffix == ".mcap")
 
 
-def _from_camera(config: LookOptions) -> Picture:
+def _from_camera(config: LookOptions) -> LookPicture:
     from rt.camera.realsense import open_camera
 
     serial = T = None
@@ -186,7 +186,7 @@ def _from_camera(config: LookOptions) -> Picture:
         while time.monotonic() < end:
             with suppress(StaleFrameError):
                 found = with_it.read_latest(_FRESH_S)
-                return Picture(LIVE, found.depth, found.intrinsics)
+                return LookPicture(LIVE, found.depth, found.intrinsics)
             time.sleep(0.02)
     finally:
         with_it.close()
