@@ -1,0 +1,201 @@
+"""Motion of what stands on the table, from one view to the next: objects on a conveyor, pushed ones, a hand
+that is not where it was told to be.
+
+Two height maps of the same place are brought onto each other by Gauss-Newton steps (Lucas and Kanade 1981):
+the shift and turn for which the newer map, sampled there, equals the older one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from rt.distance.metric_map import metric_map
+from rt.view import VIEW, View
+
+CELLS, CELL_M = 64, 0.005
+"""The height map of a view: 0.32 m."""
+WINDOW_M = 0.08
+"""Radius about the goal within which the scene counts: one object and its neighbours."""
+BLUR_CELLS = 2.0
+"""Standard deviation of the blur, as wide as a view's pixel on the table: edges become slopes to follow."""
+ROBUST_M = 0.004
+"""Differences of height above this weigh less: shadows, and what another object does."""
+LOST_M = 0.010
+"""Median difference of height after the best shift: above it the maps do not show the same."""
+JUMP_M, JUMP_RAD = 0.002, np.radians(3.0)
+"""A shift that differs by more than this from what the velocity foretells is believed as it is; most of a
+smaller difference is the error of one registration (0.4 to 0.8 mm with the sensors of sim.scene.sensor)."""
+BELIEF = 0.3
+"""Part of a smaller difference that is believed."""
+VIEWS = 7
+"""Shifts that the velocity is the median of: one jump is no motion."""
+STILL_M_S = 0.012
+"""Slower than this is still."""
+_STEPS = 6
+_DONE_M = 5e-5
+_GRADIENT_FLOOR = np.diag([1e-2, 1e-2, 1e-5])
+"""Keeps the shift at zero where the map is flat."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Displacement of the scene between two views, in base."""
+
+    centre_m: NDArray[np.float64]
+    """(2,) that the turn is about."""
+    xy_m: NDArray[np.float64]
+    """(2,)."""
+    turn_rad: float
+
+    def carry(self, hands: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Hands (N, 4) of x, y, z [m], yaw [rad] that stay with the scene."""
+        c, s = np.cos(self.turn_rad), np.sin(self.turn_rad)
+        moved = hands.copy()
+        way = hands[..., :2] - self.centre_m
+        moved[..., :2] = way @ np.array([[c, s], [-s, c]]) + self.centre_m + self.xy_m
+        moved[..., 3] += self.turn_rad
+        return moved
+
+
+class SceneMotion:
+    """Follows the scene about a place, view by view."""
+
+    def __init__(self, view: View = VIEW) -> None:
+        self._view = view
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew with the next view."""
+        self._before: _HeightImage | None = None
+        self._rates: deque[NDArray[np.float64]] = deque(maxlen=VIEWS)
+        self.velocity_m_s = np.zeros(2)
+        """(2,) of x, y in base; zeros while the scene stands."""
+
+    def see(
+        self,
+        view: NDArray[np.float32],
+        seen_from: NDArray[np.float64],
+        centre_m: NDArray[np.float64],
+        exposed_s: float,
+    ) -> Shift | None:
+        """Displacement of the scene since the view before; None if there was none, if it is the same view, or
+        if the two do not show the same scene (then also `lost`).
+
+        view (64, 64) m from the hand (4,) in base; centre_m (2,) in base, of the place to follow.
+        """
+        before, now = self._before, _HeightImage(view, seen_from, exposed_s, self._view)
+        self.lost = False
+        if before is None:
+            self._before = now
+            return None
+        passed_s = exposed_s - before.exposed_s
+        if passed_s <= 0:
+            return None
+        self._before = now
+        foretold = self.velocity_m_s * passed_s
+        found, left_m = register(before, now, centre_m, foretold)
+        if left_m > LOST_M:
+            found, left_m = register(before, now, centre_m, foretold, coarse=True)
+        if left_m > LOST_M:
+            self.lost = True
+            self._rates.clear()
+            self.velocity_m_s = np.zeros(2)
+            return None
+        self._rates.append(found[:2] / passed_s)
+        typical = np.median(self._rates, axis=0)
+        moving = len(self._rates) >= 3 and np.linalg.norm(typical) > STILL_M_S
+        self.velocity_m_s = typical if moving else np.zeros(2)
+        off, turn = found[:2] - foretold, float(found[2])
+        if np.linalg.norm(off) < JUMP_M and abs(turn) < JUMP_RAD:
+            off, turn = BELIEF * off, BELIEF * turn
+        return Shift(centre_m, foretold + off, turn)
+
+    lost = False
+    """True after a view that does not show the scene of the one before."""
+
+
+class _HeightImage:
+    """A view's heights along base's axes, about the hand, blurred."""
+
+    def __init__(
+        self, view: NDArray[np.float32], hand: NDArray[np.float64], exposed_s: float, kind: View
+    ) -> None:
+        self.exposed_s, self.hand = exposed_s, hand.copy()
+        turned = metric_map(view, CELLS, CELL_M, kind, turn_rad=float(hand[3]), mirror=True)
+        seen = turned[1]
+        self._heights = seen * (
+            np.float32(hand[2]) - (turned[0] * np.float32(0.1) + np.float32(0.2))
+        )
+        self._seen = seen
+        self._blurred: dict[float, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+
+    def blurred(self, cells: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Heights [m] and weights (CELLS, CELLS) after a blur of that many cells."""
+        if cells not in self._blurred:
+            weight = gaussian_filter(self._seen, cells, truncate=2.5)
+            heights = gaussian_filter(self._heights, cells, truncate=2.5)
+            self._blurred[cells] = heights / np.maximum(weight, np.float32(1e-3)), weight
+        return self._blurred[cells]
+
+    def cell(self, xy_m: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Columns and rows of points (N, 2) in base."""
+        at = (xy_m - self.hand[:2]) / CELL_M + (CELLS / 2 - 0.5)
+        return at[:, 0], at[:, 1]
+
+
+def register(
+    before: _HeightImage,
+    now: _HeightImage,
+    centre_m: NDArray[np.float64],
+    foretold_m: NDArray[np.float64],
+    coarse: bool = False,
+) -> tuple[NDArray[np.float64], float]:
+    """(3,) of x, y [m], turn [rad] about the centre that bring `before` onto `now`, and the median difference
+    of height that is left [m]; infinite if too little of the window is seen in both."""
+    blur = 3 * BLUR_CELLS if coarse else BLUR_CELLS
+    old, old_weight = before.blurred(blur)
+    new, new_weight = now.blurred(blur)
+    column, row = np.meshgrid(np.arange(CELLS), np.arange(CELLS))
+    points = (np.stack([column, row], axis=-1) - (CELLS / 2 - 0.5)) * CELL_M + before.hand[:2]
+    way = points - centre_m
+    near = (np.hypot(way[..., 0], way[..., 1]) < (2 if coarse else 1) * WINDOW_M) & (
+        old_weight > 0.3
+    )
+    near[[0, -1], :] = near[:, [0, -1]] = False
+    way, height = way[near], old[near].astype(np.float64)
+    slope_y, slope_x = np.gradient(old, CELL_M)
+    slope = np.stack([slope_x[near], slope_y[near]], axis=-1).astype(np.float64)
+    J = np.column_stack([slope, slope[:, 1] * way[:, 0] - slope[:, 0] * way[:, 1]])
+    found, left_m = np.array([foretold_m[0], foretold_m[1], 0.0]), np.inf
+    if len(way) < 50:
+        return found, left_m
+    for _ in range(_STEPS):
+        c, s = np.cos(found[2]), np.sin(found[2])
+        at = way @ np.array([[c, s], [-s, c]]) + centre_m + found[:2]
+        u, v = now.cell(at)
+        i, j = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
+        inside = (i >= 0) & (j >= 0) & (i < CELLS - 1) & (j < CELLS - 1)
+        i, j = np.where(inside, i, 0), np.where(inside, j, 0)
+        p, q = u - i, v - j
+        sampled = (new[j, i] * (1 - p) + new[j, i + 1] * p) * (1 - q) + (
+            new[j + 1, i] * (1 - p) + new[j + 1, i + 1] * p
+        ) * q
+        inside &= new_weight[j, i] > 0.3
+        if inside.sum() < 50:
+            return found, np.inf
+        error = height - sampled
+        left_m = float(np.median(np.abs(error[inside])))
+        weight = inside / np.maximum(1.0, np.abs(error) / ROBUST_M)
+        # The slopes are the older map's: they turn with it.
+        G = J @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+        WG = G * weight[:, None]
+        step = np.linalg.solve(WG.T @ G + _GRADIENT_FLOOR, WG.T @ error)
+        found += step
+        if np.abs(step[:2]).max() < _DONE_M:
+            break
+    return found, left_m

@@ -1,0 +1,126 @@
+"""Heights of what stands on the table, in base, as all views of an approach have shown them.
+
+A view sees less the lower the hand is, and nothing of what hides behind a tall object; there the sight of an
+earlier view still counts. A cell that is seen again takes the new height, so what has gone is forgotten.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, minimum_filter
+
+from rt.distance.metric_map import metric_map
+from rt.hand import Hand
+from rt.view import VIEW, View
+
+CELL_M = 0.005
+SIDE = 192
+"""Cells a side: 0.96 m, the reach of an approach and of a view's edge to all sides of where it began."""
+_SEEN_CELLS = 96
+"""Cells a side of one view's own map: 0.48 m, all that a view shows of the table at 0.34 m."""
+_ABOVE_TIPS_M = 0.001
+"""Returns this far below the fingertips or higher are the hand's own fingers, and left out."""
+_STEP_M = 0.004
+"""Distance between the points at which the hand's outline is compared with the heights."""
+
+
+class HeightMemory:
+    """Heights in base over a square about the first view's hand: (SIDE, SIDE), rows along y."""
+
+    def __init__(self, view: View = VIEW) -> None:
+        self._view = view
+        self.heights_m = np.full((SIDE, SIDE), np.nan, np.float32)
+        """NaN where no view has shown anything."""
+        self._corner: NDArray[np.float64] | None = None
+
+    def see(self, view: NDArray[np.float32], seen_from: NDArray[np.float64]) -> None:
+        """Add a view (64, 64) [m] from the hand (4,) of x, y, z [m], yaw [rad] in base."""
+        if self._corner is None:
+            self._corner = seen_from[:2] - (SIDE / 2) * CELL_M
+        turned = metric_map(
+            view, _SEEN_CELLS, CELL_M, self._view, turn_rad=float(seen_from[3]), mirror=True
+        )
+        heights = np.float32(seen_from[2]) - (turned[0] * np.float32(0.1) + np.float32(0.2))
+        seen = (turned[1] > 0) & (heights < seen_from[2] - _ABOVE_TIPS_M)
+        # An opening: one return alone, above all its neighbours, is a flying pixel and no thing.
+        heights = np.where(seen, heights, np.float32(-1))
+        opened = maximum_filter(minimum_filter(heights, 2), 2, origin=-1)
+        heights = np.where(opened > -1, opened, heights)
+        first = np.round((seen_from[:2] - self._corner) / CELL_M).astype(int) - _SEEN_CELLS // 2
+        low = np.maximum(first, 0)
+        high = np.minimum(first + _SEEN_CELLS, SIDE)
+        if (high <= low).any():
+            return
+        rows, columns = slice(low[1], high[1]), slice(low[0], high[0])
+        own = (
+            slice(low[1] - first[1], high[1] - first[1]),
+            slice(low[0] - first[0], high[0] - first[0]),
+        )
+        part = self.heights_m[rows, columns]
+        part[seen[own]] = heights[own][seen[own]]
+
+    def at(self, xy_m: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Heights (...) at points (..., 2) in base [m]; NaN where nothing was seen."""
+        if self._corner is None:
+            return np.full(xy_m.shape[:-1], np.nan, np.float32)
+        at = np.floor((xy_m - self._corner) / CELL_M).astype(np.int64)
+        inside = ((at >= 0) & (at < SIDE)).all(axis=-1)
+        at = np.clip(at, 0, SIDE - 1)
+        found = self.heights_m[at[..., 1], at[..., 0]]
+        return np.where(inside, found, np.float32(np.nan))
+
+
+def needed_height_m(memory: HeightMemory, hand: NDArray[np.float64], shape: Hand) -> float:
+    """Least height of the fingertips [m] at which neither fingers nor palm are inside anything that was seen.
+
+    hand: (4,) of x, y, z [m], yaw [rad] in base, fully open; its z is not looked at. Minus infinity where
+    nothing was seen below it.
+    """
+    fingers, palm = _outline(shape)
+    needed = -np.inf
+    for points, above_m in ((fingers, 0.0), (palm, shape.finger_length_m)):
+        heights = memory.at(in_base(points, hand))
+        if np.isfinite(heights).any():
+            needed = max(needed, float(np.nanmax(heights)) - above_m)
+    return needed
+
+
+def unseen_share(
+    memory: HeightMemory, hands: NDArray[np.float64], shape: Hand
+) -> NDArray[np.float64]:
+    """Part (N,) of the ground under the tips of hands (N, 4) in base that no view has shown."""
+    x = shape.opening_m / 2 + shape.finger_thickness_m / 2
+    y = shape.finger_width_m / 2
+    tips = np.array([[side * x, end * y] for side in (-1, 1) for end in (-1, 0, 1)])
+    return np.asarray(np.isnan(memory.at(in_base(tips, hands[:, None]))).mean(axis=-1))
+
+
+def in_base(points_m: NDArray[np.float64], hand: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (..., 2) in the plane of a hand (..., 4) that looks straight down, to base: (..., 2)."""
+    c, s = np.cos(hand[..., 3]), np.sin(hand[..., 3])
+    x, y = points_m[..., 0], points_m[..., 1]
+    return np.stack([hand[..., 0] + c * x + s * y, hand[..., 1] + s * x - c * y], axis=-1)
+
+
+_outlines: dict[Hand, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+
+
+def _outline(shape: Hand) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points (N, 2) under both open fingers, and under the palm, in the hand's plane [m]."""
+    if shape not in _outlines:
+        inner, thick = shape.opening_m / 2, shape.finger_thickness_m
+        finger = _filled(thick, shape.finger_width_m)
+        fingers = np.concatenate(
+            [finger + np.array([side * (inner + thick / 2), 0.0]) for side in (-1, 1)]
+        )
+        _outlines[shape] = fingers, _filled(shape.palm_length_m, shape.palm_width_m)
+    return _outlines[shape]
+
+
+def _filled(length_m: float, width_m: float) -> NDArray[np.float64]:
+    x, y = (
+        np.linspace(-side / 2, side / 2, int(np.ceil(side / _STEP_M)) + 1)
+        for side in (length_m, width_m)
+    )
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)

@@ -1,0 +1,93 @@
+"""rt.grasp.memory: heights in base over an approach, and the height that a hand needs above them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from rt.grasp.memory import CELL_M, HeightMemory, in_base, needed_height_m, unseen_share
+from rt.hand import load_hand
+from rt.pose import planar, top_down
+from rt.view import VIEW
+
+HAND = load_hand()
+
+
+def tower(x: float, y: float, height_m: float, hand: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Depth (64, 64) of a column of 40 by 40 mm along base's axes, seen straight down."""
+    rays = VIEW.rays().astype(np.float64) * (hand[2] - height_m)
+    points = in_base(rays[..., :2], hand)
+    inside = (np.abs(points - [x, y]) < 0.02).all(axis=-1)
+    return np.where(inside, hand[2] - height_m, hand[2]).astype(np.float32)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    x=st.floats(-0.05, 0.05),
+    y=st.floats(-0.05, 0.05),
+    yaw=st.floats(-3, 3),
+    height_m=st.floats(0.02, 0.2),
+)
+def test_a_column_stands_where_it_is_in_base(
+    x: float, y: float, yaw: float, height_m: float
+) -> None:
+    hand, memory = np.array([0.3, -0.2, 0.3, yaw]), HeightMemory()
+    memory.see(tower(0.3 + x, -0.2 + y, height_m, hand), hand)
+    top = memory.at(np.array([0.3 + x, -0.2 + y]))
+    assert float(top) == pytest.approx(height_m, abs=1e-5)
+    for dx, dy in ((0.036, 0), (-0.036, 0), (0, 0.036), (0, -0.036)):
+        beside = memory.at(np.array([0.3 + x + dx, -0.2 + y + dy]))
+        assert np.isnan(beside) or abs(float(beside)) < 1e-5  # the table, or in the column's shadow
+
+
+def test_an_earlier_view_counts_where_a_later_one_saw_nothing() -> None:
+    high, low, memory = np.array([0, 0, 0.30, 0.0]), np.array([0, 0, 0.16, 0.0]), HeightMemory()
+    memory.see(tower(0.12, 0, 0.05, high), high)
+    memory.see(np.full((64, 64), 0.16, np.float32), low)
+    assert float(memory.at(np.array([0.13, 0.0]))) == pytest.approx(0.05, abs=1e-5)
+    memory.see(np.full((64, 64), 0.30, np.float32), high)  # it is gone
+    assert float(memory.at(np.array([0.13, 0.0]))) == pytest.approx(0.0, abs=1e-5)
+    assert np.isnan(memory.at(np.array([0.45, 0.0])))
+
+
+def test_the_hand_itself_and_single_returns_are_left_out() -> None:
+    hand, memory = np.array([0, 0, 0.2, 0.0]), HeightMemory()
+    view = np.full((64, 64), 0.2, np.float32)
+    view[30:34, 50:54] = 0.0005  # a finger
+    memory.see(view, hand)
+    assert np.nanmax(memory.heights_m) < 0.001
+    view[:] = 0.2
+    view[10, 10] = 0.19  # one flying pixel, smaller than two cells on the table
+    low = HeightMemory()
+    low.see(view, np.array([0, 0, 0.2, 0.0]))
+    assert np.nanmax(low.heights_m) < 0.011
+
+
+def test_fingers_and_palm_need_their_own_height() -> None:
+    high, memory = np.array([0, 0, 0.30, 0.0]), HeightMemory()
+    memory.see(tower(0, 0, 0.18, high), high)
+    # The column fits between the fingers: only the palm needs to be above it.
+    assert needed_height_m(memory, high, HAND) == pytest.approx(
+        0.18 - HAND.finger_length_m, abs=1e-5
+    )
+    beside = np.array([HAND.opening_m / 2, 0, 0.3, 0.0])
+    assert needed_height_m(memory, beside, HAND) == pytest.approx(0.18, abs=1e-5)
+    assert needed_height_m(HeightMemory(), high, HAND) == -np.inf
+
+
+def test_the_unseen_share_of_the_ground_under_the_jaws() -> None:
+    high, memory = np.array([0, 0, 0.30, 0.0]), HeightMemory()
+    memory.see(np.full((64, 64), 0.3, np.float32), high)
+    hands = np.array([[0, 0, 0.3, 0.0], [0.205, 0, 0.3, 0.0], [0.4, 0.3, 0.3, 0.0]])
+    np.testing.assert_allclose(unseen_share(memory, hands, HAND), [0, 0.5, 1])
+
+
+@given(x=st.floats(-1, 1), y=st.floats(-1, 1), yaw=st.floats(-4, 4))
+def test_points_of_the_hand_are_where_the_hand_is(x: float, y: float, yaw: float) -> None:
+    point = in_base(np.array([0.03, 0.01]), np.array([x, y, 0.2, yaw]))
+    T = top_down(x, y, 0.2, yaw) @ planar([0.03, 0.01, 0.0])
+    np.testing.assert_allclose(point, T[:2, 3], atol=1e-12)
+    assert HAND.finger_thickness_m > CELL_M

@@ -1,0 +1,99 @@
+"""rt.controller.motion: the shift of a scene between two views, and its velocity."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from rt.controller.motion import LOST_M, SceneMotion, Shift
+from rt.pose import to_view
+from rt.view import VIEW
+
+BLOCKS = np.array([[0.01, 0.0, 0.0, 0.3], [-0.05, 0.045, 0.0, 1.1]])
+"""Hands (2, 4) at the middle of two blocks of 60 by 25 mm, 50 mm high, closing along their length."""
+
+
+def view_of(blocks: NDArray[np.float64], hand: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Depth (64, 64) of blocks on the table, straight down: their walls cover nothing."""
+    rays = VIEW.rays().astype(np.float64)
+    depth = np.full((64, 64), hand[2])
+    top = rays[..., :2] * (hand[2] - 0.05)
+    for x, y, turn in to_view(blocks, hand):
+        c, s = np.cos(turn), np.sin(turn)
+        u = (top[..., 0] - x) * c + (top[..., 1] - y) * s
+        v = (top[..., 1] - y) * c - (top[..., 0] - x) * s
+        depth[(np.abs(u) < 0.03) & (np.abs(v) < 0.0125)] = hand[2] - 0.05
+    return depth.astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    x=st.floats(-0.008, 0.008),
+    y=st.floats(-0.008, 0.008),
+    turn=st.floats(-0.12, 0.12),
+    yaw=st.floats(-3, 3),
+    step=st.floats(-0.01, 0.01),
+)
+def test_a_shift_is_found_though_the_hand_moves_too(
+    x: float, y: float, turn: float, yaw: float, step: float
+) -> None:
+    hand = np.array([0.02, -0.01, 0.25, yaw])
+    later = hand + np.array([step, -step, -0.002, 0.05])
+    truth = Shift(BLOCKS[0, :2], np.array([x, y]), turn)
+    motion = SceneMotion()
+    assert motion.see(view_of(BLOCKS, hand), hand, BLOCKS[0, :2], 0.0) is None
+    found = motion.see(view_of(truth.carry(BLOCKS), later), later, BLOCKS[0, :2], 1 / 30)
+    assert found is not None and not motion.lost
+    # A view's pixel is 4 mm on the blocks.
+    if np.hypot(x, y) > 0.004:
+        assert np.linalg.norm(found.xy_m - truth.xy_m) < 0.002
+        assert abs(found.turn_rad - turn) < 0.06
+    else:
+        assert np.linalg.norm(found.xy_m) < 0.006
+
+
+@given(turn=st.floats(-3, 3), x=st.floats(-1, 1), y=st.floats(-1, 1))
+def test_a_carried_hand_keeps_its_place_in_the_scene(turn: float, x: float, y: float) -> None:
+    shift = Shift(np.array([0.1, 0.2]), np.array([x, y]), turn)
+    hands = np.array([[0.3, 0.2, 0.1, 0.5], [0.0, 0.1, 0.2, -0.4]])
+    moved = shift.carry(hands)
+    np.testing.assert_allclose(to_view(moved[1], moved[0]), to_view(hands[1], hands[0]), atol=1e-12)
+    at_centre = shift.carry(np.array([[0.1, 0.2, 0.0, 0.0]]))[0]
+    np.testing.assert_allclose(at_centre, [0.1 + x, 0.2 + y, 0.0, turn], atol=1e-12)
+
+
+@pytest.mark.parametrize("speed_m_s", [0.0, 0.04, 0.1, 0.25])
+def test_a_conveyor_is_followed_and_a_still_scene_has_no_velocity(speed_m_s: float) -> None:
+    motion, hand, truth = SceneMotion(), np.array([0.02, -0.01, 0.28, 0.4]), np.array([0.8, 0.6])
+    blocks = BLOCKS.copy()
+    for k in range(20):
+        hand = hand + np.array([0.001, 0.001, -0.002, 0.01])
+        motion.see(view_of(blocks, hand), hand, blocks[0, :2], k / 30)
+        blocks[:, :2] += speed_m_s / 30 * truth
+        hand[:2] += speed_m_s / 30 * truth
+    assert np.linalg.norm(motion.velocity_m_s - speed_m_s * truth) < max(0.02, 0.1 * speed_m_s)
+    if speed_m_s == 0:
+        assert np.array_equal(motion.velocity_m_s, [0, 0])
+
+
+def test_one_jump_is_no_velocity_and_another_scene_is_lost() -> None:
+    motion, hand = SceneMotion(), np.array([0.0, 0.0, 0.28, 0.0])
+    for k in range(12):
+        moved = BLOCKS + np.array([0.02, 0, 0, 0]) * (k >= 6)
+        shift = motion.see(view_of(moved, hand), hand, BLOCKS[0, :2], k / 30)
+        if k == 6:
+            assert shift is not None and np.linalg.norm(shift.xy_m - [0.02, 0]) < 0.004
+        assert np.array_equal(motion.velocity_m_s, [0, 0])
+    wall = np.full((64, 64), hand[2] - 0.1, np.float32)
+    assert motion.see(wall, hand, BLOCKS[0, :2], 1.0) is None and motion.lost
+    assert LOST_M < 0.05
+
+
+def test_the_same_view_again_is_no_motion() -> None:
+    motion, hand = SceneMotion(), np.array([0.0, 0.0, 0.28, 0.0])
+    view = view_of(BLOCKS, hand)
+    assert motion.see(view, hand, hand[:2], 1.0) is None
+    assert motion.see(view, hand, hand[:2], 1.0) is None and not motion.lost
