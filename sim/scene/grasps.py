@@ -82,8 +82,8 @@ def true_grasps(
 ) -> Grasps:
     """Sample the scene's true grasps, trying up to `samples` surface points on each object.
 
-    friction, lever_m and least_lines are the label's; a caller that means to try the grasps in the physics may be
-    more lenient.
+    friction, lever_m and least_lines are the label's; a caller that means to try the grasps in the physics
+    may be more lenient.
     """
     hand = hand or load_hand()
     lines = Lines(scene.vertices, scene.faces)
