@@ -56,9 +56,9 @@ def closed_widths(
     and the way along its closing axis [m] to the middle of that.
 
     A hand that closes from both sides at one speed pushes a free object to its middle; these hands are to be
-    moved there instead. -1 for a hand that does not hold: it meets another object first, or nothing, or fewer than
-    `least_lines` lines across the pads have both contacts in the friction cone, or the middle is further away
-    than a finger is thick, so that a hand there is not known to be free between here and there.
+    moved there instead. -1 for a hand that does not hold: it meets another object first, or nothing; or fewer
+    than `least_lines` lines across the pads have both contacts in the friction cone; or the middle is further
+    away than a finger is thick, so that a hand there is not known to be free between here and there.
     """
     grid = _Grid(hand, friction, least_lines)
     if lines.native is None:
