@@ -100,7 +100,7 @@ def lift_grasps(
     number: int = 0,
     at_approach_height: bool = False,
     tips: TipTravel | None = None,
-    **options: float,
+    **options: Any,
 ) -> list[LiftRecord]:
     """Lift k grasps of each object of a scene, drawn without repetition; all if there are fewer.
 

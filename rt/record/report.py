@@ -83,6 +83,9 @@ def write(report: Report, folder: Path) -> None:
     console.print(f"{folder}/: {written}", soft_wrap=True, highlight=False)
     if report.record_error:
         print(f"rt.servo: no whole flight record: {report.record_error}", file=sys.stderr)
+    for event in report.guard.events:
+        if "said" in event:  # a row that warns
+            print(f"rt.servo: warning: {event['said']}", file=sys.stderr)
     if report.exit_code:  # again, below the table
         print(f"rt.servo: {report.text}", file=sys.stderr)
 
