@@ -27,7 +27,7 @@ from rt.robot.kinematics import ArmModel
 from rt.tools.resolve import resolve
 from rt.view import END_HEIGHT_M
 
-CELLS = {"twin": "sim.twin:open_cell"}
+CELLS = {"twin": "sim.twin:open_cell", "table": "sim.table:open_cell"}
 """Functions `open_cell(**options) -> Cell` by name; imported only when they are asked for."""
 _BELOW_LIMIT = 0.9
 """Part of the guard's speeds that the loop asks for sideways: the descent adds to it."""
@@ -116,7 +116,9 @@ def _settle_real(config: ServoOptions, cell: CellFile, robot: str) -> Devices:
             "weights_sha256": cell.model.weights_sha256,
             "training_set": cell.model.training_set,
         },
-        setup=RunSetup(limits, pace, grasping, load_tip_travel(hand), to_start=True),
+        setup=RunSetup(
+            limits, pace, grasping, load_tip_travel(hand), to_start=True, place=cell.place
+        ),
     )
     _check_settings(config, devices)
     return devices

@@ -57,6 +57,9 @@ class Limits:
     """Greatest x, y of the hand in base [m]."""
     min_height_m: float = 0.10
     """Least height of the fingertips above the table during the approach [m]."""
+    path_clearance_m: float = 0.01
+    """Least height of fingertips and palm above all that the views have shown below them [m], during the
+    approach."""
     min_grasp_height_m: float = 0.002
     """Least height of the fingertips above the table in the last centimetres [m]."""
     max_height_m: float = 0.60

@@ -55,6 +55,9 @@ class CycleState:
     """Measured."""
     commanded: Hand
     """Sent in the last cycle."""
+    needed_m: Callable[[Hand], float] | None = None
+    """Least height of the fingertips at which an open hand (4,) is inside nothing that the views have shown
+    (rt.grasp.memory); None: not known."""
     before: Hand | None = None
     """Sent in the cycle before that; None: the arm stood still."""
     state: RobotState | None = None
@@ -220,6 +223,17 @@ class CycleState:
         return _outside_m(self.command, self.limits)
 
     @property
+    def command_in_scene_m(self) -> float:
+        """Height that the command lacks to be clear of all that was seen."""
+        return self.lack_m(self.command)
+
+    def lack_m(self, hand: Hand) -> float:
+        """Height that a hand (4,) lacks to be clear of all that was seen; below 0 if it is clear."""
+        if self.needed_m is None:
+            return -math.inf
+        return self.needed_m(hand) + self.limits.path_clearance_m - float(hand[2])
+
+    @property
     def command_below_floor_m(self) -> float:
         return self.floor - float(self.command[2])
 
@@ -228,6 +242,8 @@ class CycleState:
         return float(self.command[2]) - self.limits.max_height_m
 
 
+_CLIMB_M_S = 0.1
+"""Speed at which the hand goes up from what stands in its way."""
 _USUAL_DEG_S = 180.0
 """Of a joint of an arm that is not known."""
 
@@ -256,6 +272,16 @@ def _slow_turn(s: CycleState) -> Hand:
 def _into_workspace(s: CycleState) -> Hand:
     inside = np.clip(s.command[:2], s.limits.workspace_min_m, s.limits.workspace_max_m)
     return np.append(inside, s.command[2:])
+
+
+def _clear_of_the_scene(s: CycleState) -> Hand:
+    """On to the side, but no deeper; if that is too low even so, straight up."""
+    before = s.commanded
+    beside = np.array([*s.command[:2], before[2], s.command[3]])
+    lack_m = max(s.lack_m(beside), s.lack_m(before))
+    if lack_m <= 0:
+        return np.array([*s.command[:2], s.command[2] + s.lack_m(s.command), s.command[3]])
+    return np.array([*before[:2], before[2] + min(lack_m, _CLIMB_M_S * s.period_s), before[3]])
 
 
 def _up_to_floor(s: CycleState) -> Hand:
@@ -327,6 +353,7 @@ ROWS: tuple[GuardRow, ...] = (
     GuardRow("command", "speed", _CLAMP, "command_speed_m_s", "most", "max_speed_m_s", "m/s", _shorten),
     GuardRow("command", "turn", _CLAMP, "command_turn_deg_s", "most", "max_turn_deg_s", "deg/s", _slow_turn),
     GuardRow("command", "workspace", _CLAMP, "command_outside_m", "most", 0, "m", _into_workspace),
+    GuardRow("command", "path", _CLAMP, "command_in_scene_m", "most", 0, "m", _clear_of_the_scene),
     GuardRow("command", "floor", _CLAMP, "command_below_floor_m", "most", 0, "m", _up_to_floor),
     GuardRow("command", "ceiling", _CLAMP, "command_above_ceiling_m", "most", 0, "m", _down_to_ceiling),
 )
@@ -334,6 +361,7 @@ ROWS: tuple[GuardRow, ...] = (
 
 _PLACES = {
     "workspace": "widen the workspace, or put the objects farther inside it",
+    "path": "something stands in the hand's way: take it out, or begin higher",
     "floor": "lower min_height_m, or check the table's height",
     "ceiling": "raise max_height_m, or begin lower",
 }
