@@ -213,7 +213,8 @@ class Paper:
     def penalties_m(self, places: NDArray[np.float64]) -> NDArray[np.float64] | float:
         """(N,) m to add to the scores of places (N, 4) in base: for jaws on ground that no view has shown,
         and for the way to the object that is wanted."""
-        around, penalty = self.around, 0.0
+        around = self.around
+        penalty: NDArray[np.float64] | float = 0.0
         if around is None:
             return penalty
         if around.heights is not None and around.hand is not None:

@@ -168,8 +168,8 @@ def register(
     )
     near[[0, -1], :] = near[:, [0, -1]] = False
     way, height = way[near], old[near].astype(np.float64)
-    slope_y, slope_x = np.gradient(old, CELL_M)
-    slope = np.stack([slope_x[near], slope_y[near]], axis=-1).astype(np.float64)
+    along_y, along_x = (np.asarray(np.gradient(old, CELL_M, axis=k)) for k in (0, 1))
+    slope = np.stack([along_x[near], along_y[near]], axis=-1).astype(np.float64)
     J = np.column_stack([slope, slope[:, 1] * way[:, 0] - slope[:, 0] * way[:, 1]])
     found, left_m = np.array([foretold_m[0], foretold_m[1], 0.0]), np.inf
     if len(way) < 50:
