@@ -222,7 +222,7 @@ def main(config: LookOptions) -> int:
     hand: Hand | None = load_hand(config.hand or cell.hand) if cell else None
     hand = load_hand(config.hand) if config.hand else hand
     paths, several = listed(config), Path(config.source).is_dir()
-    network = open_model(config.model or (cell and cell.model_path), config.backend)
+    network = open_model(config.model or (cell.model_path if cell else None), config.backend)
     looks: list[tuple[str, Look]] = []
     failed: list[tuple[str, str]] = []
     folder: Path | None = None

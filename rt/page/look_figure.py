@@ -24,7 +24,7 @@ def draw_look(look: Look, path: Path, title: str = "") -> None:
     notes = [line for warning in look.warnings for line in textwrap.wrap(f"- {warning}", 150)]
     figure, (left, right) = panels(1, 2, size_in=(13.0, 5.9), width_ratios=(1.3, 1))
     below = 0.03 * len(notes) + 0.02
-    figure.get_layout_engine().set(rect=(0, below, 1, 0.94 - below))  # type: ignore[union-attr]
+    figure.get_layout_engine().set(rect=(0, below, 1, 0.94 - below))  # type: ignore[union-attr, call-arg]
     seen = np.where(look.depth > 0, look.depth, np.nan)
     if np.isfinite(seen).any():
         low, high = np.nanpercentile(seen, (1, 99))

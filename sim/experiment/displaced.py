@@ -127,7 +127,7 @@ def approach(
     watch, limits = CameraWatch(rigs[0].intrinsics, T_hand_camera), Limits()
     hand, goal = start.copy(), world.grasps.poses[world.nearest(start), :4].astype(np.float64)
     descent = (START_HEIGHT_M - END_HEIGHT_M) / controller.ITERATIONS
-    yaws = []
+    yaws: list[float] = []
     for k in range(controller.ITERATIONS):
         stamp_ns = round(k * 1e9 / CONTROL_HZ)
         if watch.due(stamp_ns):
