@@ -15,7 +15,7 @@ LABELS = {
 
 def tables(report: dict[str, Any]) -> list[Table]:
     """The scenarios, the paired differences, and the categories where there are any."""
-    found = [_scenarios(report), _pairs(report)]
+    found = [_scenarios(report), *([_pairs(report)] if report["pairs"] else [])]
     return [*found, _groups(report)] if "categories" in report else found
 
 
