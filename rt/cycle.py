@@ -71,9 +71,14 @@ def cycle(loop: Loop) -> Decision:
         view = loop.reproject(frame.depth)
         s.view_filled = float(np.count_nonzero(view)) / view.size
         s.same_views = loop.repeated.count(frame, view, xyz_yaw(T_base_hand))
+        closed = close_gaps(view)
+        if loop.camera_watch is not None:
+            watched = loop.camera_watch.look(frame.depth, closed, T_base_hand, frame.stamp_ns)
+            s.place = watched
         guard.check("view", loop.number, s)
         loop.keep(frame, T_base_hand)
-        view = close_gaps(view)
+        loop.look_around(view, s, frame.stamp_ns)
+        view = closed
         watch.lap("view")
 
         # d(I, a) for candidates a around the hand, the best of them, and part of the way there from the
@@ -84,6 +89,7 @@ def cycle(loop: Loop) -> Decision:
         loop.score(ScoredView(view, decision.actions, decision.distances))
         guard.check("answer", loop.number, s)
         loop.trust(frame.stamp_ns)
+        loop.probability = decision.probability
         watch.lap("distance")
 
         # The move, bounded and perhaps disturbed, and one step down.
@@ -94,6 +100,7 @@ def cycle(loop: Loop) -> Decision:
         command = loop.commanded + np.array([move[0], move[1], 0, move[2]])
         command[2] = controller.descend(loop.commanded[2], loop.descent_m * slow, loop.end_m)
         send(loop, s, command)
+        loop.end_above(s, move)
         watch.whole("whole")
         trace(loop, s, frame.number, decision)
         return decision
@@ -116,6 +123,7 @@ def trace(loop: Loop, s: CycleState, frame: int, decision: controller.Decision) 
             "action": decision.actions[decision.best].tolist(),
             "predicted_m": float(s.distances[0]),
             "predicted_best_m": float(s.distances[decision.best]),
+            "probability": decision.probability,
             "true_m": true() if true else None,
         }
     )

@@ -34,6 +34,8 @@ from rt.cell.options import ServoOptions
 from rt.cell.setup import RunSetup
 from rt.controller import open_controller
 from rt.distance.contract import Contract
+from rt.grasp.memory import HeightMemory, needed_height_m
+from rt.guard.camera_watch import CameraWatch
 from rt.guard.force import contact_force, wrench_at_rest
 from rt.guard.rows import ROWS, CycleState, Guard, Hold, Limits
 from rt.outcome import ScoredView
@@ -50,6 +52,8 @@ STAGES = ("world", "camera", "view", "distance", "control", "command", "whole")
 PATIENCE_S = 3.0
 """Longest time that the arm may take to come to rest."""
 _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
+_OVER_M, _OVER_RAD = 0.001, math.radians(1)
+"""A hand whose next move is smaller is over its goal."""
 _TRACE_LENGTH = 20_000
 _FORGOTTEN_PERIODS, _FORGOTTEN_S = 5.5, 0.18
 """Without a trusted view for longer than both, the controller forgets what it remembers."""
@@ -85,7 +89,11 @@ class Loop:
         self.reproject = Reprojector(cell.camera.intrinsics, cell.camera.T_hand_camera)
         self.limits: Limits = setup.limits or config.limits or Limits()
         self.pace, self.record, self.tips = setup.pace, setup.record, setup.tips
-        self.guard, self.history = Guard(self.limits), PoseHistory()
+        self.guard = Guard(self.limits, simulated=cell.simulated)
+        self.history = PoseHistory()
+        self.camera_watch: CameraWatch | None = None
+        if self.guard.watches_camera:
+            self.camera_watch = CameraWatch(cell.camera.intrinsics, cell.camera.T_hand_camera)
         self.signals = [] if signals is None else signals
         self.rng, self.noise_rng = np.random.default_rng([config.seed, config.scene]).spawn(2)
         # With speed_scale s the ratio becomes 1 - (1 - ratio)**s: 1/s as many cycles cover the same way.
@@ -98,7 +106,9 @@ class Loop:
         self.wrench_zero = wrench_at_rest(cell.robot)
         self.arm: ArmModel | None = getattr(cell.robot, "arm_model", None)
         self.end_m, self.descent_m = distance.contract.end_height_m, 0.0
-        self.frames, self.repeated = KeptFrames(), RepeatedViews()
+        self.frames, self.repeated, self.heights = KeptFrames(), RepeatedViews(), HeightMemory()
+        self.probability: float | None = None
+        """Of a grasp at the goal of the last cycle; None from a network without one."""
         self.phase, self.number = "start", 0
         self.done = self.held = self.held_in_a_row = self.paused = 0
         self._left_s, self._pausing = math.inf, False
@@ -106,6 +116,8 @@ class Loop:
         self.first: ScoredView | None = None
         self.last: ScoredView | None = None
         self._trusted_ns: int | None = None
+        self.requests: dict[str, int] = {}
+        """Requests from the keyboard, by word, beside those of the live page."""
         self.fresh_clock()
 
     @property
@@ -121,6 +133,17 @@ class Loop:
     def arrived(self) -> bool:
         return bool(self.commanded[2] <= self.end_m + 1e-9)
 
+    def needed_m(self, hand: NDArray[np.float64]) -> float:
+        """Least fingertip height [m] at which a hand (4,) is inside nothing that the views have shown."""
+        return needed_height_m(self.heights, hand, self.distance.contract.hand)
+
+    def end_above(self, s: CycleState, move: NDArray[np.float64]) -> None:
+        """Let the approach end where it is, if the hand is over its goal and only a tall thing below it keeps
+        it from going deeper. move: (3,) of dx, dy [m], dyaw [rad] that was wanted in this cycle."""
+        over = np.hypot(move[0], move[1]) < _OVER_M and abs(move[2]) < _OVER_RAD
+        if over and s.lack_m(s.commanded) > -_OVER_M and s.commanded[2] > self.end_m:
+            self.end_m = float(s.commanded[2])
+
     def fresh_clock(self) -> None:
         """A clock and a stopwatch for what follows: rate and times of one part of the run."""
         self.clock = Clock(self.config.rate, paced=not self.config.fast)
@@ -129,6 +152,15 @@ class Loop:
     def enter(self, phase: str) -> None:
         """Name what the loop does now, for records and messages."""
         self.phase = phase
+
+    def forget(self) -> None:
+        """Drop what one approach has seen, before another begins."""
+        self.controller.forget()
+        self.frames, self.repeated, self.heights = KeptFrames(), RepeatedViews(), HeightMemory()
+        if self.camera_watch is not None:  # what was picked has changed the scene
+            self.camera_watch = CameraWatch(self.camera.intrinsics, self.camera.T_hand_camera)
+        self.end_m = self.distance.contract.end_height_m
+        self.held_in_a_row, self._trusted_ns, self.probability = 0, None, None
 
     def plan_descent(self) -> None:
         """Constant steps from the commanded height to the end height."""
@@ -165,6 +197,19 @@ class Loop:
         if self._trusted_ns is not None and (stamp_ns - self._trusted_ns) * 1e-9 > long_s:
             self.controller.forget()
 
+    def look_around(self, view: NDArray[np.float32], s: CycleState, stamp_ns: int) -> None:
+        """Remember the heights of a view that passed the guard, and tell the controller its surroundings."""
+        self.heights.see(view, xyz_yaw(self.history.at(stamp_ns)))
+        if hasattr(self.controller, "around"):
+            self.controller.around = controller.Surroundings(
+                exposed_s=stamp_ns * 1e-9,
+                period_s=self.period_s,
+                ahead_s=max(s.frame_age_s, 0.0) + float(getattr(self.robot, "lag_s", 0.0)),
+                heights=self.heights,
+                hand=self.distance.contract.hand,
+                target_xy_m=self.config.target,
+            )
+
     def score(self, scored: ScoredView) -> None:
         """The newest view with its distances."""
         self.last, self.first = scored, self.first or scored
@@ -197,6 +242,8 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> CycleState:
     loop.hand = xyz_yaw(state.T_base_hand)
     s = CycleState(loop.limits, loop.period_s, loop.hand, loop.commanded)
     s.state, s.before, s.floor_m, s.arm = state, loop.target.before, floor_m, loop.arm
+    # In the last centimetres the fingers go beside the object, by a height of their own (rt.grasp.height).
+    s.needed_m = loop.needed_m if phase == "approach" else None
     s.missed_in_a_row, s.held_s = loop.clock.missed_in_a_row, loop.held_in_a_row * s.period_s
     s.paused_s, s.over_time_s = loop.spend()
     now_ns = loop.robot.now_ns()
@@ -211,7 +258,9 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> CycleState:
 
 
 def operator_request(loop: Loop, word: str) -> int:
-    """The live page's request: stop, pause or slow (rt.record.ring.CONTROL); 0 for none."""
+    """The request of the live page or the keyboard: a word of rt.record.ring.CONTROL; 0 for none."""
+    if loop.requests.get(word):
+        return 1
     return 0 if loop.record is None else int(loop.record.ring.asked(word))
 
 
@@ -319,8 +368,8 @@ def record_cycle(
     )
 
 
-GRASPING = ("descend", "close", "lift", "retreat")
-"""Phases of the last centimetres."""
+GRASPING = ("descend", "close", "lift", "retreat", "carry", "release")
+"""Phases of the last centimetres, and those with something between the fingers."""
 
 
 def wait_for_first_frame(loop: Loop) -> None:

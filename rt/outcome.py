@@ -30,6 +30,10 @@ class Outcome(StrEnum):
     """The object is held up."""
     NO_GRASP = "no_grasp"
     """The hand reached the end height, but nothing is held."""
+    CLEARED = "cleared"
+    """Nothing that can be grasped is left on the table (rt.clear)."""
+    LEFT = "left"
+    """The job is over, and something is left that was tried in vain (rt.clear)."""
     STOPPED = "stopped"
     """The guard or a device's fault ended the run; or its user left it before its end."""
     INTERRUPTED = "interrupted"
@@ -44,9 +48,9 @@ class Outcome(StrEnum):
         """The command's exit code (rt.tools.command); signal_number: the signal that interrupted it."""
         if self is Outcome.INTERRUPTED and signal_number:
             return 128 + signal_number
-        if self is Outcome.NO_GRASP:
+        if self in (Outcome.NO_GRASP, Outcome.LEFT):
             return NOTHING_GRASPED
-        return DONE if self.reached else NOT_DONE
+        return DONE if self.reached or self is Outcome.CLEARED else NOT_DONE
 
     def text(self, reason: str = "") -> str:
         """For people: `arrived`, `no grasp: why`, `stopped: why`, `interrupted by SIGINT`."""

@@ -31,7 +31,7 @@ from rt.tools.command import DONE, NOT_DONE, command
 from rt.tools.files import output_folder, plain, write_figure, write_json
 from rt.tools.progress import progress
 
-_MARKS = {"stop": "#ff3b30", "hold": "#f0a020", "clamp": "#9aa1a9"}
+_MARKS = {"stop": "#ff3b30", "hold": "#f0a020", "warn": "#b083f0", "clamp": "#9aa1a9"}
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,7 @@ class Servo(AbstractContextManager["Servo"]):
                 config, cell, self.distance, self.candidates, setup, self._signals
             )
             self.grasps = wants_grasp(config, cell)
-            check_reach(loop, setup.to_start, self.grasps)
-            if self.grasps:
-                approach.open_first(loop)
+            self._ready()
             wait_for_first_frame(loop)
             self.true_start_m = self._true_m()
             loop.fresh_clock()
@@ -139,6 +137,12 @@ class Servo(AbstractContextManager["Servo"]):
             self.refused = stack.enter_context(real_time(mode, config.cpu))
             self._stack = stack.pop_all()
         return self
+
+    def _ready(self) -> None:
+        """Refuse a way that the joints cannot follow, and open the gripper. Raises Stop and GripperError."""
+        check_reach(self.loop, self.setup.to_start, self.grasps)
+        if self.grasps:
+            approach.open_first(self.loop)
 
     def __exit__(self, *error: Any) -> None:
         if not self._over:  # first of all: closing camera and gripper takes time
@@ -306,7 +310,12 @@ def run(
                 status.note = servo.note or status.note
             else:
                 loop = servo.loop
-                status.show(loop.done, config.iterations, loop.trace[-1], loop.clock)
+                status.show(
+                    loop.done,
+                    round(config.iterations / config.speed_scale),
+                    loop.trace[-1],
+                    loop.clock,
+                )
     return servo.report()
 
 

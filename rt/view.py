@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rt.camera import Intrinsics
+from rt.camera.units import other_unit, wrong_mount
 from rt.native import native
 
 _FOOTPRINT_GROWTH = 1.5
@@ -83,7 +84,8 @@ class Reprojector:
         *,
         isa: str = "",
     ) -> None:
-        """T_view_camera (4, 4) maps points in `camera` to `view`; raises ViewError if not rigid.
+        """T_view_camera (4, 4) maps points in `camera` to `view`; raises ViewError if it is not rigid, or its
+        translation is in another unit than metres.
 
         isa: instruction set of the native path, one of `native.view_isas()`; default: the best.
         """
@@ -92,6 +94,8 @@ class Reprojector:
         R = T[:3, :3] if rigid else np.zeros((3, 3))
         if not rigid or not np.allclose(R.T @ R, np.eye(3), atol=1e-6) or np.linalg.det(R) < 0:
             raise ViewError(f"T_view_camera is not a rigid transform:\n{T}")
+        if doubt := wrong_mount(T):
+            raise ViewError(f"T_view_camera: {doubt}")
         self.intrinsics, self.view, self._isa = intrinsics, view, isa
         rays = intrinsics.rays()
         self._directions = np.ascontiguousarray(
@@ -107,7 +111,11 @@ class Reprojector:
         self._spans = _spans(self._directions, self._origin, self._half, view)
 
     def __call__(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """depth (H, W) float32 metres, 0, negative or not finite = no return -> (size, size) float32."""
+        """depth (H, W) float32 metres, 0, negative or not finite = no return -> (size, size) float32.
+
+        Raises ViewError for an image of another size or type, and if none of it is in the view because its
+        depths are in another unit.
+        """
         shape = (self.intrinsics.height_px, self.intrinsics.width_px)
         if depth.shape != shape or depth.dtype != np.float32:
             raise ViewError(
@@ -119,9 +127,12 @@ class Reprojector:
         place = (self._origin, self._half)
         numbers = (view.focal_px, view.near_m, view.far_m, _MAX_HALF_PX)
         if native is None:
-            return reproject_numpy(depth, self._directions, *place, view.size_px, *numbers)
-        out = np.empty((view.size_px, view.size_px), dtype=np.float32)
-        native.reproject(depth, self._directions, self._spans, *place, out, *numbers, self._isa)
+            out = reproject_numpy(depth, self._directions, *place, view.size_px, *numbers)
+        else:
+            out = np.empty((view.size_px, view.size_px), dtype=np.float32)
+            native.reproject(depth, self._directions, self._spans, *place, out, *numbers, self._isa)
+        if not out.any() and (doubt := other_unit(depth)):
+            raise ViewError(f"nothing is in the view: {doubt}")
         return out
 
 

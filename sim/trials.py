@@ -11,7 +11,8 @@ TRUE   the true grasp nearest to the start: what a perfect detector without feed
 
 *_noise: with kinematic noise. `--experiment single`, `clutter` and `moved` are those of the paper's robot and
 of its successors (sim/experiment/clearing.py), without that noise; `--bin` puts walls around the objects.
-`python -m sim.trials sweep --over latency` varies one disturbance.
+`python -m sim.trials sweep --over latency` varies one disturbance;
+`python -m sim.trials camera` displaces the camera and counts how often the guard tells.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from rich.console import Console
 from rt.tools.command import command
 from rt.tools.files import output_folder, write_json
 from rt.tools.pool import PoolError
-from sim.experiment import sweep
+from sim.experiment import displaced, sweep
 from sim.experiment.run import ERRORS, TrialsOptions, check, run
 from sim.experiment.scenarios import scenario_names
 from sim.experiment.statistics import by_category, by_clutter, compare, summary
@@ -107,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments[:1]) == ["sweep"]:
         return sweep.main(arguments[1:])
+    if list(arguments[:1]) == ["camera"]:
+        return displaced.main(arguments[1:])
     return one_set(arguments)
 
 

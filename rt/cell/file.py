@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 ROBOTS = {"ur": "rt.robot.ur.driver:open_robot"}
 """Functions `open_robot(host, *, rate_hz, T_flange_hand, ...) -> Robot` by name (rt.robot.ur.driver)."""
-CAMERAS = {"realsense": "rt.camera.realsense:open_camera"}
+CAMERAS = {"realsense": "rt.camera.realsense:open_camera", "replay": "rt.camera.replay:open_camera"}
 """Functions `open_camera(T_hand_camera, *, serial, width, ...) -> Camera` by name (rt.camera.realsense)."""
 GRIPPERS = {"robotiq": "rt.gripper.robotiq:open_gripper"}
 """Functions `open_gripper(host, *, port, opening_m, ...) -> Gripper` by name (rt.gripper.robotiq)."""
@@ -114,6 +114,8 @@ class Grasping:
     """Lowest fingertips above the table."""
     min_seen: float = 0.4
     """Least part of the ground under the jaws that must have been seen."""
+    min_probability: float = 0.2
+    """Least probability of a grasp at the goal, by the network; below it nothing is touched."""
     min_width_m: float = 0.003
     """Least width of an object between the pads."""
     close_timeout_s: float = 6.0
@@ -121,6 +123,40 @@ class Grasping:
     lift_speed_m_s: float = 0.10
     hold_s: float = 0.5
     """Time that the object must stay held after the lift."""
+
+
+@dataclass(frozen=True)
+class PlacePart:
+    """[place]: the place above a bin to put things down, and the table to clear (rt.clear)."""
+
+    pose: tuple[float, float, float, float]
+    """x, y, z [m], yaw [deg] of the fingertips where they open."""
+    home: tuple[float, float, float]
+    """x, y, z [m] of the fingertips above the middle of what is to be cleared, from where it is looked at."""
+    look_m: tuple[float, float] = (0.3, 0.3)
+    """Size in x, y of what is to be cleared, around `home`."""
+    area_m: tuple[float, float] = (0.0, 0.0)
+    """Size in x, y of the area around `pose` that is filled in a pattern; 0: always the pose itself."""
+    rows: int = 1
+    """Places of the pattern along y."""
+    columns: int = 1
+    """Places of the pattern along x."""
+    carry_m: float = 0.30
+    """Least height of the fingertips on the way."""
+    speed_m_s: float = 0.25
+    """Of the moves between table and place."""
+    acceleration_m_s2: float = 1.0
+    turn_deg_s: float = 90.0
+
+    def __post_init__(self) -> None:
+        for name, low in (("look_m", 0.01), ("area_m", 0.0)):
+            if min(getattr(self, name)) < low or max(getattr(self, name)) > 2.0:
+                raise ValueError(f"{name} = {getattr(self, name)} must be from {low:g} to 2 m")
+        for name, high in (("rows", 50), ("columns", 50), ("carry_m", 1.5), ("speed_m_s", 2.0)):
+            if not 0 < getattr(self, name) <= high:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)} must be above 0, at most {high:g}"
+                )
 
 
 @dataclass(frozen=True)
@@ -147,6 +183,8 @@ class CellFile:
     limits: Limits = field(default_factory=Limits)
     grasp: Grasping = field(default_factory=Grasping)
     model: ModelPart = field(default_factory=ModelPart)
+    place: PlacePart | None = None
+    """None: this cell puts nothing down."""
 
     @property
     def model_path(self) -> Path | None:
@@ -159,7 +197,9 @@ class CellFile:
         return str(self.path.parent / name) if name.endswith(".toml") else name
 
 
-SECTIONS = ("robot", "camera", "gripper", "workspace", "limits", "grasp", "model", "handeye")
+SECTIONS = (
+    "robot", "camera", "gripper", "workspace", "limits", "grasp", "place", "model", "handeye"
+)  # fmt: skip
 
 
 def load_cell(path: str | Path) -> CellFile:
@@ -208,6 +248,7 @@ def _cell(path: Path, document: dict[str, Any]) -> CellFile:
         limits,
         _section(Grasping, document.get("grasp", {}), "grasp"),
         _section(ModelPart, document.get("model", {}), "model"),
+        _section(PlacePart, document["place"], "place") if "place" in document else None,
     )
 
 
@@ -375,9 +416,12 @@ def describe(cell: CellFile) -> list[tuple[str, str, str]]:
         "workspace": None,
         "limits": cell.limits,
         "grasp": cell.grasp,
+        "place": cell.place,
         "model": cell.model,
     }
     for section, part in parts.items():
+        if section == "place" and part is None:
+            continue
         if part is None:
             rows.append((section, "T_robot_table", _words(cell.T_robot_table)))
             continue

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.camera.replay import open_replay
 from rt.cell.cell import Cell
 from rt.cell.devices import Devices as Devices
 from rt.cell.file import CAMERAS, GRIPPERS, ROBOTS, CellFile, load_cell
@@ -26,7 +27,7 @@ from rt.robot.kinematics import ArmModel
 from rt.tools.resolve import resolve
 from rt.view import END_HEIGHT_M
 
-CELLS = {"twin": "sim.twin:open_cell"}
+CELLS = {"twin": "sim.twin:open_cell", "table": "sim.table:open_cell"}
 """Functions `open_cell(**options) -> Cell` by name; imported only when they are asked for."""
 _BELOW_LIMIT = 0.9
 """Part of the guard's speeds that the loop asks for sideways: the descent adds to it."""
@@ -58,10 +59,13 @@ def settle(config: ServoOptions) -> Devices:
     if config.gripper not in ("", "none"):
         resolve("gripper", config.gripper, GRIPPERS, extra=("none",))
     if robot == "twin":
-        if config.camera or config.gripper or config.host:
+        if config.camera not in ("", "replay") or config.gripper or config.host:
             raise CellError(
-                "the twin brings its own camera and gripper; leave --camera, --gripper and --host out"
+                "the twin brings its own camera and gripper; leave --camera (but for replay), --gripper and "
+                "--host out"
             )
+        if config.camera == "replay" and not config.camera_device:
+            raise CellError("--camera replay needs a recording: --camera-device session.db3")
         limits = config.limits or Limits()
         check_limits(limits)
         if config.speed_scale != 1:
@@ -80,6 +84,11 @@ def settle(config: ServoOptions) -> Devices:
 
 
 def _settle_real(config: ServoOptions, cell: CellFile, robot: str) -> Devices:
+    if (config.camera or cell.camera.kind) == "replay":
+        raise CellError(
+            f"--camera replay with the arm {robot!r}: recorded images do not follow an arm; rehearse "
+            "with --robot twin"
+        )
     check_limits(config.limits or cell.limits)
     limits = slower(
         config.limits or cell.limits,
@@ -107,7 +116,9 @@ def _settle_real(config: ServoOptions, cell: CellFile, robot: str) -> Devices:
             "weights_sha256": cell.model.weights_sha256,
             "training_set": cell.model.training_set,
         },
-        setup=RunSetup(limits, pace, grasping, load_tip_travel(hand), to_start=True),
+        setup=RunSetup(
+            limits, pace, grasping, load_tip_travel(hand), to_start=True, place=cell.place
+        ),
     )
     _check_settings(config, devices)
     return devices
@@ -119,6 +130,8 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
         mount = config.mount if config.sensor == "ideal" else "wrist"
         world = {"mount": mount, "sensor": config.sensor, "hand": devices.hand}
         cell = open_cell("twin", seed=config.seed, scene=config.scene, **world)
+        if config.camera == "replay":
+            cell = _with_recording(cell, config)
         return replace(cell, setup=devices.setup)
     file = devices.cell
     host = config.host or file.robot.host
@@ -160,6 +173,15 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
             setup=devices.setup,
             devices=devices,
         )
+
+
+def _with_recording(cell: Cell, config: ServoOptions) -> Cell:
+    """A twin whose images are recorded ones: the whole loop on true pictures, which do not follow the arm."""
+    mount = None if config.cell is None else load_cell(config.cell).camera.T_hand_camera
+    path = Path(config.camera_device)
+    camera = open_replay(path, None if path.suffix == ".mcap" else mount, now_ns=cell.robot.now_ns)
+    info = {**cell.info, "camera": camera.info, "images": "recorded; they do not follow the arm"}
+    return replace(cell, camera=camera, info=info, true_distance_m=None, gripper=None)
 
 
 def robot_settings(config: ServoOptions, devices: Devices) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rt.cell.file import load_cell
 from rt.controller import CONTROLLERS, ITERATIONS, RATIO
 from rt.guard.limits import Limits
 from rt.tools.resolve import resolve
 
+LEAST_RATE_HZ, MOST_RATE_HZ = 0.5, 1000.0
 PAPER_RATE_HZ = 30.0
 """Rate for which the paper's constants per cycle hold here."""
 
@@ -36,9 +37,11 @@ class ServoOptions:
     host: str = ""
     """Address of the robot's controller, in place of the cell's."""
     camera: str = ""
-    """realsense, or module:attribute of an open_camera. Default: the cell's."""
+    """realsense, replay (on the twin: the recording --camera-device), or module:attribute of an open_camera.
+    Default: the cell's."""
     camera_device: str = ""
-    """Another source of the camera's frames, `module:function?name=value&...` (rt.camera.realsense)."""
+    """Another source of the camera's frames, `module:function?name=value&...` (rt.camera.realsense), or a
+    recording for --camera replay."""
     patience: float = 10.0
     """Longest wait for the camera's first frame [s]."""
     gripper: str = ""
@@ -54,10 +57,13 @@ class ServoOptions:
     """Backend of the network: auto, native, onnx, reference, tensorrt, or module:attribute (rt.distance)."""
     hand: str = ""
     """Gripper: a name of rt/hands/ or a TOML file. Default: the cell's, else robotiq_2f85."""
-    controller: str = "ensemble"
-    """ensemble: goals kept in base, with their mean over the last eight views; first_look: the same about a
-    place chosen from the whole first view, whose first cycle takes as long as eight dense maps (25 ms on two
-    cores with AVX-512); paper: Algorithm 1; or module:attribute of a class of your own."""
+    controller: str = "first_look"
+    """first_look: a place chosen from the whole first eight views and followed if it moves; ensemble: goals
+    kept in base, with their mean over the last eight views; paper: Algorithm 1; or module:attribute of a
+    class of your own."""
+    target: tuple[float, float] | None = None
+    """A point of the object that is wanted, x and y in base [m]; the grasps nearest to it are preferred.
+    Default: any object."""
     iterations: int = 0
     """Cycles from the start height to the end height; the guard's speed limit may take more. 0 means 75 (the
     paper's) at 30 Hz, more at higher rates so that the descent takes the same time."""
@@ -95,6 +101,10 @@ class ServoOptions:
     """Limits of the guard. None: those of the cell file, else the defaults."""
 
     def __post_init__(self) -> None:
+        if not LEAST_RATE_HZ <= self.rate <= MOST_RATE_HZ:
+            raise ValueError(
+                f"rate = {self.rate:g} Hz must be from {LEAST_RATE_HZ:g} to {MOST_RATE_HZ:g} Hz"
+            )
         faster = max(self.rate / PAPER_RATE_HZ, 1.0)
         if self.iterations == 0:
             object.__setattr__(self, "iterations", round(ITERATIONS * faster))
@@ -117,15 +127,24 @@ class ServoOptions:
         resolve("controller", self.controller, CONTROLLERS)
 
 
+Options = TypeVar("Options", bound=ServoOptions)
+
+
 def parse(prog: str, arguments: Sequence[str] | None = None) -> ServoOptions:
     """The command line; the limits of the cell file are the defaults of --limits. Raises CellError."""
+    return parse_as(_ServoArguments, prog, arguments)
+
+
+def parse_as(kind: type[Options], prog: str, arguments: Sequence[str] | None) -> Options:
+    """The command line of a command with the options of rt.servo and more; in `kind` the field `limits` has
+    the defaults, so that tyro shows each limit as an option. Raises CellError."""
     import tyro  # only a command needs it
 
-    given = tyro.cli(_ServoArguments, prog=prog, args=arguments)
+    given = tyro.cli(kind, prog=prog, args=arguments)
     if given.cell is None:
         return given
-    defaults = _ServoArguments(limits=load_cell(given.cell).limits)
-    limits = tyro.cli(_ServoArguments, prog=prog, args=arguments, default=defaults).limits
+    defaults = kind(limits=load_cell(given.cell).limits)
+    limits = tyro.cli(kind, prog=prog, args=arguments, default=defaults).limits
     return replace(given, limits=limits)
 
 

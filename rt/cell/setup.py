@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.cell.file import Grasping
+from rt.cell.file import Grasping, PlacePart
 from rt.guard.limits import Limits
 from rt.hand import TipTravel
 
@@ -51,6 +51,8 @@ class RunSetup:
     to_start: bool = False
     """True: the hand is first brought straight to the start height."""
     record: RecordSink | None = None
+    place: PlacePart | None = None
+    """Place to put things down (rt.clear); None: nothing is put down."""
 
 
 def slower(limits: Limits, scale: float, speed_m_s: float, turn_deg_s: float) -> Limits:

@@ -267,6 +267,11 @@ def _check(depth: NDArray[np.float32], actions: NDArray[np.float32], size_px: in
         raise DistanceError(
             f"depth spans {low:g} to {high:g}; give metres from 0 (no return) to {MAX_DEPTH_M:g}, all finite"
         )
+    if high == 0.0:
+        raise DistanceError(
+            "depth is empty: no return in the whole view, and an answer to that means nothing; look at "
+            "the image, its unit (metres) and the mount"
+        )
     ends = _extremes(actions, 3)
     x, y, theta = (max(-ends[i], ends[i + 1]) for i in (0, 2, 4))
     if not (x <= MAX_OFFSET_M and y <= MAX_OFFSET_M and theta <= MAX_ANGLE_RAD):

@@ -9,6 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from rt.robot.kinematics import JOINTS, RANGE_DEG, Six
 
+CAMERA_MOVED = ("auto", "warn", "hold", "stop", "off")
+"""Actions of the row `camera_moved`."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -26,6 +29,14 @@ class Limits:
     """Largest delay of a new target after its period [s]; also the limit in the arm's process."""
     min_view_filled: float = 0.5
     """Least fraction of the view's pixels with a return."""
+    camera_moved: str = "auto"
+    """Action of the row `camera_moved`: warn, hold, stop, off; auto: warn on the twin, hold on an arm."""
+    max_camera_tilt_deg: float = 0.6
+    """Tilt of the table as the camera sees it, against the cell's, beyond what is uncertain [deg]."""
+    max_camera_height_m: float = 0.003
+    """The same for the table's height [m]."""
+    max_camera_shift_m: float = 0.0005
+    """The same for the camera's place beside its axis, and for a jump of the scene between two views [m]."""
     min_spread_m: float = 0.002
     """Least difference between the best and the worst candidate's distance [m]."""
     max_distance_m: float = 1.0
@@ -46,6 +57,9 @@ class Limits:
     """Greatest x, y of the hand in base [m]."""
     min_height_m: float = 0.10
     """Least height of the fingertips above the table during the approach [m]."""
+    path_clearance_m: float = 0.01
+    """Least height of fingertips and palm above all that the views have shown below them [m], during the
+    approach."""
     min_grasp_height_m: float = 0.002
     """Least height of the fingertips above the table in the last centimetres [m]."""
     max_height_m: float = 0.60
@@ -82,7 +96,12 @@ class Limits:
     """Longest pause, and longest wait for START, before the run ends [s]."""
 
     def __post_init__(self) -> None:
+        if self.camera_moved not in CAMERA_MOVED:
+            known = ", ".join(CAMERA_MOVED)
+            raise ValueError(f"limit camera_moved = {self.camera_moved!r} must be one of {known}")
         for name, value in asdict(self).items():
+            if isinstance(value, str):
+                continue
             if not np.isfinite(value).all():
                 raise ValueError(f"limit {name} = {value} must be finite")
             if isinstance(value, int | float) and value < 0:

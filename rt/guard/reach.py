@@ -56,8 +56,8 @@ def survey(way: ReachQuery, limits: Limits) -> tuple[str, str]:
         try:
             q = reached(hand, near)
         except ValueError:
-            return near, f"the arm does not reach {_place(hand)}"
-        return q, _trouble(way.arm, q, limits, hand)
+            return near, f"the arm does not reach {hand_text(hand)}"
+        return q, joint_trouble(way.arm, q, limits, hand)
 
     below: list[tuple[float, Array]] = []
     q = way.q
@@ -96,20 +96,22 @@ def _around(xy: Array, limits: Limits) -> list[Array]:
     ]
 
 
-def _trouble(arm: ArmModel, q: Array, limits: Limits, hand: Array) -> str:
+def joint_trouble(arm: ArmModel, q: Array, limits: Limits, hand: Array) -> str:
+    """Reason why joints (6,) [rad] for a hand (4,) are too near a limit or a singularity; else empty."""
     rooms = joint_rooms_deg(q, limits)
     k = int(rooms.argmin())
     if rooms[k] < limits.joint_margin_deg:
         return (
             f"joint_limit: {JOINTS[k]} would be at {math.degrees(q[k]):.0f} deg, {rooms[k]:.0f} deg from "
-            f"its limit, at {_place(hand)}"
+            f"its limit, at {hand_text(hand)}"
         )
     angle_deg, which = singularity(arm, q)
     if angle_deg < limits.min_singular_deg:
-        return f"singularity: {which} ({angle_deg:.0f} deg) at {_place(hand)}"
+        return f"singularity: {which} ({angle_deg:.0f} deg) at {hand_text(hand)}"
     return ""
 
 
-def _place(hand: Array) -> str:
+def hand_text(hand: Array) -> str:
+    """A hand (4,) for people."""
     x, y, z, yaw = hand
     return f"x {x:.2f}, y {y:.2f}, z {z:.2f} m, yaw {round(math.degrees(yaw)) + 0:d} deg"

@@ -3,8 +3,8 @@
 The loop tells the guard what it knows (`CycleState`) as it comes to know it: `start` (before anything
 moves), `input` (the clock, the robot's state), `frame` (its age), `view`, `answer` (the network's
 distances) and `command` (a hand pose about to be sent). A row whose quantity is beyond its limit is
-recorded under its name and then clamps the command, holds the arm for this cycle (raises Hold), or
-ends the run (raises Stop). Heights are above the table, `base` is the table's frame (rt.cell).
+recorded under its name and then clamps the command, holds the arm for this cycle (raises Hold), ends
+the run (raises Stop), or, if the cell says so, only warns. Heights are above the table, `base` is the table's frame (rt.cell).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.guard.camera_watch import CameraPlace
 from rt.guard.limits import Limits, joint_rooms_deg
 from rt.robot import RobotState
 from rt.robot.kinematics import JOINTS, ArmModel, singularity
@@ -30,6 +31,7 @@ Hand = NDArray[np.float64]
 
 
 class Action(StrEnum):
+    WARN = "warn"
     CLAMP = "clamp"
     HOLD = "hold"
     STOP = "stop"
@@ -53,6 +55,9 @@ class CycleState:
     """Measured."""
     commanded: Hand
     """Sent in the last cycle."""
+    needed_m: Callable[[Hand], float] | None = None
+    """Least height of the fingertips at which an open hand (4,) is inside nothing that the views have shown
+    (rt.grasp.memory); None: not known."""
     before: Hand | None = None
     """Sent in the cycle before that; None: the arm stood still."""
     state: RobotState | None = None
@@ -86,6 +91,8 @@ class CycleState:
     view_filled: float = 0.0
     same_views: int = 0
     """Frames in a row that show what the one before did, from elsewhere."""
+    place: CameraPlace = field(default_factory=CameraPlace)
+    """The camera's displacement, as its images tell it; said in `details`."""
     distances: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     thought_s: float = 0.0
     """From the state that the command follows from to now, when it is about to be sent."""
@@ -129,6 +136,8 @@ class CycleState:
 
     def detail(self, name: str) -> str:
         """Additional text for a row's message, by the row's name."""
+        if name == "camera_moved":
+            return self.place.words
         if name in self.details or self._q is None:
             return self.details.get(name, "")
         if name == "singularity":
@@ -153,6 +162,11 @@ class CycleState:
         assert self.state is not None and self.state.qd is not None
         fastest = self.arm.max_speed_deg_s if self.arm else _USUAL_DEG_S
         return np.asarray(np.abs(np.degrees(self.state.qd)) / fastest)
+
+    @property
+    def camera_moved(self) -> float:
+        """Largest part that tilt, height and shift have of their limits."""
+        return self.place.part_of(self.limits)
 
     @property
     def following_error_m(self) -> float:
@@ -209,6 +223,17 @@ class CycleState:
         return _outside_m(self.command, self.limits)
 
     @property
+    def command_in_scene_m(self) -> float:
+        """Height that the command lacks to be clear of all that was seen."""
+        return self.lack_m(self.command)
+
+    def lack_m(self, hand: Hand) -> float:
+        """Height that a hand (4,) lacks to be clear of all that was seen; below 0 if it is clear."""
+        if self.needed_m is None:
+            return -math.inf
+        return self.needed_m(hand) + self.limits.path_clearance_m - float(hand[2])
+
+    @property
     def command_below_floor_m(self) -> float:
         return self.floor - float(self.command[2])
 
@@ -217,6 +242,8 @@ class CycleState:
         return float(self.command[2]) - self.limits.max_height_m
 
 
+_CLIMB_M_S = 0.1
+"""Speed at which the hand goes up from what stands in its way."""
 _USUAL_DEG_S = 180.0
 """Of a joint of an arm that is not known."""
 
@@ -245,6 +272,16 @@ def _slow_turn(s: CycleState) -> Hand:
 def _into_workspace(s: CycleState) -> Hand:
     inside = np.clip(s.command[:2], s.limits.workspace_min_m, s.limits.workspace_max_m)
     return np.append(inside, s.command[2:])
+
+
+def _clear_of_the_scene(s: CycleState) -> Hand:
+    """On to the side, but no deeper; if that is too low even so, straight up."""
+    before = s.commanded
+    beside = np.array([*s.command[:2], before[2], s.command[3]])
+    lack_m = max(s.lack_m(beside), s.lack_m(before))
+    if lack_m <= 0:
+        return np.array([*s.command[:2], s.command[2] + s.lack_m(s.command), s.command[3]])
+    return np.array([*before[:2], before[2] + min(lack_m, _CLIMB_M_S * s.period_s), before[3]])
 
 
 def _up_to_floor(s: CycleState) -> Hand:
@@ -304,6 +341,7 @@ ROWS: tuple[GuardRow, ...] = (
     GuardRow("frame", "exposure_gap", _HOLD, "exposure_gap_s", "most", "max_exposure_gap_s", "s", "the hand's pose at the exposure is not known: check both clocks"),
     GuardRow("view", "view_filled", _HOLD, "view_filled", "least", "min_view_filled", "of the view", "check the mount and the camera's nearest depth"),
     GuardRow("view", "same_view", _HOLD, "same_views", "most", "max_same_views", "frames", "the camera repeats one picture: restart it"),
+    GuardRow("view", "camera_moved", _HOLD, "camera_moved", "most", 1, "of its limit", "is the camera's holder loose, or the table's height wrong? Calibrate again (docs/handeye.md)"),
     GuardRow("answer", "not_finite", _STOP, "not_finite", "most", 0, "distances", "the model or its input is broken"),
     GuardRow("answer", "implausible", _STOP, "farthest_m", "most", "max_distance_m", "m", "no distance is like that: the model or its input is broken"),
     GuardRow("answer", "flat_distances", _HOLD, "spread_m", "least", "min_spread_m", "m", "the network sees no grasp: look at the view"),
@@ -315,6 +353,7 @@ ROWS: tuple[GuardRow, ...] = (
     GuardRow("command", "speed", _CLAMP, "command_speed_m_s", "most", "max_speed_m_s", "m/s", _shorten),
     GuardRow("command", "turn", _CLAMP, "command_turn_deg_s", "most", "max_turn_deg_s", "deg/s", _slow_turn),
     GuardRow("command", "workspace", _CLAMP, "command_outside_m", "most", 0, "m", _into_workspace),
+    GuardRow("command", "path", _CLAMP, "command_in_scene_m", "most", 0, "m", _clear_of_the_scene),
     GuardRow("command", "floor", _CLAMP, "command_below_floor_m", "most", 0, "m", _up_to_floor),
     GuardRow("command", "ceiling", _CLAMP, "command_above_ceiling_m", "most", 0, "m", _down_to_ceiling),
 )
@@ -322,6 +361,7 @@ ROWS: tuple[GuardRow, ...] = (
 
 _PLACES = {
     "workspace": "widen the workspace, or put the objects farther inside it",
+    "path": "something stands in the hand's way: take it out, or begin higher",
     "floor": "lower min_height_m, or check the table's height",
     "ceiling": "raise max_height_m, or begin lower",
 }
@@ -336,8 +376,18 @@ _TOLERANCE = 1e-9
 class Guard:
     """Applies ROWS, and remembers what they did: `counts` by name, and the last `events`."""
 
-    def __init__(self, limits: Limits | None = None, remembered: int = 1000) -> None:
+    def __init__(
+        self, limits: Limits | None = None, remembered: int = 1000, *, simulated: bool = False
+    ) -> None:
+        """simulated: the row `camera_moved` then warns, unless the limits say another action."""
         self.limits = limits or Limits()
+        moved = self.limits.camera_moved
+        usual = Action.WARN if simulated else Action.HOLD
+        self.watches_camera = moved != "off"
+        self.actions = {"camera_moved": usual if moved in ("auto", "off") else Action(moved)}
+        """Actions other than the table's, by row."""
+        self.warned: set[str] = set()
+        """Rows that warn and are beyond their limits now: each is recorded once."""
         self.counts: Counter[str] = Counter()
         self.events: deque[dict[str, Any]] = deque(maxlen=remembered)
         self._clamped_s: dict[str, float] = {}
@@ -356,17 +406,19 @@ class Guard:
             slack = _TOLERANCE * max(limit, 1.0)
             # Written so that NaN is beyond every limit.
             if value <= limit + slack if row.at == "most" else value >= limit - slack:
+                self.warned.discard(row.name)
                 continue
-            self.record(row.name, row.action.value, cycle, value, limit, row.unit)
+            action = self.actions.get(row.name, row.action)
+            if action is Action.WARN:
+                self._warn(row, cycle, value, limit, situation)
+                continue
+            self.record(row.name, action.value, cycle, value, limit, row.unit)
             if callable(row.remedy):
                 situation.command = row.remedy(situation)
                 clamped[row.name] = f"{value:.4g} {row.unit}, must be at {row.at} {limit:g}"
                 continue
-            message = f"{row.name}: {value:.4g} {row.unit}, must be at {row.at} {limit:g}"
-            if more := situation.detail(row.name):
-                message += f" ({more})"
-            message += f"; {row.remedy}"
-            raise (Hold if row.action is Action.HOLD else Stop)(message)
+            message = _message(row, value, limit, situation)
+            raise (Hold if action is Action.HOLD else Stop)(message)
         if when == "command":
             self._stop_lasting(cycle, situation, clamped)
 
@@ -388,6 +440,14 @@ class Guard:
                     f"{self.limits.max_clamped_s:g} s (the last: {clamped[name]}); {_PLACES.get(name, _SLOW)}"
                 )
 
+    def _warn(
+        self, row: GuardRow, cycle: int, value: float, limit: float, situation: CycleState
+    ) -> None:
+        if row.name not in self.warned:
+            self.warned.add(row.name)
+            self.record(row.name, Action.WARN.value, cycle, value, limit, row.unit)
+            self.events[-1]["said"] = _message(row, value, limit, situation)
+
     def record(
         self,
         name: str,
@@ -401,3 +461,11 @@ class Guard:
         self.counts[name] += 1
         event = {"cycle": cycle, "name": name, "action": action}
         self.events.append({**event, "value": value, "limit": limit, "unit": unit})
+
+
+def _message(row: GuardRow, value: float, limit: float, situation: CycleState) -> str:
+    """Row, value, limit, what is known, and the remedy."""
+    message = f"{row.name}: {value:.4g} {row.unit}, must be at {row.at} {limit:g}"
+    if more := situation.detail(row.name):
+        message += f" ({more})"
+    return f"{message}; {row.remedy}"

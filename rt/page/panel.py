@@ -27,7 +27,7 @@ _PICTURE_HELP = (
 class Lamps:
     """One lamp for each row of the guard: what it did last, and how often.
 
-    Green: never interfered; amber: clamped or held; red: stopped. `rows` are (name, action) pairs.
+    Green: never interfered; amber: warned, clamped or held; red: stopped. `rows` are (name, action) pairs.
     """
 
     def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
@@ -239,7 +239,7 @@ def state(
     phase = _name(record["phase"]).replace("_", " ").upper() or "RUNNING"
     if asked.get("slow"):
         return phase, AMBER, "slow, as asked for on this page"
-    return phase, GREEN, row if action == "clamp" else ""
+    return phase, GREEN, row if action in ("clamp", "warn") else ""
 
 
 def banner(word: str, colour: str, why: str, record: Any | None, extra: Mapping[str, str]) -> str:

@@ -130,11 +130,13 @@ def _url(host: str, port: int) -> str:
 
 
 class Buttons:
-    """Requests of the page to the loop. A robot has one large stop button; the twin has all of them."""
+    """Requests of the page to the loop. A robot has one large stop button, the twin all of them; a job
+    (rt.clear) has pause, step and skip on both."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._twin = simulated(reader.header)
+        self._job = "tries" in (reader.header.get("config") or {})
         self.asked: dict[str, int] = dict.fromkeys(CONTROL, 0)
 
     def turn_to(self, reader: Reader) -> None:
@@ -156,17 +158,26 @@ class Buttons:
                 "<div style='padding:0 10px 6px;font-size:11px;color:#6b7280'>Stops the motion through the "
                 "loop. It is no emergency stop: keep that in your hand.</div>"
             )
+        if self._job:
+            group = gui.add_button_group("job", ("pause", "step", "skip"))
+        elif self._twin:
+            group = gui.add_button_group("twin", ("pause", "slow", "new scene"))
+        else:
             return
-        group = gui.add_button_group("twin", ("pause", "slow", "new scene"))
+        group.on_click(lambda _: self.press(group.value))
 
-        @group.on_click
-        def _(_: Any) -> None:
-            if group.value == "new scene":
+    def press(self, word: str) -> None:
+        """A button with that word was pressed."""
+        if word == "new scene":
+            self.asked["pause"] = 0
+            self._ask("stop", 1)
+            _say("restart")
+        elif word in ("step", "skip"):  # the job answers each of them
+            if word == "step":
                 self.asked["pause"] = 0
-                self._ask("stop", 1)
-                _say("restart")
-            else:
-                self._ask(group.value, 0 if self.asked[group.value] else 1)
+            self._reader.ask(word, 1)
+        else:
+            self._ask(word, 0 if self.asked[word] else 1)
 
     def _ask(self, word: str, value: int) -> None:
         self._reader.ask(word, value)

@@ -1,14 +1,17 @@
 """Content of a flight record: MCAP topics and their schemas, and one cycle as messages and back.
 
     /cycle        grasp_servo.Cycle          every number of the cycle (its schema is made from ring.CYCLE)
-    /view         foxglove.RawImage          the depth view, 32FC1 metres, in the frame `hand`
-    /calibration  foxglove.CameraCalibration of the view, so that a viewer can place it in space
-    /tf           foxglove.FrameTransforms   base -> hand (measured), command, goal
-    /candidates   foxglove.PosesInFrame      the kept candidates, in the frame `hand`
-    /log          foxglove.Log               guard events, changes of phase, beginning and end
+    /view/image        foxglove.RawImage      the depth view, 32FC1 metres, in the frame `hand`
+    /view/calibration  foxglove.CameraCalibration  of the view, in its frame, as Foxglove pairs them
+    /view/points       foxglove.PointCloud    the same in space, at most POINTS_HZ (rerun takes no such image
+                                              for depth)
+    /tf                foxglove.FrameTransforms  base -> hand (measured), command, goal
+    /candidates        foxglove.PosesInFrame  the kept candidates, in the frame `hand`, at the view's exposure
+    /log               foxglove.Log           guard events, changes of phase, beginning and end
 
-Metadata `flight` holds the header as JSON, `end` what was lost. A message's sequence number is the
-record's number, its time the cycle's on the wall clock.
+Records of before had /view and /calibration; they are read too. Metadata `flight` holds the header as JSON,
+`end` what was lost. A message's sequence number is the record's number, its time the cycle's on the wall
+clock.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ import numpy as np
 from foxglove_schemas_protobuf.CameraCalibration_pb2 import CameraCalibration
 from foxglove_schemas_protobuf.FrameTransforms_pb2 import FrameTransforms
 from foxglove_schemas_protobuf.Log_pb2 import Log
+from foxglove_schemas_protobuf.PackedElementField_pb2 import PackedElementField
+from foxglove_schemas_protobuf.PointCloud_pb2 import PointCloud
 from foxglove_schemas_protobuf.PosesInFrame_pb2 import PosesInFrame
 from foxglove_schemas_protobuf.RawImage_pb2 import RawImage
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -45,6 +50,11 @@ _TYPES = {
     "u4": _PROTO.TYPE_UINT32,
 }
 _BLANK = BLANK[0]
+
+VIEW_TOPICS = ("/view/image", "/view")
+"""Topics of the view, the second in records of before."""
+POINTS_HZ = 10.0
+"""Most point clouds in a second: they are three times as large as the views."""
 
 
 def names(header: dict[str, Any], field: str) -> list[str]:
@@ -131,8 +141,9 @@ def topics(header: dict[str, Any]) -> dict[str, Callable[[], Message]]:
     """The class of every topic's messages."""
     return {
         "/cycle": cycle_class(header),
-        "/view": RawImage,
-        "/calibration": CameraCalibration,
+        "/view/image": RawImage,
+        "/view/calibration": CameraCalibration,
+        "/view/points": PointCloud,
         "/tf": FrameTransforms,
         "/candidates": PosesInFrame,
         "/log": Log,
@@ -148,7 +159,7 @@ class Translator:
         self.offset_ns = int(header.get("unix_ns", 0)) - int(header.get("robot_now_ns", 0))
         self._units = {e["name"]: e for e in header.get("guard", []) if isinstance(e, dict)}
         self._phase = b""
-        self._calibrated_ns = 0
+        self._calibrated_ns = self._points_ns = 0
 
     def __call__(self, record: np.void) -> Iterator[tuple[str, Message]]:
         """(topic, message) for everything that a record says."""
@@ -157,14 +168,18 @@ class Translator:
         transforms = _transforms(record, unix_ns)
         if transforms.transforms:  # rerun drops a whole chunk of messages without any
             yield "/tf", transforms
+        seen_ns = unix_ns
         if record["frame"] >= 0:
             seen_ns = int(record["frame_stamp_ns"]) + self.offset_ns
             if abs(seen_ns - self._calibrated_ns) > 10**9:  # before its view: that one needs it
                 self._calibrated_ns = seen_ns
-                yield "/calibration", self._calibration(record["view"].shape[0], seen_ns)
-            yield "/view", _view(record["view"], seen_ns)
+                yield "/view/calibration", self._calibration(record["view"].shape[0], seen_ns)
+            yield "/view/image", _view(record["view"], seen_ns)
+            if abs(seen_ns - self._points_ns) >= 1e9 / POINTS_HZ:
+                self._points_ns = seen_ns
+                yield "/view/points", _points(record["view"], self._focal_px(), seen_ns)
         if not np.isnan(record["distances"][0]):
-            yield "/candidates", _candidates(record, unix_ns)
+            yield "/candidates", _candidates(record, seen_ns)
         if record["guard_name"]:
             yield "/log", self._guard_event(record, unix_ns)
         if record["phase"] != self._phase:
@@ -181,9 +196,11 @@ class Translator:
         level = {"stop": Log.ERROR, "hold": Log.WARNING}.get(action, Log.INFO)
         return log(unix_ns, level, "guard", text)
 
+    def _focal_px(self) -> float:
+        return float(self.header.get("view", {}).get("focal_px") or BLANK["view"].shape[-1])
+
     def _calibration(self, size_px: int, unix_ns: int) -> Message:
-        view = self.header.get("view", {})
-        f = float(view.get("focal_px") or size_px)
+        f = self._focal_px()
         c = size_px / 2 - 0.5
         message = CameraCalibration(frame_id="hand", width=size_px, height=size_px)
         message.timestamp.FromNanoseconds(max(unix_ns, 0))
@@ -211,6 +228,19 @@ def _view(view: NDArray[np.float32], unix_ns: int) -> Message:
         data=view.astype("<f4").tobytes(),
     )
     message.timestamp.FromNanoseconds(max(unix_ns, 0))
+    return message
+
+
+def _points(view: NDArray[np.float32], focal_px: float, unix_ns: int) -> Message:
+    """The returns of a view in the frame `hand`, x, y, z float32."""
+    v, u = np.nonzero(view > 0)
+    z, centre = view[v, u], (view.shape[0] - 1) / 2
+    xyz = np.stack([(u - centre) * z / focal_px, (v - centre) * z / focal_px, z], axis=1)
+    message = PointCloud(frame_id="hand", point_stride=12, data=xyz.astype("<f4").tobytes())
+    message.timestamp.FromNanoseconds(max(unix_ns, 0))
+    message.pose.orientation.w = 1.0
+    for k, name in enumerate("xyz"):
+        message.fields.add(name=name, offset=4 * k, type=PackedElementField.FLOAT32)
     return message
 
 

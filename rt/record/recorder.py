@@ -203,7 +203,7 @@ def read_record(path: str | Path) -> FlightRecord:
     from mcap.stream_reader import StreamReader
     from mcap_protobuf.decoder import DecoderFactory
 
-    from rt.record.mcap_format import from_cycle, to_view
+    from rt.record.mcap_format import VIEW_TOPICS, from_cycle, to_view
 
     header: dict[str, Any] | None = None
     end: dict[str, str] | None = None
@@ -226,7 +226,7 @@ def read_record(path: str | Path) -> FlightRecord:
                 end = dict(record.metadata)
             elif isinstance(record, Schema):
                 schemas[record.id] = record
-            elif isinstance(record, Channel) and record.topic in ("/cycle", "/view", "/log"):
+            elif isinstance(record, Channel) and record.topic in ("/cycle", *VIEW_TOPICS, "/log"):
                 schema = schemas.get(record.schema_id)
                 decoder = factory.decoder_for(record.message_encoding, schema)
                 if decoder is not None:
@@ -238,7 +238,7 @@ def read_record(path: str | Path) -> FlightRecord:
                     at[record.sequence] = len(rows)
                     rows.append(BLANK.copy())
                     from_cycle(message, rows[-1][0])
-                elif topic == "/view" and record.sequence in at:
+                elif topic in VIEW_TOPICS and record.sequence in at:
                     rows[at[record.sequence]]["view"] = to_view(message)
                 elif topic == "/log":
                     log.append(f"{message.name}: {message.message}")

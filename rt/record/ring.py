@@ -36,7 +36,7 @@ from rt.record.schema import K as K
 from rt.record.schema import best_candidates as best_candidates
 from rt.tools.seqlock import Seqlock
 
-CONTROL = ("stop", "pause", "slow", "restart")
+CONTROL = ("stop", "pause", "slow", "restart", "step", "skip")
 """Requests that a reader may set, a byte each (0: not requested)."""
 READERS = ("recorder", "page", "other")
 """Roles of readers, each with a place for its status."""

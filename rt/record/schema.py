@@ -46,7 +46,7 @@ CYCLE = np.dtype([
     ("held", "i8"),              # cycles held so far
     ("guard_counts", "u4", (GUARD_ROWS,)),  # how often each row has interfered so far
     ("guard_name", "S32"),       # the row that interfered in this cycle (the last of several); empty: none
-    ("guard_action", "S8"),      # clamp, hold or stop
+    ("guard_action", "S8"),      # warn, clamp, hold or stop
     ("guard_value", "f8"),
     ("guard_limit", "f8"),
     ("gripper", "S16"),          # open, closing, object, closed, ...; empty: none

@@ -129,5 +129,5 @@ def _wanted(world: World, fate: TrialChance) -> int:
 def _again(scene: Scene, hand: Hand, fate: TrialChance) -> World:
     """A scene after a pick, with its true grasps, seen from a new start."""
     renderer = Renderer(scene)
-    grasps = true_grasps(scene, fate.rng("grasps"), hand, samples=_SAMPLES, renderer=renderer)
+    grasps = true_grasps(scene, fate.rng("grasps"), hand, samples=_SAMPLES)
     return World(scene, grasps, renderer, random_start(scene, fate.rng("start")), hand)

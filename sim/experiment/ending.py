@@ -101,9 +101,8 @@ class Ending:
             self.world.hand,
             friction=LENIENT_FRICTION,
             lever_m=LENIENT_LEVER_M,
-            lines=LENIENT_LINES,
+            least_lines=LENIENT_LINES,
             samples=500,
-            renderer=self.world.renderer,
         )
 
     def _to_lifted_m(self, end: Hand4, most_m: float) -> float:

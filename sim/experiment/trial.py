@@ -25,8 +25,8 @@ from rt.pose import from_top_down, grasp_distance, planar, to_view, top_down
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
 from sim.experiment.disturbance import CONTROL_HZ, Disturbance, TrialCamera, TrialChance
 from sim.gpd.detector import Detector, Found
-from sim.scene.clearance import MAP_STEP_M, OpenHand
 from sim.scene.grasps import Grasps, numbered_scene
+from sim.scene.hull import MAP_STEP_M, HandHull
 from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import ObjectError, ObjectSet, object_set
 from sim.scene.render import Renderer
@@ -140,11 +140,11 @@ class World:
         return int(distances_m(self.grasps, hand).argmin())
 
     @cached_property
-    def room(self) -> OpenHand:
+    def room(self) -> HandHull:
         """The room around the scene's objects and walls."""
         reach = float(np.abs(self.scene.vertices[:, :2]).max()) + self.hand.palm_length_m
         half = float(np.ceil(reach / 0.01) * 0.01)
-        return OpenHand(self.hand, self.renderer.height_map(half, MAP_STEP_M))
+        return HandHull(self.hand, self.renderer.height_map(half, MAP_STEP_M))
 
 
 def distances_m(grasps: Grasps, hand: Hand4) -> NDArray[np.floating]:

@@ -45,7 +45,15 @@ table_height_m = 0.0
 [limits]
 workspace_min_m = [-0.8, -0.6]
 workspace_max_m = [-0.2, 0.6]
+
+[place]
+pose = [-0.45, 0.30, 0.22, 0.0]
+home = [-0.45, -0.1, 0.30]
+look_m = [0.28, 0.28]
+carry_m = 0.28
 """
+PLACE_M = (-0.45, 0.30)
+"""x, y of the bin, on the table."""
 START = (-0.45, -0.1, 0.36, 0.0)
 """The hand at first: x, y, z [m], yaw [rad] in base."""
 BELOW_START_M = 0.345
@@ -70,6 +78,17 @@ class EmulatedCell:
         )
         device = ["--camera-device", source, "--controller", "ensemble"]
         return ["--cell", str(self.cell), *device, "--out", str(out), *more]
+
+    def clear(self, out: Path, *more: str, scene: int = 7) -> list[str]:
+        """Arguments of rt.clear: the gripper takes objects from the scene, and gone.json, beside the cell
+        file, keeps what lies in the bin."""
+        arguments = self.servo(out, *more, scene=scene)
+        place, origin = (",".join(map(str, xy)) for xy in (PLACE_M, START[:2]))
+        device = arguments.index("--camera-device") + 1
+        arguments[device] += (
+            f"&place={place}&origin={origin}&gone={self.cell.with_name('gone.json')}"
+        )
+        return arguments
 
     def start(
         self,

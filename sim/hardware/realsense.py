@@ -215,9 +215,9 @@ def emulated(
 
     What it sees follows the arm's true pose. The options are texts, as they come from
     `module:function?name=value&...`: size, rate_hz, host, control_port, cell, seed, scene, objects,
-    origin (sim.hardware.renderer.RendererOptions). Raises CameraError for one that is not known.
+    origin, place, gone (sim.hardware.renderer.RendererOptions). Raises CameraError for one that is not known.
     """
-    known = ("host", "control_port", "cell", "seed", "scene", "objects", "origin")
+    known = ("host", "control_port", "cell", "seed", "scene", "objects", "origin", "place", "gone")
     if unknown := sorted(set(options) - set(known)):
         raise CameraError(
             f"sim.hardware.realsense:emulated has no option {', '.join(unknown)}; known are size, rate_hz, "

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tyro
@@ -22,8 +23,10 @@ from rt.cell.file import load_cell
 from rt.pose import inverse
 from rt.robot import RobotError
 from rt.tools.clock import Clock, ClockError
+from sim.hardware.presence import GripperClient, Presence
 from sim.hardware.realsense import HEADER, d405_modes, to_z16
 from sim.scene.objects import ObjectError, Split, object_set
+from sim.scene.scene import Scene
 
 UNIT_M = 1e-4
 
@@ -57,6 +60,11 @@ class RendererOptions:
     origin: str = ""
     """Position of the scene's origin on the table, x,y [m]. Default: an object is below the hand at the
     beginning."""
+    place: str = ""
+    """Middle of a bin on the table, x,y [m]: the emulated gripper then takes objects from the scene
+    (sim.hardware.presence). Default: nothing is ever taken."""
+    gone: str = ""
+    """File that keeps what lies in the bin."""
 
 
 def main() -> int:
@@ -83,12 +91,14 @@ def render(config: RendererOptions) -> None:
     )  # the terminal's goes to the loop; it ends this one
     T_hand_camera = _matrix(config.camera)
     world, _, rng = numbered_scene(object_set(config.objects), config.seed, "test", config.scene)
-    renderer, where = Renderer(world), hand_of(config)
+    where = hand_of(config)
     _, T_table_hand = where()
     above = camera_poses(world, 1, rng)[0]
     origin = T_table_hand[:2, 3] - above[:2]
     if config.origin:
         origin = _numbers(config.origin, 2, "origin")
+    presence = presence_of(config, world, origin)
+    renderer = Renderer(world)
     intrinsics = d405_modes([parse_size(config.size)], [round(config.rate_hz)])[0].intrinsics
     rays, clock, number = intrinsics.rays(), Clock(config.rate_hz), 0
     print(
@@ -100,12 +110,32 @@ def render(config: RendererOptions) -> None:
     while True:
         clock.wait()
         stamp_ns, T_table_hand = where()
+        T_table_hand[:2, 3] -= origin
         T_world_camera = T_table_hand @ T_hand_camera
-        T_world_camera[:2, 3] -= origin
+        if presence is not None:
+            presence.update(T_table_hand)
+            renderer = presence.renderer
         pixels = to_z16(renderer.depth(T_world_camera, rays), UNIT_M)
         out.write(HEADER.pack(stamp_ns, number, *pixels.shape) + pixels.tobytes())
         out.flush()
         number += 1
+
+
+def presence_of(
+    config: RendererOptions, world: Scene, origin: NDArray[np.float64]
+) -> Presence | None:
+    """The rule by which objects are taken; None without a place. Raises OSError without a gripper."""
+    if not config.place:
+        return None
+    from sim.hardware.ur.process import Emulator
+
+    return Presence(
+        world,
+        _numbers(config.place, 2, "place") - origin,
+        GripperClient(config.host).get,
+        Emulator(config.host, config.control_port).tell,
+        Path(config.gone) if config.gone else None,
+    )
 
 
 def hand_of(config: RendererOptions) -> Callable[[], tuple[int, NDArray[np.float64]]]:

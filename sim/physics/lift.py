@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.hand import Hand, load_hand
+from rt.hand import Hand, TipTravel, load_hand
 from sim.physics.approach import approach_height as approach_height
 from sim.physics.convex import PhysicsError as PhysicsError
 from sim.physics.model import ABOVE_M, build_model, mujoco
@@ -77,13 +77,17 @@ def lift(
     force_N: float = FORCE_N,
     time_step_s: float = TIME_STEP_S,
     settle: bool = False,
+    tips: TipTravel | None = None,
+    width_m: float = 0.0,
 ) -> Lift:
     """Come straight down to a pose, close, lift by LIFT_M, hold for HOLD_S.
 
     pose: (x, y, z, yaw) of the open fingertips in the world [m, rad]; see approach_height for z. friction
-    is that of the pads. With settle a hand that holds nothing opens, goes up and waits (SETTLE_S at most)
-    until the objects lie still. The same arguments give the same result. Raises PhysicsError on a pose that
-    is not finite, a friction or time step out of range, or a force beyond the hand's.
+    is that of the pads. tips: fingers whose tips travel along z as they close; z is then of the tips as they
+    hold something width_m wide, and the open hand stands higher by their travel. With settle a hand that
+    holds nothing opens, goes up and waits (SETTLE_S at most) until the objects lie still. The same arguments
+    give the same result. Raises PhysicsError on a pose that is not finite, a friction or time step out of
+    range, or a force beyond the hand's.
     """
     hand = hand or load_hand()
     x, y, z, yaw = (float(v) for v in pose)
@@ -97,21 +101,28 @@ def lift(
         )
     if not 1e-4 <= time_step_s <= 0.004:
         raise PhysicsError(f"time step {time_step_s} s must be between 0.0001 and 0.004 s")
-    trial = _Trial(_model(scene, hand, friction, force_N, time_step_s), scene, hand)
-    return trial.run(x, y, z, yaw, settle)
+    trial = _Trial(_model(scene, hand, friction, force_N, time_step_s, tips), scene, hand)
+    return trial.run(x, y, z + (0.0 if tips is None else tips(width_m)), yaw, settle)
 
 
 _models: OrderedDict[tuple[Any, ...], tuple[weakref.ref[Scene], Any]] = OrderedDict()
 _MODELS_KEPT = 4
 
 
-def _model(scene: Scene, hand: Hand, friction: float, force_N: float, time_step_s: float) -> Any:
+def _model(
+    scene: Scene,
+    hand: Hand,
+    friction: float,
+    force_N: float,
+    time_step_s: float,
+    tips: TipTravel | None = None,
+) -> Any:
     """The scene's model, made once for a run of lifts."""
-    key = (id(scene), hand, friction, force_N, time_step_s)
+    key = (id(scene), hand, friction, force_N, time_step_s, tips)
     if key in _models and _models[key][0]() is scene:
         _models.move_to_end(key)
         return _models[key][1]
-    model = build_model(scene, hand, friction, force_N, time_step_s)
+    model = build_model(scene, hand, friction, force_N, time_step_s, tips=tips)
     _models[key] = (weakref.ref(scene), model)
     while len(_models) > _MODELS_KEPT:
         _models.popitem(last=False)

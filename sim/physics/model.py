@@ -19,7 +19,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from rt.hand import Hand
+from rt.hand import Hand, TipTravel
 from sim.physics.convex import PhysicsError, convex_parts
 from sim.scene.scene import Placed, Scene
 
@@ -46,6 +46,11 @@ _HAND_KG, _FINGER_KG, _GEAR_KG = 1.0, 0.1, 1.0
 _PALM_HEIGHT_M = 0.03
 _ARM_N_M, _FINGER_N_M = 1e5, 1e4
 """Stiffness of the arm and of a finger's drive."""
+_ARM_NM_RAD, _HAND_KG_M2 = 500.0, 0.005
+"""Stiffness of the arm's turn about the vertical, and the inertia that its damping is made for."""
+Wall = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Centre and size [m] of a box."""
+
 ABOVE_M = 1.0
 """Height of the hand in the model as made, so that it touches nothing."""
 _SOLREF = (0.01, 1.0)
@@ -54,13 +59,22 @@ _NO_RUBBER = (TABLE_FRICTION, 0.001, 1e-4)
 
 
 def build_model(
-    scene: Scene, hand: Hand, friction: float, force_N: float, time_step_s: float
+    scene: Scene,
+    hand: Hand,
+    friction: float,
+    force_N: float,
+    time_step_s: float,
+    axes: tuple[str, ...] = ("z",),
+    walls: tuple[Wall, ...] = (),
+    tips: TipTravel | None = None,
 ) -> Any:
     """The compiled model (mujoco.MjModel) of a scene with the hand ABOVE_M over the table's origin.
 
     Bodies: "hand", "left", "right" and "object<k>" for scene.placed[k], asleep in its pose; a geom
-    "table" and the bin's walls, if it has one; actuators "z" (fingertip height less ABOVE_M) and "left",
-    "right" (each finger's travel).
+    "table" and the walls of the scene's bin, if it has one; an actuator for each of the hand's axes, of "x",
+    "y", "z" [m] (fingertip height less ABOVE_M) and "yaw" [rad], and "left", "right" (each finger's travel).
+    walls: (centre (3,), size (3,)) [m] of boxes that stand fast. tips: the fingers then also slide along z as
+    they close, each coupled to its own travel.
     """
     spec = mujoco.MjSpec()
     option = spec.option
@@ -87,16 +101,26 @@ def build_model(
                 friction=_NO_RUBBER,
                 solref=_SOLREF,
             )
+    for centre, size in walls:
+        spec.worldbody.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=list(centre),
+            size=[v / 2 for v in size],
+            friction=_NO_RUBBER,
+            solref=_SOLREF,
+        )
     for k, placed in enumerate(scene.placed):
-        _add_object(spec, k, placed, *_mesh(scene, k))
-    _add_hand(spec, hand, friction, force_N)
+        _add_object(spec, k, placed, *object_mesh(scene, k))
+    _add_hand(spec, hand, friction, force_N, axes)
+    if tips is not None and tips.moves:
+        _add_travel(spec, hand, tips)
     try:
         return spec.compile()
     except ValueError as error:
         raise PhysicsError(f"MuJoCo refuses the scene: {error}") from error
 
 
-def _mesh(scene: Scene, k: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+def object_mesh(scene: Scene, k: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
     """Object k's vertices in its own frame and its faces."""
     faces = scene.faces[scene.face_object == k]
     used, faces = np.unique(faces, return_inverse=True)
@@ -137,10 +161,15 @@ def _add_object(
         )
 
 
-def _add_hand(spec: Any, hand: Hand, friction: float, force_N: float) -> None:
+def _add_hand(
+    spec: Any, hand: Hand, friction: float, force_N: float, axes: tuple[str, ...]
+) -> None:
     box = mujoco.mjtGeom.mjGEOM_BOX
     palm = spec.worldbody.add_body(name="hand", pos=[0, 0, ABOVE_M], gravcomp=1)
-    palm.add_joint(name="z", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, 0, 1])
+    slide, hinge = mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE
+    directions = {"x": [1, 0, 0], "y": [0, 1, 0], "z": [0, 0, 1], "yaw": [0, 0, 1]}
+    for name in axes:
+        palm.add_joint(name=name, type=hinge if name == "yaw" else slide, axis=directions[name])
     palm.add_geom(
         name="palm",
         type=box,
@@ -181,7 +210,11 @@ def _add_hand(spec: Any, hand: Hand, friction: float, force_N: float) -> None:
                 geom.condim = 4
                 geom.friction = [friction, friction * TORSION_M, 1e-4]
         _add_servo(spec, name, _FINGER_N_M, _FINGER_KG + _GEAR_KG, force_N)
-    _add_servo(spec, "z", _ARM_N_M, _HAND_KG + 2 * _FINGER_KG, None)
+    for name in axes:
+        if name == "yaw":
+            _add_servo(spec, name, _ARM_NM_RAD, _HAND_KG_M2, None)
+        else:
+            _add_servo(spec, name, _ARM_N_M, _HAND_KG + 2 * _FINGER_KG, None)
     gears = spec.add_equality(
         type=mujoco.mjtEq.mjEQ_JOINT,
         name1="left",
@@ -192,6 +225,27 @@ def _add_hand(spec: Any, hand: Hand, friction: float, force_N: float) -> None:
     gears.data[:5] = [0, 1, 0, 0, 0]  # left = 0 + 1 * right
     # The fingers slide inside the palm and, empty, meet in the middle: neither is a collision.
     spec.add_exclude(bodyname1="left", bodyname2="right")
+
+
+def _add_travel(spec: Any, hand: Hand, tips: TipTravel) -> None:
+    """Joints "left.z", "right.z" along -z, coupled to the closing ones by a quartic through the tips' travel
+    (within 0.2 mm of a 2F-85's)."""
+    closing = np.linspace(0.0, hand.opening_m / 2, 60)
+    travel = np.array([tips(hand.opening_m - 2 * x) for x in closing])
+    powers = closing[:, None] ** np.arange(1, 5)
+    quartic = np.linalg.lstsq(powers, travel, rcond=None)[0]
+    for name in ("left", "right"):
+        spec.body(name).add_joint(
+            name=f"{name}.z", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, 0, -1], armature=_GEAR_KG
+        )
+        linkage = spec.add_equality(
+            type=mujoco.mjtEq.mjEQ_JOINT,
+            name1=f"{name}.z",
+            name2=name,
+            objtype=mujoco.mjtObj.mjOBJ_JOINT,
+            solref=[0.008, 1],
+        )
+        linkage.data[:5] = [0.0, *quartic]
 
 
 def _add_servo(spec: Any, joint: str, stiffness: float, mass: float, force: float | None) -> None:

@@ -2,8 +2,8 @@
 
 Sampled on the meshes and kept if, for the hand fully open and descending straight down,
 1. fingers and palm meet nothing on the way (a height map is exact for a vertical approach),
-2. closing, both pads meet the same object before anything else does (rays from the fingers' whole
-   inner faces: a jaw stops at the first thing it touches), and the hand is centred on it,
+2. closing, both pads meet the same object before anything else does (lines across the fingers' whole
+   inner faces: a jaw stops at the first thing it touches), and the hand is moved to the middle of it,
 3. some of the lines across the jaws run, on both sides, through or between contacts whose normals lie
    in the friction cone about the closing axis, contact being whatever lies within the pads'
    compliance of the first: two soft-finger contacts on a line inside both cones are in force closure
@@ -14,7 +14,6 @@ Sampled on the meshes and kept if, for the hand fully open and descending straig
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +21,11 @@ from numpy.typing import NDArray
 from rt.hand import Hand, load_hand
 from rt.pose import wrap_theta
 from sim.scene import SPLITS
-from sim.scene.clearance import MAP_STEP_M, OpenHand
-from sim.scene.clearance import MARGIN_M as MARGIN_M
+from sim.scene.closing import LINES, Surface, closed_widths
+from sim.scene.hull import MAP_STEP_M, HandHull
+from sim.scene.lines import Lines
 from sim.scene.objects import ObjectSet
-from sim.scene.render import Renderer
+from sim.scene.raster import RasterRenderer
 from sim.scene.scene import MAX_HEIGHT_M, Scene, SceneError, make_scene
 
 FRICTION = 0.5
@@ -39,19 +39,14 @@ TRIES = 300
 _ROUND = 500
 """Surface points tried on each object before looking again which of them has enough."""
 
+MARGIN_M = 0.002
+"""Free space asked for around fingers and palm on the way down: the height map's step."""
 TABLE_GAP_M = 0.003
 """Lowest fingertips above the table."""
-COMPLIANCE_M = 0.001
-"""Depth by which a rubber pad gives way: what lies this close behind first contact is touched too."""
-_OFF_CENTRE_M = 0.001
-"""Largest error of the hand's centring that is let through."""
 LEVER_M = 0.08
 """Longest way from a grasp's closing axis to the line of the object's weight. Pads hold a turn about the
 axis by friction alone: a hammer gripped further from its head than this is lifted by the handle and
 leaves its head on the table (all failures of hammers in sim.lifts were of this kind)."""
-_LINES = 3
-"""Least number of antipodal lines of contact in the middle half of the pads. A patch, not a point, so
-that the object cannot turn; not at the pads' edges, where misaligned sides would be turned by closing."""
 
 
 class NoGraspError(SceneError):
@@ -83,35 +78,35 @@ def true_grasps(
     samples: int = SAMPLES,
     enough: int = ENOUGH,
     lever_m: float = LEVER_M,
-    lines: int = _LINES,
-    renderer: Renderer | None = None,
+    least_lines: int = LINES,
 ) -> Grasps:
     """Sample the scene's true grasps, trying up to `samples` surface points on each object.
 
-    friction, lever_m and lines are the label's; a caller that means to try the grasps in the physics may be
-    more lenient.
+    friction, lever_m and least_lines are the label's; a caller that means to try the grasps in the physics
+    may be more lenient.
     """
     hand = hand or load_hand()
-    renderer = renderer or Renderer(scene)
+    lines = Lines(scene.vertices, scene.faces)
     normals, weight = _face_normals(scene), centres_of_mass(scene)
+    surface = Surface(normals, scene.face_object)
     share = _face_shares(scene, normals, friction)
     reach = float(np.abs(scene.vertices[:, :2]).max()) + hand.palm_length_m
-    hull = OpenHand(hand, renderer.height_map(np.ceil(reach / 0.01) * 0.01, MAP_STEP_M))
+    height = RasterRenderer(scene).height_map(np.ceil(reach / 0.01) * 0.01, MAP_STEP_M)
+    hull = HandHull(hand, height)
     found: list[Grasps] = []
     count = np.zeros(len(scene.placed), int)
     for begun in range(0, samples, _ROUND):
         wanting = np.flatnonzero(count < enough)
         points = min(_ROUND, samples - begun)
         some = _antipodal_candidates(
-            scene, normals, share, renderer, hand, friction, wanting, points, rng
+            scene, normals, share, lines, hand, friction, wanting, points, rng
         )
-        # Centring moves a hand along its closing axis, which leaves the lever as it is.
+        # Closing moves a hand along its closing axis, which leaves the lever as it is.
         some = some[_lever_m(some, weight) <= lever_m]
-        some = some[hull.clear(some.poses)]
-        # Centring moves the hand, so it comes before the checks that count.
-        some = _centred(renderer, some, hand)
-        some = some[hull.clear(some.poses)]
-        some = _closed(scene, normals, renderer, some, hand, friction, lines)
+        some = some[hull.clear(some.poses, MARGIN_M)]
+        # Closing moves the hand to the middle of what it holds, so it is judged again there.
+        some = _closed(lines, surface, some, hand, friction, least_lines)
+        some = some[hull.clear(some.poses, MARGIN_M)]
         count += np.bincount(some.object, minlength=len(count))
         found.append(some)
         if (count >= enough).all():
@@ -190,13 +185,13 @@ def _face_normals(scene: Scene) -> NDArray[np.float32]:
 def _face_shares(
     scene: Scene, normals: NDArray[np.float32], friction: float
 ) -> list[NDArray[np.float64] | None]:
-    """Share (F,) of every face in each object's graspable area; None if the object has no such area."""
+    """Share (F,) of each object's graspable area up to and with every face; None without such an area."""
     a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1).astype(np.float64)
     # No horizontal line is in this face's cone.
     area[np.abs(normals[:, 2]) > np.sin(np.arctan(friction))] = 0
     own = [np.where(scene.face_object == k, area, 0) for k in range(len(scene.placed))]
-    return [o / o.sum() if o.sum() > 0 else None for o in own]
+    return [np.cumsum(o) / o.sum() if o.sum() > 0 else None for o in own]
 
 
 def centres_of_mass(scene: Scene) -> NDArray[np.float64]:
@@ -230,7 +225,7 @@ def _antipodal_candidates(
     scene: Scene,
     normals: NDArray[np.float32],
     share: list[NDArray[np.float64] | None],
-    renderer: Renderer,
+    lines: Lines,
     hand: Hand,
     friction: float,
     objects: NDArray[np.integer],
@@ -245,7 +240,9 @@ def _antipodal_candidates(
     """
     cone = np.arctan(friction)
     face = [
-        rng.choice(len(share[k]), size=points, p=share[k]) for k in objects if share[k] is not None
+        np.searchsorted(share[k], rng.random(points), side="right")
+        for k in objects
+        if share[k] is not None
     ]
     if not face:
         return Grasps(np.zeros((0, 5), np.float32), np.zeros(0, np.int16))
@@ -258,12 +255,12 @@ def _antipodal_candidates(
     inward = np.arctan2(-n[:, 1], -n[:, 0]) + cone * rng.uniform(-1, 1, len(f)) ** 3
     d, _ = _axes(inward)
 
-    step = np.float32(2e-4)
-    wall, face_wall = renderer.cast(p + step * d, d)
-    wall = wall + step
-    span = np.float32(hand.opening_m)
-    back, face_back = renderer.cast(p + span * d, -d)
-    far = np.where(face_back >= 0, span - back, 0)
+    met = lines.cross(
+        np.column_stack([p, d[:, :2]]), np.zeros(1), np.zeros(1), 2e-4, hand.opening_m
+    )
+    wall, face_wall = met.left[:, 0, 0], met.left_face[:, 0, 0]
+    face_back = met.right_face[:, 0, 0]
+    far = np.where(face_back >= 0, met.right[:, 0, 0], np.float32(0))
 
     centres, yaws, widths, owners = [], [], [], []
     owner = scene.face_object[f]
@@ -284,116 +281,21 @@ def _antipodal_candidates(
     return Grasps(poses, np.concatenate(owners))
 
 
-def _jaw_rays(
-    grasps: Grasps, hand: Hand, sign: int, z: NDArray[np.floating], w: NDArray[np.floating]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Rays from a finger's inner face across the open hand: from -x_hand (sign 1) or from +x_hand (-1).
-
-    z: heights above the fingertips (Z,), w: lateral places along y_hand (W,). Returns origins and unit
-    directions (N, Z, W, 3).
-    """
-    x, y = _axes(grasps.poses[:, 3])
-    up = np.array([0, 0, 1], np.float32)
-    grid_z, grid_w = np.meshgrid(z.astype(np.float32), w.astype(np.float32), indexing="ij")
-    middle = grasps.poses[:, None, None, :3] + grid_z[..., None] * up
-    middle = middle + grid_w[..., None] * y[:, None, None]
-    along = np.broadcast_to(np.float32(sign) * x[:, None, None], middle.shape)
-    return middle - np.float32(hand.opening_m) / 2 * along, np.ascontiguousarray(along)
-
-
-def _travel(
-    renderer: Renderer, hand: Hand, origins: NDArray[np.float32], along: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Distance [m] that a finger travels to first contact along each ray (..., 3); inf for none."""
-    t = renderer.range(origins.reshape(-1, 3), along.reshape(-1, 3))
-    t[t > np.float32(hand.opening_m)] = np.inf
-    return t.reshape(origins.shape[:-1])
-
-
-def _centred(renderer: Renderer, grasps: Grasps, hand: Hand) -> Grasps:
-    """The hands moved along their closing axes to the middle of what they would close on.
-
-    That is where a hand that closes from both sides at one speed pushes a free object to, or stays.
-    Hands with nothing between the pads are dropped.
-    """
-    z, w = np.linspace(0.001, hand.pad_height_m, 3), np.linspace(-0.5, 0.5, 3) * hand.finger_width_m
-    left, right = (
-        _travel(renderer, hand, *_jaw_rays(grasps, hand, sign, z, w)).min(
-            axis=(1, 2), initial=np.inf
-        )
-        for sign in (1, -1)
-    )
-    met = np.isfinite(left) & np.isfinite(right)
-    poses = grasps.poses[met]
-    x, _ = _axes(poses[:, 3])
-    poses[:, :2] += ((left[met] - right[met]) / 2)[:, None] * x[:, :2]
-    return Grasps(poses, grasps.object[met])
-
-
 def _closed(
-    scene: Scene,
-    normals: NDArray[np.float32],
-    renderer: Renderer,
+    lines: Lines,
+    surface: Surface,
     grasps: Grasps,
     hand: Hand,
     friction: float,
-    lines: int,
+    least_lines: int,
 ) -> Grasps:
-    """Close each hand: those that end in force closure, with their width as met."""
-    # Heights over the pad, then coarser along the rest of the finger.
-    pad = np.linspace(0.001, hand.pad_height_m, 5)
-    above = np.linspace(hand.pad_height_m, hand.finger_length_m, 4)[1:]
-    w = np.linspace(-0.5, 0.5, 5) * hand.finger_width_m
-    inner = np.abs(w) < 0.3 * hand.finger_width_m
-    cosine = np.float32(np.cos(np.arctan(friction)))
-
-    # The pads alone first, one after the other: contact further up can only take lines away.
-    sides: list[tuple[NDArray[Any], ...]] = []
-    for sign in (1, -1):
-        origins, along = _jaw_rays(grasps, hand, sign, pad, w)
-        t = _travel(renderer, hand, origins, along)
-        touching = t <= t.min(axis=(1, 2), initial=np.inf)[:, None, None] + COMPLIANCE_M
-        face = np.full(t.shape, -1, np.int32)
-        face[touching] = renderer.face(origins[touching], along[touching])
-        own = (scene.face_object[face] == grasps.object[:, None, None]) & (face >= 0)
-        toward = -sign * np.einsum("nzwk,nk->nzw", normals[face], _axes(grasps.poses[:, 3])[0])
-        good = own & (toward >= cosine)
-        keep = _between(touching & good)[:, :, inner].sum(axis=(1, 2)) >= lines
-        grasps = grasps[keep]
-        sides = [tuple(array[keep] for array in side) for side in (*sides, (t, own, good))]
-
-    n, rays = len(grasps), len(pad) * len(w)
-    holds = np.ones(n, bool)
-    first, presses = [], []
-    for sign, (t_pad, own, good) in zip((1, -1), sides, strict=True):
-        origins, along = _jaw_rays(grasps, hand, sign, above, w)
-        t_above = _travel(renderer, hand, origins, along)
-        t = np.concatenate(
-            [t_pad.reshape(n, rays), t_above.reshape(n, len(above) * len(w))], axis=1
-        )
-        contact = t.min(axis=1, initial=np.inf)  # of the whole finger; it must be of the pad
-        touching = t_pad <= contact[:, None, None] + COMPLIANCE_M
-        holds &= np.isfinite(contact) & touching.any(axis=(1, 2))
-        nearest = t.argmin(axis=1)
-        met_own = own.reshape(n, rays)[np.arange(n), np.minimum(nearest, rays - 1)]
-        high = np.flatnonzero(nearest >= rays)
-        i, j = np.divmod(nearest[high] - rays, len(w))
-        face = renderer.face(origins[high, i, j], along[high, i, j])
-        met_own[high] = (scene.face_object[face] == grasps.object[high]) & (face >= 0)
-        holds &= met_own
-        presses.append(_between(touching & good))
-        first.append(np.where(np.isfinite(contact), contact, 0))
-    holds &= (presses[0] & presses[1])[:, :, inner].sum(axis=(1, 2)) >= lines
-    holds &= np.abs(first[0] - first[1]) / 2 <= _OFF_CENTRE_M
-    width = np.float32(hand.opening_m) - first[0] - first[1]
-    holds &= width > 5e-4
-    poses = grasps.poses.copy()
-    poses[:, 4] = width
-    return Grasps(poses[holds], grasps.object[holds])
-
-
-def _between(contact: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Places where a flat pad can press: on or between contacts of a row, (n, rows, columns) bool."""
-    since = np.logical_or.accumulate(contact, axis=2)
-    until = np.logical_or.accumulate(contact[:, :, ::-1], axis=2)[:, :, ::-1]
-    return np.asarray(since & until)
+    """Close each hand: those that end in force closure, moved to the middle of the width as met."""
+    width, shift = closed_widths(
+        lines, surface, grasps.poses, grasps.object, hand, friction, least_lines
+    )
+    holds = np.flatnonzero(width > 0)
+    poses = grasps.poses[holds]
+    x, _ = _axes(poses[:, 3])
+    poses[:, :2] += shift[holds, None] * x[:, :2]
+    poses[:, 4] = width[holds]
+    return Grasps(poses, grasps.object[holds])

@@ -189,3 +189,23 @@ def test_a_recording_plays_in_its_own_time_and_can_be_sought() -> None:
     assert player.step(100.0) == 100 and not player.playing
     player.toggle()
     assert player.step(100.0) == 0 and player.playing
+
+
+def test_the_buttons_of_a_job_ask_for_pause_step_and_skip() -> None:
+    from rt.page.server import Buttons
+
+    class Reader:
+        def __init__(self) -> None:
+            self.header = {**HEADER, "config": {"tries": 3}}
+            self.asked: list[tuple[str, int]] = []
+
+        def ask(self, word: str, value: int = 1) -> None:
+            self.asked.append((word, value))
+
+    reader: Any = Reader()
+    buttons = Buttons(reader)
+    for word in ("pause", "step", "skip", "pause", "pause"):
+        buttons.press(word)
+    # A step ends the pause, so the next press pauses again.
+    assert reader.asked == [("pause", 1), ("step", 1), ("skip", 1), ("pause", 1), ("pause", 0)]
+    assert buttons.asked["pause"] == 0 == buttons.asked["stop"]

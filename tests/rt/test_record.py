@@ -87,8 +87,9 @@ def test_viewers_find_standard_schemas_on_the_wall_clock(flight: Path) -> None:
         }
         assert schemas == {
             "/cycle": "grasp_servo.Cycle",
-            "/view": "foxglove.RawImage",
-            "/calibration": "foxglove.CameraCalibration",
+            "/view/image": "foxglove.RawImage",
+            "/view/calibration": "foxglove.CameraCalibration",
+            "/view/points": "foxglove.PointCloud",
             "/tf": "foxglove.FrameTransforms",
             "/candidates": "foxglove.PosesInFrame",
             "/log": "foxglove.Log",
@@ -97,7 +98,8 @@ def test_viewers_find_standard_schemas_on_the_wall_clock(flight: Path) -> None:
             summary.channels[i].topic: n
             for i, n in summary.statistics.channel_message_counts.items()
         }
-        assert counts["/cycle"] == counts["/view"] == counts["/tf"] == counts["/candidates"] == 20
+        for topic in ("/cycle", "/view/image", "/tf", "/candidates"):
+            assert counts[topic] == 20
         assert abs(summary.statistics.message_start_time - flight.stat().st_mtime_ns) < 120e9
 
 
@@ -107,7 +109,7 @@ def test_messages_hold_what_a_viewer_draws(flight: Path) -> None:
     with flight.open("rb") as file:
         decoded = make_reader(file, decoder_factories=[DecoderFactory()]).iter_decoded_messages()
         first = {channel.topic: message for _, channel, _, message in reversed(list(decoded))}
-    wanted, image = cycle(0), first["/view"]
+    wanted, image = cycle(0), first["/view/image"]
     assert (image.encoding, image.width, image.step) == ("32FC1", 64, 256)
     assert np.array_equal(np.frombuffer(image.data, "<f4").reshape(64, 64), wanted["view"])
     frames = {t.child_frame_id: t for t in first["/tf"].transforms}
@@ -121,7 +123,50 @@ def test_messages_hold_what_a_viewer_draws(flight: Path) -> None:
         wanted["candidates"][1, 2], abs=1e-6
     )
     assert first["/cycle"].stage_ms.distance == 3.0
-    assert first["/calibration"].K[0] == pytest.approx(32 / np.tan(np.radians(35)))
+    camera = first["/view/calibration"]
+    assert camera.K[0] == pytest.approx(32 / np.tan(np.radians(35)))
+    points = first["/view/points"]
+    assert camera.frame_id == image.frame_id == points.frame_id == first["/candidates"].frame_id
+    # the candidates are of the view: both carry its exposure, not the cycle's time
+    stamps = {m.timestamp.ToNanoseconds() for m in (first["/candidates"], image, points)}
+    assert len(stamps) == 1
+    xyz = np.frombuffer(points.data, "<f4").reshape(-1, 3)
+    v, u = np.nonzero(wanted["view"] > 0)
+    np.testing.assert_array_equal(xyz[:, 2], wanted["view"][v, u])
+    np.testing.assert_allclose(xyz[:, 0] * camera.K[0] / xyz[:, 2] + camera.K[2], u, atol=1e-4)
+    np.testing.assert_allclose(xyz[:, 1] * camera.K[4] / xyz[:, 2] + camera.K[5], v, atol=1e-4)
+
+
+def test_records_of_before_are_read(flight: Path, tmp_path: Path) -> None:
+    """Their view was on the topic /view, its calibration on /calibration."""
+    from mcap.writer import Writer
+
+    old = tmp_path / "old.mcap"
+    with flight.open("rb") as source, old.open("wb") as file:
+        reader, writer, channels = make_reader(source), Writer(file), {}
+        writer.start(library="grasp-servo")
+        for metadata in reader.iter_metadata():
+            writer.add_metadata(metadata.name, dict(metadata.metadata))
+        for schema, channel, message in reader.iter_messages(log_time_order=False):
+            topic = {"/view/image": "/view", "/view/calibration": "/calibration"}.get(
+                channel.topic, channel.topic
+            )
+            if topic == "/view/points":
+                continue
+            if topic not in channels:
+                number = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[topic] = writer.register_channel(topic, "protobuf", number)
+            writer.add_message(
+                channels[topic],
+                message.log_time,
+                message.data,
+                message.publish_time,
+                message.sequence,
+            )
+        writer.finish()
+    now, before = read_record(flight).cycles, read_record(old).cycles
+    assert len(before) == len(now) == 20
+    assert before.tobytes() == now.tobytes()
 
 
 def test_what_a_viewer_cannot_use_is_not_written(tmp_path: Path) -> None:
@@ -134,7 +179,7 @@ def test_what_a_viewer_cannot_use_is_not_written(tmp_path: Path) -> None:
     with (tmp_path / "flight.mcap").open("rb") as file:
         topics = [c.topic for _, c, _ in make_reader(file).iter_messages(log_time_order=False)]
     assert topics.count("/tf") == 4 and topics.count("/cycle") == 6
-    assert topics.index("/calibration") < topics.index("/view")
+    assert topics.index("/view/calibration") < topics.index("/view/image")
 
 
 def start_loop(path: Path) -> tuple[subprocess.Popen[str], int]:

@@ -1,0 +1,346 @@
+"""The job: single approaches of rt.servo one after another, with looks before and travel after each.
+
+`Job` is a Servo: the same devices, guard, watchdog, recorder and page, entered once for the whole job. Each
+attempt is one approach and its last centimetres; the arm stops, and the job ends, for the same reasons as a
+run of rt.servo. An attempt that fails otherwise (nothing seen, missed, collided, slipped) is written down and
+the job goes on elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
+
+from rt.camera.frames import PosedFrame
+from rt.cycle import Step, step_of
+from rt.guard.rows import CycleState, Stop
+from rt.job.holding import Held
+from rt.job.look import (
+    APART_M,
+    GraspTarget,
+    TableLook,
+    ground_between,
+    has_left,
+    look_places,
+    merged,
+    probabilities,
+    turned,
+)
+from rt.job.moves import GiveUp, Gone, JobMoves, Skipped, Slipped
+from rt.job.path import Array, PathError
+from rt.job.state import DROPPED, MISSED, PLACED, SKIPPED, Attempt
+from rt.loop import (
+    hold,
+    newest_frame,
+    record_cycle,
+    sense,
+    tick,
+)
+from rt.outcome import Outcome
+from rt.servo import FAULTS, settled
+from rt.view import START_HEIGHT_M
+
+_NOT_SEEN_S = 0.5
+"""An approach whose view shows no grasp for so long is given up, before the guard ends the run for it."""
+_DECLINED = 0.5
+"""Part of the option `probability` that the place where the hand came to rest must have."""
+_OPENED_M = 0.02
+"""The fingers have let go once they are this much farther apart."""
+_TRACK_CYCLES, _TRACK_LENGTH = 6, 50_000
+VAIN = 12
+"""So many attempts in a row in vain end the job."""
+
+
+class Job(JobMoves):
+    """The whole job in an open cell: `for step in job` is one period, like Servo's.
+
+    with open_cell("table") as cell, Job(cell, open_model(), ClearOptions(fast=True)) as job:
+        for step in job:
+            print(step.phase, job.state.placed)
+    """
+
+    def __enter__(self) -> Job:
+        super().__enter__()
+        return self
+
+    # The steps.
+
+    def __iter__(self) -> Iterator[Step]:
+        """The steps of the job; a Job runs once."""
+        if self._begun:
+            raise RuntimeError(
+                "this Job has run already; make another one, with its state, to go on"
+            )
+        self._begun = True
+        loop = self.loop
+        try:
+            for step in self._work():
+                self.control.poll()
+                if loop.number % _TRACK_CYCLES == 0 and len(self.track) < _TRACK_LENGTH:
+                    self.track.append((float(loop.hand[0]), float(loop.hand[1])))
+                yield step
+        except (Stop, *FAULTS) as error:
+            self._stopped(error)
+            self.standing = settled(loop)
+        self.clock, self.watch = loop.clock, loop.watch
+        self._over = True
+        self.state.ended = self.outcome.text(self.reason) if self.outcome else ""
+        self._save()
+
+    def _work(self) -> Iterator[Step]:
+        if self._held is Held.SOMETHING:
+            attempt = Attempt(len(self.state.attempts) + 1)
+            attempt.aim(self.loop.commanded, 1.0)
+            attempt.reason, attempt.held = "held at the start", True
+            self.state.attempts.append(attempt)
+            yield from self._carried(attempt)
+        while True:
+            yield from self._between()
+            if why := self._enough():
+                self._end(Outcome.LEFT, why)
+                break
+            target = self._next()
+            if target is None:
+                yield from self._look_around()
+                target = self._next()
+            if target is None:
+                self._conclude()
+                break
+            yield from self._attempt(target)
+        home = np.array([*self.place.home, self.home_yaw])
+        with suppress(PathError):
+            yield from self._go(home, "home")
+        self.standing = True
+
+    def _enough(self) -> str:
+        """Reason to stop although something may be left, or an empty text."""
+        done = self.state.attempts
+        if self.job.most and len(done) >= self.job.most:
+            return f"{self.job.most} attempts, as --most says"
+        if len(done) >= VAIN and not any(a.outcome == PLACED for a in done[-VAIN:]):
+            return f"{VAIN} attempts in a row in vain"
+        return ""
+
+    def _conclude(self) -> None:
+        if not self.left:
+            self._end(Outcome.CLEARED, "")
+            return
+        where = ", ".join(f"({t.hand[0]:.2f}, {t.hand[1]:.2f}) m" for t in self.left[:5])
+        self._end(
+            Outcome.LEFT,
+            f"what is left at {where} was tried {self.job.tries} times in vain",
+        )
+
+    def _next(self) -> GraspTarget | None:
+        """The best place of the last look that may still be tried."""
+        while self.targets:
+            target = self.targets.pop(0)
+            if self.state.tries_at(target.hand) < self.job.tries:
+                return target
+            self.left.append(target)
+        return None
+
+    def _between(self) -> Iterator[Step]:
+        """Hold while a pause is asked for, or after one pick in single steps."""
+        while self.control.waits():
+            yield self._hold("paused")
+
+    # Looking.
+
+    def _look_around(self) -> Iterator[Step]:
+        """Look at all that is to be cleared; then `targets`. Begins with the nearest place to look from."""
+        loop = self.loop
+        places = look_places(self.place)
+        if np.linalg.norm(places[-1] - loop.commanded[:2]) < np.linalg.norm(
+            places[0] - loop.commanded[:2]
+        ):
+            places.reverse()
+        found: list[GraspTarget] = []
+        for xy in places:
+            try:
+                yield from self._go(
+                    np.array([*xy, self.place.home[2], self.home_yaw]), "look around"
+                )
+            except PathError as error:
+                raise Stop(f"to a place to look from: {error}") from error
+            view: list[TableLook] = []
+            yield from self._view(view)
+            while not view[0].weigh(self.distance):
+                yield self._hold("look around")
+            found += view[0].targets(self.job.probability, self.place)
+        self.looks += 1
+        self.left = []
+        self.targets = merged(found)
+        self._tell(f"{len(self.targets)} places to grasp")
+
+    # One attempt.
+
+    def _attempt(self, target: GraspTarget) -> Iterator[Step]:
+        attempt = Attempt(len(self.state.attempts) + 1)
+        attempt.aim(target.hand, target.probability)
+        self.state.attempts.append(attempt)
+        self.control.begin_pick()
+        try:
+            yield from self._pick(target, attempt)
+        except Gone:
+            self.state.attempts.pop()
+            return
+        except Skipped as skipped:
+            attempt.outcome, attempt.reason = SKIPPED, str(skipped)
+        except PathError as error:
+            attempt.outcome, attempt.reason = SKIPPED, f"out of reach: {error}"
+        except GiveUp as missed:
+            attempt.outcome, attempt.reason = MISSED, str(missed)
+        except (Stop, *FAULTS) as error:
+            attempt.reason = str(error)
+            raise
+        finally:
+            attempt.phase = attempt.phase or self.loop.phase
+            attempt.seconds = (self.robot_ns() - self._mark_ns) * 1e-9
+            self._save()
+        if attempt.outcome != PLACED:
+            yield from self._clear_of_table()
+        attempt.seconds = (self.robot_ns() - self._mark_ns) * 1e-9
+        self._mark_ns = self.robot_ns()
+        # The neighbours may have been pushed: they are looked at again from above, but not this spot.
+        self.targets = [t for t in self.targets if not t.near((attempt.x_m, attempt.y_m))]
+        self._tell(f"pick {attempt.number}: {attempt.outcome} {attempt.reason}".rstrip())
+        self.control.end_pick()
+        self._save()
+
+    def _pick(self, target: GraspTarget, attempt: Attempt) -> Iterator[Step]:
+        loop = self.loop
+        loop.forget()
+        self.outcome, self.grasp = None, None
+        yield from self._go(self._start_over(target), "travel", settle=False, skippable=True)
+        found: list[GraspTarget] = []
+        yield from self._look_here(target, found)
+        if found[0] is not target:
+            target = found[0]
+            attempt.aim(target.hand, target.probability)
+            yield from self._go(self._start_over(target), "travel", settle=False, skippable=True)
+        yield from self._down()
+        attempt.x_m, attempt.y_m, _, attempt.yaw_rad = (float(v) for v in loop.commanded)
+        for step in self._finish():
+            if loop.phase in ("look", "descend"):
+                self._maybe_skip()
+            yield step
+        self.outcome, result = None, self.grasp
+        assert result is not None
+        attempt.phase, attempt.width_m = result.phase, result.width_m
+        if result.outcome is not Outcome.GRASPED:
+            attempt.held = result.phase == "lift"
+            attempt.outcome = DROPPED if attempt.held else MISSED
+            attempt.reason = result.reason
+            return
+        attempt.held = True
+        yield from self._verify(attempt)
+        yield from self._carried(attempt)
+
+    def _start_over(self, target: GraspTarget) -> Array:
+        """(4,) hand above a target, at the start height."""
+        hand = np.array([*target.hand[:2], START_HEIGHT_M, target.hand[3]])
+        return turned(hand, self.home_yaw)
+
+    def _look_here(self, target: GraspTarget, into: list[GraspTarget]) -> Iterator[Step]:
+        """Look from above a target: all targets in this view are found anew. Appends the one to go for: the
+        nearest to the target within its spot, else the best in this view. Raises Gone if there is none."""
+        view: list[TableLook] = []
+        yield from self._view(view)
+        look = view[0]
+        while not look.weigh(self.distance):
+            yield self._hold("look around")
+        fresh = look.targets(self.job.probability, self.place)
+        kept = [t for t in self.targets if not look.covers(t.hand)]
+        self.targets = merged([*kept, *fresh])
+        fresh = [t for t in fresh if self.state.tries_at(t.hand) < self.job.tries]
+        if not fresh:
+            raise Gone("no grasp is seen there any more")
+        into.append(next((t for t in fresh if t.near(target.hand)), fresh[0]))
+
+    def _down(self) -> Iterator[Step]:
+        """The approach of rt.servo, given up where its view shows no grasp for a while, and where it leads
+        out of what is to be cleared."""
+        loop, unseen = self.loop, 0
+        middle, half = np.array(self.place.home[:2]), np.array(self.place.look_m) / 2
+        for step in self._approach():
+            unseen = unseen + 1 if step.held.startswith("flat_distances") else 0
+            yield step
+            self._maybe_skip()
+            if unseen * loop.period_s > _NOT_SEEN_S:
+                raise GiveUp("no grasp is seen there any more")
+            if (np.abs(loop.commanded[:2] - middle) > half + APART_M).any():
+                raise GiveUp("it led out of what is to be cleared")
+
+    def _look_at_rest(self) -> None:
+        """Like Servo's; an unlikely grasp is declined."""
+        super()._look_at_rest()
+        loop = self.loop
+        assert loop.last is not None and self.cell.gripper is not None
+        here = np.zeros((1, 3), np.float32)
+        chance = float(probabilities(self.distance, loop.last.view, here)[1][0])
+        if chance < _DECLINED * self.job.probability:
+            raise GiveUp(f"declined: probability {chance:.2f} where the hand came to rest")
+        if self.cell.gripper.state().moving:
+            raise GiveUp("the fingers were not open yet")
+        self._before_m = ground_between(
+            loop.frames.late(loop.end_m),
+            loop.camera.intrinsics.rays(),
+            loop.commanded,
+            self.distance.contract.hand,
+        )
+
+    def _verify(self, attempt: Attempt) -> Iterator[Step]:
+        """Look at the place from above: the object must have left it. Raises GiveUp if it has not."""
+        loop = self.loop
+        if self._before_m is None:
+            return
+        for _ in range(3):
+            tick(loop)
+            s = sense(loop, "lift", loop.limits.min_grasp_height_m)
+            hold(loop)
+            record_cycle(loop, s)
+            yield step_of(loop)
+            frame = newest_frame(loop, s)
+            if frame is None:
+                continue
+            T_base_camera = loop.history.at(frame.stamp_ns) @ loop.camera.T_hand_camera
+            seen = PosedFrame(frame.depth, T_base_camera, float(loop.hand[2]))
+            spot = np.array([attempt.x_m, attempt.y_m, self._before_m + 0.02, attempt.yaw_rad])
+            after_m = ground_between(
+                [seen], loop.camera.intrinsics.rays(), spot, self.distance.contract.hand
+            )
+            attempt.seen_left = has_left(self._before_m, after_m)
+            if attempt.seen_left is not None:
+                break
+        if attempt.seen_left is False:
+            attempt.held = False
+            raise GiveUp(
+                "the gripper feels something, but the object is seen to lie where it was; the fingers "
+                "are opened"
+            )
+
+    # What follows a grasp.
+
+    def _carried(self, attempt: Attempt) -> Iterator[Step]:
+        """To the next place of the pattern, and open there. A slip on the way ends in DROPPED."""
+        gripper = self.cell.gripper
+        assert gripper is not None
+        slot = self._slot()
+        held_m = gripper.state().width_m
+
+        def watch(s: CycleState) -> None:
+            if not gripper.state().holding:
+                raise Slipped(f"slipped while carried, at ({s.hand[0]:.2f}, {s.hand[1]:.2f}) m")
+
+        try:
+            yield from self._go(slot, "carry", watch=watch)
+        except PathError as error:
+            raise Stop(f"to the place, with something between the fingers: {error}") from error
+        except Slipped as slipped:
+            attempt.outcome, attempt.reason = DROPPED, str(slipped)
+            return
+        yield from self._open(held_m + _OPENED_M)
+        attempt.outcome = PLACED
