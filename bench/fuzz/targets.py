@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from rt.cell.file import EXAMPLE, CellError, load_cell
+from rt.cell.file import EXAMPLE, load_cell
+from rt.cell.transform import CellError
 from rt.distance.contract import Contract, ModelError, read_model
 from rt.gripper import GripperError
 from rt.gripper.robotiq import _Line

@@ -87,7 +87,11 @@ class CameraWatch:
         self._looks: deque[tuple[float, float, NDArray[np.float64]]] = deque(maxlen=_LOOKS)
         self._maps: deque[tuple[NDArray[np.float32], NDArray[np.float64]]] = deque(maxlen=6)
         self._next_ns, self._turn = -(2**62), 0
-        self._forget_pairs()
+        prior = np.array([_PRIOR_M, _PRIOR_M, _PRIOR_TURN]) ** -2.0
+        self._information, self._sums = np.diag(prior), np.zeros(3)
+        self._jump_m = 0.0
+        self._beyond: NDArray[np.float64] = np.full(2, np.inf)
+        """(2,) unexplained shift of the last pair; infinite if it was explained."""
         self.place = CameraPlace()
 
     def due(self, stamp_ns: int) -> bool:
@@ -184,14 +188,9 @@ class CameraWatch:
         self._information += rows.T @ (rows / variance[:, None])
         self._sums += rows.T @ (shift / variance)
 
-    def _forget_pairs(self) -> None:
-        prior = np.array([_PRIOR_M, _PRIOR_M, _PRIOR_TURN]) ** -2.0
-        self._information, self._sums = np.diag(prior), np.zeros(3)
-        self._jump_m, self._beyond = 0.0, np.full(2, np.inf)
-
     def _error(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """x, y [m] and turn [rad] of the camera on the hand, and their covariance."""
-        covariance = np.linalg.inv(self._information)
+        covariance = np.asarray(np.linalg.inv(self._information), np.float64)
         return covariance @ self._sums, covariance
 
     def _judge(self) -> None:

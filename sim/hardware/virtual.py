@@ -368,5 +368,7 @@ class VirtualDistance:
         self, depth: NDArray[np.float32], actions: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         targets = to_view(self._grasps, self._cell.camera.seen_from)
-        away = np.float32(grasp_distance(actions[:, None], targets[None]).min(axis=1))
+        away = np.asarray(
+            grasp_distance(actions[:, None], targets[None]).min(axis=1), dtype=np.float32
+        )
         return np.full_like(away, np.nan) if self.broken else away

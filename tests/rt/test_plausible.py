@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt.cell.file import EXAMPLE, CellError, load_cell
+from rt.cell.file import EXAMPLE, load_cell
 from rt.cell.open import settle
 from rt.cell.options import ServoOptions
 from rt.cell.plausible import RANGES, check_limits, check_value
+from rt.cell.transform import CellError
 from rt.guard.limits import Limits
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -244,7 +245,9 @@ def _probe_rtde(host: str, timeout_s: float) -> None:
             sock.sendall(b"\0\5V\0\2")
             while len(answer) < 4:
                 sock.settimeout(max(deadline - time.monotonic(), 0.001))
-                more = sock.recv(4 - len(answer))
+                more = b""
+                with suppress(ConnectionError):
+                    more = sock.recv(4 - len(answer))
                 if not more:
                     break
                 answer += more
