@@ -97,7 +97,7 @@ def one_set(config: TrialsOptions) -> int:
     if not config.setup().clearing:
         draw_worst(report, config.setup(), folder / "worst.png")
         written += ", worst.png"
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     for table in tables(report):
         console.print(table)
     print(f"{config.trials} trials in {took:.0f} s; {folder}/: {written}")

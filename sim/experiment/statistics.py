@@ -108,9 +108,9 @@ def compare(trials: Trials, a: str, b: str, seed: int = 0) -> dict[str, Any]:
 def share_interval(
     hits: NDArray[np.float64], attempts: NDArray[np.float64], seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of sum(hits) / sum(attempts): Wilson's for one attempt a trial; else trials are drawn
-    anew with all their attempts, which depend on one another."""
-    if attempts.max() <= 1 or (hits == attempts).all() or not hits.any():
+    """95 % interval of sum(hits) / sum(attempts): Wilson's for one attempt a trial, or one trial; else trials
+    are drawn anew with all their attempts, which depend on one another."""
+    if len(hits) < 2 or attempts.max() <= 1 or (hits == attempts).all() or not hits.any():
         return wilson(int(hits.sum()), int(attempts.sum()))
     low, high = interval((hits, attempts), _share, seed)
     return low, high

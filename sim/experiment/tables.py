@@ -15,7 +15,7 @@ LABELS = {
 
 def tables(report: dict[str, Any]) -> list[Table]:
     """The scenarios, the paired differences, and the categories where there are any."""
-    found = [_scenarios(report), _pairs(report)]
+    found = [_scenarios(report), *([_pairs(report)] if report["pairs"] else [])]
     return [*found, _groups(report)] if "categories" in report else found
 
 
@@ -24,16 +24,17 @@ def _scenarios(report: dict[str, Any]) -> Table:
     first = next(iter(scenarios.values()))
     lifts, cleared = "lifted" in first, "cleared" in first
     table = Table(
-        "scenario",
         title=f"{config['experiment']}, n = {len(report['trials'])}: lifts, and distance to "
         f"{LABELS[report['label']]}",
     )
+    table.add_column("scenario", no_wrap=True)
     counts = [key for key in ("inside", "on_wall", "wrong") if key in first]
     names = [
         *(["lifted [95 %]"] * lifts),
         *(["of possible", "cleared [95 %]", "emptied", "picks"] * cleared),
     ]
-    names += ["median [95 %]", "mean", "p90", "< 1 cm", "< 2 cm"]
+    tail = [] if cleared else ["mean", "p90"]  # these tables are wide enough
+    names += ["median [95 %]", *tail, "< 1 cm", "< 2 cm"]
     for name in (*names, *(_COUNTS[key] for key in counts)):
         table.add_column(name, justify="right", no_wrap=True)
     for name, s in scenarios.items():
@@ -44,7 +45,7 @@ def _scenarios(report: dict[str, Any]) -> Table:
         low, high = s["ci95_m"]
         row += [
             f"{_mm(s['median_m'])} [{_mm(low)}, {_mm(high)}] mm",
-            *(f"{_mm(s[key])} mm" for key in ("mean_m", "p90_m")),
+            *(f"{_mm(s[key])} mm" for key in ("mean_m", "p90_m") if not cleared),
             *(f"{s[key]:.0%}" for key in ("under_1cm", "under_2cm")),
             *(str(s[key]) for key in counts),
         ]
@@ -52,7 +53,8 @@ def _scenarios(report: dict[str, Any]) -> Table:
     return table
 
 
-_COUNTS = {"inside": "hand inside", "on_wall": "finger on wall", "wrong": "wrong object"}
+_COUNTS = {"inside": "inside", "on_wall": "on wall", "wrong": "wrong"}
+"""Attempts with the hand inside anything, with a finger on a wall, and lifts of a wrong object."""
 
 
 def _pairs(report: dict[str, Any]) -> Table:

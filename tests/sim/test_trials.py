@@ -90,7 +90,7 @@ def test_a_controller_with_a_memory_follows_too(
     disturbance: Disturbance, noisy: bool, within_m: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The oracle reads a mark in the view's corner: each view is looked at as it is.
-    monkeypatch.setattr("rt.controller.symmetry", lambda k, view, actions: (view, actions))
+    monkeypatch.setattr("rt.controller.ensemble.symmetry", lambda k, view, actions: (view, actions))
     assert go(disturbance, noisy, 0, "ensemble") < within_m
 
 
