@@ -14,10 +14,12 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,16 @@ def busy(cell: EmulatedCell, process: subprocess.Popen[str]) -> None:
         os.setpriority(os.PRIO_PROCESS, hog.pid, os.getpriority(os.PRIO_PROCESS, process.pid))
 
 
+def shout(cell: EmulatedCell, process: subprocess.Popen[str]) -> None:
+    """Send nonsense to every port of the emulated controller, as a port scanner does: nobody may mind."""
+    for port in (29999, 30001, 30002, 30003, 30004, 63352):
+        with (
+            suppress(OSError),
+            socket.create_connection((cell.emulator.address, port), 2.0) as sock,
+        ):
+            sock.sendall(bytes(range(256)) * 8)
+
+
 _AGE_S = _LIMITS.max_frame_age_s
 
 # fmt: off
@@ -133,6 +145,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault("robot disconnects", ("connection_lost", "frozen", "state_age"), act=tell("drop")),
     Fault("protective stop", ("protective_stop",), act=tell("protective")),
     Fault("emergency stop", ("emergency_stop",), act=tell("emergency")),
+    Fault("safeguard stop", ("safeguard_stop",), act=tell("safeguard")),
+    Fault("safety violation", ("safety_violation",), act=tell("violation")),
+    Fault("safety fault", ("safety_fault",), act=tell("fault")),
+    Fault("outside its safety limits", ("recovery_mode",), act=tell("recovery")),
+    Fault("paused on the pendant", ("program_stopped",), act=tell("pause")),
+    Fault("a blow of 120 N", ("force",), act=tell("push 120 0 0"), known_s=_PERIOD_S),
+    Fault("speed slider at 60 %", (), (0, 1, 3), act=tell("slider 0.6"), moves_on=True),
+    Fault("nonsense on every port", (), (0, 3), act=shout, moves_on=True),
+    Fault("SIGHUP", ("SIGHUP",), (129,), act=send(signal.SIGHUP), known_s=_PERIOD_S),
     Fault("stopped on the pendant", ("program_stopped",), act=tell("stop")),
     Fault("gripper silent", ("gripper",), (1, 3), act=tell("gripper silent_on_close"), begins="closing"),
     Fault("gripper talks garbage", ("gripper",), (1, 3), act=tell("gripper garbage_on_close"), begins="closing"),

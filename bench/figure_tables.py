@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sim.experiment.sweep import UNITS
+from sim.experiment.tables import LABELS
 
 Json = dict[str, Any]
 
@@ -12,18 +13,21 @@ _ROWS = {
     "INIT": "the start (INIT)",
     "CTR": "the loop (CTR)",
     "CTR_noise": "the loop, noise 0.4 (CTR_noise)",
-    "CTR_ensemble": "`--controller ensemble`",
-    "CTR_ensemble_noise": "`--controller ensemble`, noise 0.4",
+    "CTR_paper": "the paper's controller (`--controller paper`)",
+    "CTR_paper_noise": "the paper's controller, noise 0.4",
     "GPD": "one-shot detection (GPD)",
     "GPD_noise": "one-shot detection, noise 0.4 (GPD_noise)",
+    "MAP": "the network, once (MAP)",
+    "TRUE": "the true grasp nearest to the start (TRUE)",
 }
 _SWEPT = {
     "CTR": "the loop (CTR)",
-    "CTR_ensemble": "`ensemble`",
+    "CTR_paper": "the paper's controller",
     "GPD": "detector (GPD)",
     "MAP": "network, once",
     "TRUE": "true grasp",
 }
+_LIFTED = "lifted [95 %]"
 
 
 def _mm(metres: float) -> str:
@@ -42,47 +46,64 @@ def servo(result: Json) -> Json:
 
 
 def trials(result: Json) -> Json:
-    rows = [
-        "| | median [95 %] | under 1 cm | under 2 cm | lifted [95 %] |",
-        "| --- | --- | --- | --- | --- |",
+    """Lifts and distances of one set of trials; where scenes were cleared also the share cleared."""
+    scenarios = result["scenarios"]
+    cleared = "cleared" in scenarios["CTR"]
+    counts = [
+        k for k in ("inside", "on_wall", "wrong") if any(s.get(k) for s in scenarios.values())
     ]
+    columns = [_LIFTED, *(["cleared [95 %]", "picks"] * cleared)]
+    columns += ["median [95 %]", "under 1 cm", "under 2 cm", *(_COUNTS[k] for k in counts)]
+    rows = ["| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
     for name, words in _ROWS.items():
-        s = result["scenarios"][name]
-        (low, high), (least, most) = s["ci95_m"], s["lifted_ci95"]
-        rows.append(
-            f"| {words} | {_mm(s['median_m'])} mm [{_mm(low)}, {_mm(high)}] "
-            f"| {s['under_1cm']:.0%} | {s['under_2cm']:.0%} "
-            f"| {s['lifted']:.0%} [{least:.0%}, {most:.0%}] |".replace("%", " %")
-        )
-    return {"title": f"Final distances of {len(result['trials'])} trials", "table": rows}
-
-
-def sensor(result: Json) -> Json:
-    rows = ["| | median [95 %] | under 1 cm | under 2 cm |", "| --- | --- | --- | --- |"]
-    for name in ("INIT", "CTR", "CTR_ensemble"):
-        s = result["scenarios"][name]
+        if name not in scenarios:
+            continue
+        s = scenarios[name]
+        cells = [_share(s["lifted"], s["lifted_ci95"])]
+        if cleared:
+            cells += [_share(s["cleared"], s["cleared_ci95"]), str(s["n"])]
         low, high = s["ci95_m"]
-        rows.append(
-            f"| {_ROWS[name]} | {_mm(s['median_m'])} mm [{_mm(low)}, {_mm(high)}] "
-            f"| {s['under_1cm']:.0%} | {s['under_2cm']:.0%} |".replace("%", " %")
-        )
-    return {"title": "The same through a D405 beside the hand", "table": rows}
+        cells.append(f"{_mm(s['median_m'])} mm [{_mm(low)}, {_mm(high)}]")
+        cells += [f"{100 * s[key]:.0f} %" for key in ("under_1cm", "under_2cm")]
+        cells += [f"{s.get(k, 0)} of {s['n']}" for k in counts]
+        rows.append(f"| {words} | " + " | ".join(cells) + " |")
+    pair = next((p for p in result["pairs"] if (p["a"], p["b"]) == ("GPD", "CTR")), None)
+    if pair is not None:
+        low, high = pair["lifted_difference_ci95"]
+        rows += [
+            "",
+            f"Lifts of the loop less those of one-shot detection, on the same trials: "
+            f"{-100 * pair['lifted_difference']:+.1f} [{-100 * high:+.1f}, {-100 * low:+.1f}] points. "
+            f"Distances are to {LABELS[result['label']]}.",
+        ]
+    return {"title": f"Lifts and distances of {len(result['trials'])} trials", "table": rows}
+
+
+_COUNTS = {"inside": "hand inside", "on_wall": "finger on a wall", "wrong": "wrong object"}
+
+
+def _share(share: float, interval: list[float]) -> str:
+    low, high = interval
+    return f"{100 * share:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def sweep(result: Json) -> Json:
-    """Rows by strength: the median distance at the end, and the share within 2 cm."""
+    """Rows by strength: the share lifted and the median distance at the end."""
     words = UNITS[result["config"]["over"]]
+    points = result["points"]
+    names = [name for name in _SWEPT if name in points[0]["scenarios"]]
     rows = [
-        f"| {words} | " + " | ".join(_SWEPT.values()) + " |",
-        "| --- |" + " --- |" * len(_SWEPT),
+        f"| {words} | " + " | ".join(_SWEPT[name] for name in names) + " |",
+        "| --- |" + " --- |" * len(names),
     ]
-    for point in result["points"]:
-        found = [point["scenarios"][name] for name in _SWEPT]
-        cells = [f"{_mm(s['median_m'])} mm, {100 * s['under_2cm']:.0f} %" for s in found]
+    for point in points:
+        found = [point["scenarios"][name] for name in names]
+        cells = [f"{100 * s['lifted']:.0f} %, {_mm(s['median_m'])} mm" for s in found]
         value = point["value"]
         label = value if isinstance(value, str) else f"{value:g}"
         rows.append(f"| {label} | " + " | ".join(cells) + " |")
-    return {"title": f"Success and median distance over: {words}", "table": rows}
+    said = "share lifted, and median"
+    return {"title": f"Lifts and median distance over: {words}", "cells": said, "table": rows}
 
 
 def latency(result: Json) -> Json:
@@ -194,23 +215,31 @@ def measured(stored: dict[str, Json]) -> list[str]:
 
 
 def summary(stored: dict[str, Json]) -> list[str]:
-    """The README's three rows, | quantity | figure | command |; none unless all three are stored."""
+    """The README's four rows, | quantity | figure | command |; none unless all their runs are stored."""
     if not {"trials", "sweep_jump", "latency"} <= stored.keys():
         return []
     kept, jump, timing = stored["trials"], stored["sweep_jump"], stored["latency"]
-    loop, once = (_cell(kept, _ROWS[name], 1) for name in ("CTR_noise", "GPD_noise"))
-    far = jump["table"][-1]
-    strength, still_loop, still_once = (_cells(far)[k] for k in (0, 1, 3))
+    loop, once, loop_noise, once_noise = (
+        _cell(kept, _ROWS[name], _LIFTED) for name in ("CTR", "GPD", "CTR_noise", "GPD_noise")
+    )
+    far, names = jump["table"][-1], _cells(jump["table"][0])
+    strength, still_loop = _cells(far)[:2]
+    still_once = _cells(far)[names.index(_SWEPT["GPD"])]
     cycle = timing["cycle"][0]
     return _rows(
         [
             (
-                "distance to the nearest true grasp at the end, kinematic noise 0.4: median [95 %]",
+                "objects lifted [95 %], without noise",
                 f"the loop {loop}; one-shot detection {once}",
                 _command(kept),
             ),
             (
-                f"median, and share within 2 cm, if the objects jump by {strength} m on the way",
+                "objects lifted [95 %], kinematic noise 0.4",
+                f"the loop {loop_noise}; one-shot detection {once_noise}",
+                "the same run",
+            ),
+            (
+                f"{jump.get('cells', 'median, and share within 2 cm')}, if the objects jump by {strength} m",
                 f"the loop {still_loop}; one-shot detection {still_once}",
                 _command(jump),
             ),
@@ -229,12 +258,13 @@ def _rows(rows: list[tuple[str, str, str]]) -> list[str]:
 
 
 def _cells(row: str) -> list[str]:
-    return [cell.strip() for cell in row.strip("|").split("|")]
+    return [cell.strip() for cell in row.removeprefix("|").removesuffix("|").split("|")]
 
 
-def _cell(kept: Json, label: str, column: int) -> str:
-    """Cell of a stored table, by the first cell of its row. Raises StopIteration without such a row."""
-    return next(cells[column] for cells in map(_cells, kept["table"]) if cells[0] == label)
+def _cell(kept: Json, label: str, column: str) -> str:
+    """Cell of a stored table, by the first cell of its row and its column's name. Raises StopIteration."""
+    place = _cells(kept["table"][0]).index(column)
+    return next(cells[place] for cells in map(_cells, kept["table"]) if cells[0] == label)
 
 
 def _said(errors: Json) -> str:

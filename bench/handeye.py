@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
 
+from bench import handeye_scenes
 from calib.collect.rig import random_truth, simulated_views
 from calib.data.poses import PoseFormat
 from calib.data.recording import RecordedPair, Recording, pose_row
@@ -61,6 +62,8 @@ class StudyOptions:
     """Numbers of poses for the accuracy; the other questions use the largest."""
     tags: int = 50
     """Rigs whose data are poses of a single tag instead of images."""
+    scenes: int = 20
+    """Scenes for the calibration without a target and for the check for a knock; 0 leaves both out."""
     pixel_px: float = 0.1
     """Corner noise, px."""
     robot_mm: float = 0.2
@@ -384,9 +387,18 @@ def main(options: StudyOptions) -> int:
         "next_pose": next_pose(options),
         "time_offset": time_offset(options),
     }
+    if options.scenes:
+        noise = Noise(0.1, options.robot_mm * 1e-3, float(np.radians(options.robot_deg)))
+        result["without_target"] = handeye_scenes.without_target(
+            options.scenes, noise, options.seed
+        )
+        result["knocked"] = handeye_scenes.knocked(options.scenes, noise, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "study.json", result)
-    show(Console(highlight=False), result)
+    console = Console(highlight=False)
+    show(console, result)
+    if options.scenes:
+        handeye_scenes.show(console, result)
     return 0
 
 

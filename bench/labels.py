@@ -27,7 +27,6 @@ from rt.tools.files import output_folder, write_figure, write_json
 from rt.tools.pool import PoolError, spread
 from sim.scene.grasps import ENOUGH, SAMPLES, Grasps, true_grasps
 from sim.scene.objects import ObjectError, object_set
-from sim.scene.render import Renderer
 from sim.scene.scene import Scene, SceneError, make_scene
 
 Array = NDArray[np.floating]
@@ -87,11 +86,11 @@ def measure(config: LabelsOptions, number: int) -> dict[str, Any]:
     """One scene: labels of its poses by number of grasps, and which objects have any by points tried."""
     hand, key = load_hand(config.hand), (config.seed, number)
     scene = make_scene(object_set(config.split), np.random.default_rng((*key, 0)))
-    renderer, never = Renderer(scene), 10**9
+    never = 10**9
 
     def draw_grasps(stream: int, samples: int, enough: int) -> Grasps:
         rng = np.random.default_rng((*key, stream))
-        return true_grasps(scene, rng, hand, samples=samples, enough=enough, renderer=renderer)
+        return true_grasps(scene, rng, hand, samples=samples, enough=enough)
 
     dense = draw_grasps(1, config.dense, never)
     one = draw_grasps(2, config.dense, never)

@@ -162,7 +162,7 @@ def drawn(rng: np.random.Generator) -> tuple[Event, ...]:
     """One to three faults within the first five seconds, half of which go away again."""
     events = []
     for fault in rng.choice(len(FAULTS), int(rng.integers(1, 4)), replace=False).tolist():
-        lasts = float(rng.exponential(0.4)) if rng.random() < 0.5 else np.inf
+        lasts = 0.03 + float(rng.exponential(0.4)) if rng.random() < 0.5 else np.inf
         events.append(Event(fault, float(rng.uniform(0.1, 5.0)), lasts))
     return tuple(sorted(events, key=lambda e: e.begins_s))
 

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from rt import view
 from sim.dataset import make, store
-from sim.scene import grasps, render, rig
+from sim.scene import grasps, raster, rig
 
 STAGES = ("scene", "grasps", "rays", "sensor", "reprojection", "encoding, writing", "the rest")
 
@@ -60,7 +60,7 @@ def timed_generation() -> Iterator[Stages]:
         for name, owner, attribute in (
             ("scene", grasps, "make_scene"),
             ("grasps", grasps, "true_grasps"),
-            ("rays", render.Renderer, "depth"),
+            ("rays", raster.RasterRenderer, "depth"),
             ("sensor", rig, "observe"),
             ("sensor", rig, "hand_depth"),
             ("reprojection", view.Reprojector, "__call__"),

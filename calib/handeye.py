@@ -1,4 +1,4 @@
-"""Hand-eye calibration that says whether to trust it: collect, solve, verify, simulate, print-target.
+"""Hand-eye calibration that says whether to trust it: collect, solve, verify, check, touch and more.
 
 Without a command: simulate.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +17,15 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from calib.errors import CalibrationError, require_opencv
-from calib.options import Collect, Command, PrintTarget, Simulate, Solve, Verify
+from calib.options import Check, Collect, Command, PrintTarget, Simulate, Solve, Touch, Verify
+from calib.screen import ProgressBar, Screen, output, positive
 from rt.camera import CameraError
 from rt.robot import RobotError
 from rt.tools.command import command
 from rt.tools.files import write_json
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-
-
-@dataclass
-class Screen:
-    """Prints results; progress is shown on a terminal only."""
-
-    console: Console = field(default_factory=lambda: _console())
-
-    def say(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
-
-    def confirm(self, question: str) -> bool:
-        self.say(question + " Enter: go; Ctrl-C: stop.")
-        try:
-            input()
-        except (EOFError, KeyboardInterrupt):
-            return False
-        return True
-
-
-def _out(given: Path | None) -> Path:
-    out = given or Path("runs/handeye") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    if out.exists() and not out.is_dir():
-        raise CalibrationError(f"{out} is a file; give a folder as --out")
-    return out
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        if not (np.isfinite(value) and value > 0):
-            raise CalibrationError(f"--{name.replace('_', '-')} = {value:g} must be above 0")
 
 
 def simulate(options: Simulate, screen: Screen) -> int:
@@ -76,15 +38,15 @@ def simulate(options: Simulate, screen: Screen) -> int:
     from calib.solve.solver import Settings, calibrate
     from calib.target.targets import parse
 
-    _positive(
+    positive(
         working_mm=options.working_mm,
         tolerance_mm=options.tolerance_mm,
         true_size=options.true_size,
     )
-    _positive(robot_noise_mm=options.robot_noise_mm, robot_noise_deg=options.robot_noise_deg)
+    positive(robot_noise_mm=options.robot_noise_mm, robot_noise_deg=options.robot_noise_deg)
     if options.poses < 6:
         raise CalibrationError(f"--poses {options.poses} is too few to simulate; give 6 or more")
-    out, target = _out(options.out), parse(options.target)
+    out, target = output(options.out), parse(options.target)
     noise = Noise(0.1, options.robot_noise_mm * 1e-3, float(np.radians(options.robot_noise_deg)))
     lines: list[str] = []
     done = simulation.record(
@@ -161,15 +123,27 @@ def _finish(
     return 0 if usable or truth is not None else 1
 
 
+def _stored_target(data: Path) -> str:
+    """Target of a folder of `collect`; empty for anything else."""
+    from calib.data.recording import NO_TARGET, is_dataset, read_dataset
+
+    return NO_TARGET if is_dataset(data) and read_dataset(data).target is None else ""
+
+
 def solve(options: Solve, screen: Screen) -> int:
     from calib.data.intrinsic_files import read_camera
     from calib.data.poses import parse_format
     from calib.data.readers import read
+    from calib.data.recording import NO_TARGET
     from calib.solve.solver import Settings, calibrate
     from calib.target.targets import parse
 
-    _positive(working_mm=options.working_mm, tolerance_mm=options.tolerance_mm)
-    out = _out(options.out)
+    positive(working_mm=options.working_mm, tolerance_mm=options.tolerance_mm)
+    if (options.target or _stored_target(options.data)) == NO_TARGET:
+        from calib.scene.commands import solve_bare
+
+        return solve_bare(options, screen)
+    out = output(options.out)
     settings = Settings(
         parse(options.target) if options.target else None,
         {"hand": True, "in-hand": True, "fixed": False}.get(options.camera_is or ""),
@@ -186,65 +160,36 @@ def solve(options: Solve, screen: Screen) -> int:
     screen.say(
         f"{recording.kind}: {len(recording.entries)} pairs from {options.data} ({recording.pose_files})"
     )
-    with _bar(screen) as progress:
+    with ProgressBar(screen) as progress:
         result = calibrate(recording, settings, progress)
     return _finish(result, out, options.cell or out / "cell.toml", options.force, screen)
 
 
-class _bar:
-    """A progress bar on a terminal, nothing elsewhere."""
-
-    def __init__(self, screen: Screen) -> None:
-        self.bar = Bar(console=screen.console, transient=True, disable=not sys.stdout.isatty())
-        self.tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Callable[[str, int, int], None]:
-        self.bar.start()
-        return self.update
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def update(self, task: str, done: int, total: int) -> None:
-        if task not in self.tasks:
-            self.tasks[task] = self.bar.add_task(task, total=total)
-        self.bar.update(self.tasks[task], completed=done)
-
-
-def _collector(
-    options: Collect | Verify, target: Any, folder: Path, limits: Any, screen: Screen
-) -> Any:
-    from calib.collect.collect import Collector
-    from calib.collect.devices import open_cell
-
-    simulated = options.robot == "sim"
-    extra: dict[str, Any] = {"seed": options.seed, "target": target}
-    if not simulated:
-        extra = {"address": options.address, "stream": getattr(options, "stream", "infrared")}
-    cell = open_cell(options.robot, options.camera, **extra)
-    asks = not (options.yes or simulated)
-    confirm = screen.confirm if asks else (lambda question: True)
-    return Collector(cell, target, folder, limits, screen.say, confirm)
-
-
 def collect(options: Collect, screen: Screen) -> int:
     from calib.collect.collect import CollectLimits, automatic, free_drive, moving
+    from calib.collect.devices import collector_for
+    from calib.data.recording import NO_TARGET
     from calib.target.targets import parse
 
-    _positive(
+    positive(
         travel_mm=options.travel_mm, speed_mm_s=options.speed_mm_s, turn_deg_s=options.turn_deg_s
     )
     if options.poses < 3:
         raise CalibrationError(f"--poses {options.poses}: at least 3 are needed, 15 are good")
-    target = parse(options.target)
-    folder = options.out if options.out is not None else _out(None) / "data"
+    folder = options.out if options.out is not None else output(None) / "data"
     limits = CollectLimits(
         options.travel_mm * 1e-3,
         options.down_mm * 1e-3,
         speed_m_s=options.speed_mm_s * 1e-3,
         turn_deg_s=options.turn_deg_s,
     )
-    collector = _collector(options, target, folder, limits, screen)
+    if options.target == NO_TARGET:
+        from calib.scene.commands import collect_scene
+
+        return collect_scene(options, limits, folder, screen)
+    target = parse(options.target)
+    resume = not options.moving
+    collector = collector_for(options, target, folder, limits, screen, resume)
     rng = np.random.default_rng(options.seed)
     if options.free_drive:
         from calib.collect.rig import SimulatedRig, guided_route
@@ -263,19 +208,26 @@ def collect(options: Collect, screen: Screen) -> int:
 def verify(options: Verify, screen: Screen) -> int:
     from calib.collect.cell import read_handeye
     from calib.collect.collect import CollectLimits, look_elsewhere
+    from calib.collect.devices import collector_for
     from calib.collect.verify import check_depth, check_target, correction
     from calib.data.poses import parse_format
     from calib.data.readers import read
+    from calib.data.recording import NO_TARGET
     from calib.solve.intrinsics import camera_from_dict
     from calib.solve.model import Unknowns
     from calib.solve.observe import look
     from calib.target.targets import parse
 
-    _positive(tolerance_mm=options.tolerance_mm)
+    positive(tolerance_mm=options.tolerance_mm)
     section = read_handeye(options.cell)
-    target = parse(options.target or section["target"])
+    if (options.target or section["target"]) == NO_TARGET and options.data is None:
+        raise CalibrationError(
+            "the cell was calibrated without a target; give --target, or use `check`, which needs none"
+        )
+    spec = options.target or section["target"]
+    target = None if spec == NO_TARGET else parse(spec)
     hand = section["transform"] == "T_hand_camera"
-    out = _out(options.out)
+    out = output(options.out)
     folder = options.data
     if folder is None:
         if not hand:
@@ -283,7 +235,7 @@ def verify(options: Verify, screen: Screen) -> int:
                 "a fixed camera is verified from a folder of new images; give it"
             )
         folder = out / "data"
-        collector = _collector(options, target, folder, CollectLimits(), screen)
+        collector = collector_for(options, target, folder, CollectLimits(), screen)
         state = Unknowns(section["T_mount_camera"], section["T_fixed_target"], collector.camera)
         rng = np.random.default_rng([options.seed, 3])
         look_elsewhere(collector, state, section["hand_poses"], options.poses, rng)
@@ -297,6 +249,10 @@ def verify(options: Verify, screen: Screen) -> int:
             raise CalibrationError("the check by depth needs the camera in the hand")
         checks = check_depth(recording, camera, X)
     else:
+        if target is None:
+            raise CalibrationError(
+                "the cell was calibrated without a target; give --target or --depth-only"
+            )
         sights = look(recording, target)
         checks = [
             check_target(recording, sights, target, camera, X, hand, section["T_fixed_target"])
@@ -349,11 +305,25 @@ def print_target_command(options: PrintTarget, screen: Screen) -> int:
     return 0
 
 
+def check(options: Check, screen: Screen) -> int:
+    from calib.scene import commands
+
+    return commands.check(options, screen)
+
+
+def touch(options: Touch, screen: Screen) -> int:
+    from calib.collect import pointing
+
+    return pointing.touch(options, screen)
+
+
 RUN: dict[type, Callable[[Any, Screen], int]] = {
     Simulate: simulate,
     Collect: collect,
     Solve: solve,
     Verify: verify,
+    Check: check,
+    Touch: touch,
     PrintTarget: print_target_command,
 }
 
@@ -374,7 +344,7 @@ def _run(options: Any) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    names = ("simulate", "collect", "solve", "verify", "print-target")
+    names = ("simulate", "collect", "solve", "verify", "check", "touch", "print-target")
     if not any(a in (*names, "-h", "--help") for a in arguments[:1]):
         arguments = ["simulate", *arguments]
     return _run(arguments)

@@ -48,7 +48,7 @@ class Solve:
     moveit_calibration or easy_handeye."""
     target: str | None = None
     """KIND:COLUMNSxROWS:SIZE_MM[:SECOND_MM][:DICTIONARY]; KIND is charuco, aprilgrid, chessboard,
-    circles or acircles. Needed unless the data say."""
+    circles or acircles. Needed unless the data say. none: solve from the depth images of a still scene."""
     poses: Path | None = None
     """File or folder of robot poses, where it is not found by itself."""
     pose_format: str | None = None
@@ -86,13 +86,14 @@ class Collect:
     robot: str = "sim"
     """Driver of the arm: sim, or a module of rt.robot."""
     camera: str = "sim"
-    """Driver of the camera: sim, or a module of rt.camera."""
+    """Driver of the camera: sim, a module of rt.camera, or module:function."""
     address: str = ""
     """Network address of the arm."""
     stream: Literal["infrared", "colour"] = "infrared"
     """Infrared: the left imager, in whose frame depth is given. Colour: calibrates that imager."""
     target: str = DEFAULT_TARGET
-    """KIND:COLUMNSxROWS:SIZE_MM[:SECOND_MM][:DICTIONARY]."""
+    """KIND:COLUMNSxROWS:SIZE_MM[:SECOND_MM][:DICTIONARY]; none: tilt the camera over a table with
+    things on it, and store depth."""
     poses: int = 15
     """Image-pose pairs to take."""
     free_drive: bool = False
@@ -112,7 +113,8 @@ class Collect:
     seed: int = 0
     """Of the choice of poses, and of the simulated rig."""
     out: Path | None = None
-    """A new folder for the data. Default runs/handeye/TIME/data."""
+    """A folder for the data: a new one, or one of the same set-up to go on in. Default
+    runs/handeye/TIME/data."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,68 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class Check:
+    """Was the camera knocked? Five poses over anything, in ten seconds, against the cell's transform.
+
+    Ends with 0 if it is still true, with 1 if it moved or if the views cannot tell.
+    """
+
+    data: tyro.conf.Positional[Path | None] = None
+    """Folder with depth images and poses. Default: collect them now."""
+    cell: Path = Path("cell.toml")
+    """Cell file with the calibration."""
+    pose_format: str | None = None
+    """As for solve."""
+    robot: str = "sim"
+    """Driver of the arm."""
+    camera: str = "sim"
+    """Driver of the camera."""
+    address: str = ""
+    """Network address of the arm."""
+    yes: bool = False
+    """Move without asking first."""
+    tolerance_mm: float = 2.0
+    """Largest motion of a point at 300 mm, its 95 % interval included, that still counts as true, mm."""
+    knock_mm: float = 0.0
+    """Simulated rig only: move its camera by so much before looking, mm."""
+    seed: int = 0
+    """Of the simulated rig."""
+    out: Path | None = None
+    """Results. Default runs/handeye/TIME."""
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Point at spots that the camera chose, and enter how far off each is: the error at the fingers."""
+
+    cell: Path = Path("cell.toml")
+    """Cell file with the calibration."""
+    target: str | None = None
+    """Its corners are the spots; none: corners in the picture. Default: the one calibrated with."""
+    spots: int = 3
+    """Spots to point at."""
+    tip_mm: tuple[float, float, float] | None = None
+    """The fingers' point in the frame of the calibrated hand (of the flange with --robot ur), mm. Default:
+    the cell's [robot] T_flange_hand."""
+    above_mm: float = 5.0
+    """Height above the spot at which the fingers stop, mm."""
+    robot: str = "sim"
+    """Driver of the arm."""
+    camera: str = "sim"
+    """Driver of the camera."""
+    address: str = ""
+    """Network address of the arm."""
+    yes: bool = False
+    """Move without asking first."""
+    tolerance_mm: float = 2.0
+    """Largest miss, mm; beyond it the exit code is 1."""
+    seed: int = 0
+    """Of the simulated rig."""
+    out: Path | None = None
+    """Results. Default runs/handeye/TIME."""
+
+
+@dataclass(frozen=True)
 class PrintTarget:
     """Write a target as a PDF in true size."""
 
@@ -165,5 +229,7 @@ Command = (
     | Annotated[Collect, tyro.conf.subcommand("collect")]
     | Annotated[Solve, tyro.conf.subcommand("solve")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Touch, tyro.conf.subcommand("touch")]
     | Annotated[PrintTarget, tyro.conf.subcommand("print-target")]
 )

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rt.distance import Distance as Distance
     from rt.distance import DistanceError as DistanceError
     from rt.distance import open_model as open_model
+    from rt.grasp.single_view import Look as Look
+    from rt.grasp.single_view import look_at as look_at
     from rt.gripper import Gripper as Gripper
     from rt.gripper import GripperError as GripperError
     from rt.guard.limits import Limits as Limits
@@ -67,6 +69,7 @@ _HOMES = {
     "Hand": "rt.hand",
     "Intrinsics": "rt.camera",
     "Limits": "rt.guard.limits",
+    "Look": "rt.grasp.single_view",
     "Outcome": "rt.outcome",
     "Report": "rt.outcome",
     "Reprojector": "rt.view",
@@ -80,6 +83,7 @@ _HOMES = {
     "close_gaps": "rt.view",
     "load_cell": "rt.cell.file",
     "load_hand": "rt.hand",
+    "look_at": "rt.grasp.single_view",
     "open_cell": "rt.cell.open",
     "open_model": "rt.distance",
     "read_record": "rt.record.recorder",

@@ -1,7 +1,7 @@
 """Look at a depth image of your own: `python -m rt.look depth.png --intrinsics fx,fy,cx,cy`.
 
-The network's view of it, the distance to a good grasp all over it, the best jaws at true width, and what is wrong
-with the image. Nothing moves. From Python: rt.look_at.
+The network's view of it, the distance to a good grasp all over it, the best jaws at true width, and faults of
+the image. Nothing moves. From Python: rt.look_at.
 """
 
 from __future__ import annotations
@@ -73,28 +73,27 @@ class LookOptions:
     out: Path | None = None
     """Folder for look.json and look.png. Default: runs/look/<time>/."""
 
-    def __post_init__(self) -> None:
-        given = [
-            name
-            for name, value in (
-                ("--height", self.height is not None),
-                ("--fit-table", self.fit_table),
-                ("--cell", self.cell is not None),
-            )
-            if value
-        ]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other: give one")
-        if self.intrinsics and self.camera:
-            raise ValueError("--intrinsics and --camera exclude each other: give one")
-        if self.camera and self.camera not in MODELS:
-            raise ValueError(f"no camera {self.camera!r}; known are {', '.join(MODELS)}")
-        if self.frame < 0:
-            raise ValueError(f"frame = {self.frame} must be 0 or more")
+
+def refuse(config: LookOptions) -> None:
+    """Raises ValueError for options that contradict each other or name nothing known."""
+    places = (
+        ("--height", config.height is not None),
+        ("--fit-table", config.fit_table),
+        ("--cell", config.cell is not None),
+    )
+    given = [name for name, is_given in places if is_given]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other: give one")
+    if config.intrinsics and config.camera:
+        raise ValueError("--intrinsics and --camera exclude each other: give one")
+    if config.camera and config.camera not in MODELS:
+        raise ValueError(f"no camera {config.camera!r}; known are {', '.join(MODELS)}")
+    if config.frame < 0:
+        raise ValueError(f"frame = {config.frame} must be 0 or more")
 
 
 @dataclass(frozen=True)
-class Picture:
+class LookPicture:
     """One image to look at."""
 
     name: str
@@ -128,7 +127,7 @@ def listed(config: LookOptions) -> list[Path]:
     return files
 
 
-def read(path: Path, config: LookOptions) -> Picture:
+def read(path: Path, config: LookOptions) -> LookPicture:
     """One image. Raises CameraError."""
     if str(path) == LIVE:
         return _from_camera(config)
@@ -137,7 +136,7 @@ def read(path: Path, config: LookOptions) -> Picture:
     return _from_file(path, config)
 
 
-def _from_file(path: Path, config: LookOptions) -> Picture:
+def _from_file(path: Path, config: LookOptions) -> LookPicture:
     read = read_depth_file(path, config.unit)
     if config.intrinsics:
         intrinsics = intrinsics_of(numbers(config.intrinsics, 4, "--intrinsics"), read.depth.shape)
@@ -158,10 +157,10 @@ def _from_file(path: Path, config: LookOptions) -> Picture:
         )
     if config.camera:
         notes.append(f"intrinsics: those of an ideal {config.camera}, not of yours")
-    return Picture(path.stem, read.depth, intrinsics, notes=tuple(notes))
+    return LookPicture(path.stem, read.depth, intrinsics, notes=tuple(notes))
 
 
-def _from_recording(path: Path, frame: int) -> Picture:
+def _from_recording(path: Path, frame: int) -> LookPicture:
     with open_replay(path, None if path.suffix == ".mcap" else np.eye(4), paced=False) as camera:
         if frame >= len(camera):
             raise CameraError(
@@ -170,10 +169,10 @@ def _from_recording(path: Path, frame: int) -> Picture:
         for _ in range(frame + 1):
             found = camera.read_latest(1.0)
     name = f"{path.stem}_{frame}"
-    return Picture(name, found.depth, found.intrinsics, is_view=path.suffix == ".mcap")
+    return LookPicture(name, found.depth, found.intrinsics, is_view=path.suffix == ".mcap")
 
 
-def _from_camera(config: LookOptions) -> Picture:
+def _from_camera(config: LookOptions) -> LookPicture:
     from rt.camera.realsense import open_camera
 
     serial = T = None
@@ -187,7 +186,7 @@ def _from_camera(config: LookOptions) -> Picture:
         while time.monotonic() < end:
             with suppress(StaleFrameError):
                 found = with_it.read_latest(_FRESH_S)
-                return Picture(LIVE, found.depth, found.intrinsics)
+                return LookPicture(LIVE, found.depth, found.intrinsics)
             time.sleep(0.02)
     finally:
         with_it.close()
@@ -217,6 +216,7 @@ def table(looks: list[tuple[str, Look]]) -> Table:
     "rt.look", LookOptions, mistakes=(ValueError, CameraError, HandError, DistanceError, ViewError)
 )
 def main(config: LookOptions) -> int:
+    refuse(config)
     at = None if not config.at else numbers(config.at, 2, "--at")
     cell = None if config.cell is None else load_cell(config.cell)
     hand: Hand | None = load_hand(config.hand or cell.hand) if cell else None

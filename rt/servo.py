@@ -310,7 +310,12 @@ def run(
                 status.note = servo.note or status.note
             else:
                 loop = servo.loop
-                status.show(loop.done, config.iterations, loop.trace[-1], loop.clock)
+                status.show(
+                    loop.done,
+                    round(config.iterations / config.speed_scale),
+                    loop.trace[-1],
+                    loop.clock,
+                )
     return servo.report()
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rt.camera import Intrinsics
-from rt.camera.units import wrong_mount, wrong_unit
+from rt.camera.units import other_unit, wrong_mount
 from rt.native import native
 
 _FOOTPRINT_GROWTH = 1.5
@@ -131,7 +131,7 @@ class Reprojector:
         else:
             out = np.empty((view.size_px, view.size_px), dtype=np.float32)
             native.reproject(depth, self._directions, self._spans, *place, out, *numbers, self._isa)
-        if not out.any() and (doubt := wrong_unit(depth)):
+        if not out.any() and (doubt := other_unit(depth)):
             raise ViewError(f"nothing is in the view: {doubt}")
         return out
 

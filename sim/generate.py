@@ -20,12 +20,14 @@ from rich.table import Table
 
 from rt.hand import HandError, load_hand
 from rt.tools.command import command
+from rt.tools.files import require_room
 from rt.tools.pool import PoolError
 from rt.tools.progress import progress
 from rt.view import VIEW
 from sim.dataset import store
 from sim.dataset.claim import claim, locked, parse_share
 from sim.dataset.engines import ENGINES, Job
+from sim.dataset.lifted import write_rates
 from sim.dataset.make import GenerateOptions, make_shard, parameters
 from sim.dataset.store import DatasetError
 from sim.physics.convex import PhysicsError
@@ -85,7 +87,7 @@ def _require_room(config: GenerateOptions, params: dict[str, Any], part: int, pa
         if k % parts == part and not store.shard_path(config.out, split, k).exists()
     )
     size = missing * config.views * VIEW.size_px**2 * np.dtype(np.uint16).itemsize
-    store.require_room(config.out, size, f"the depth of {missing * config.views:,} images")
+    require_room(config.out, size, f"the depth of {missing * config.views:,} images")
 
 
 def peak_mb() -> float:
@@ -113,6 +115,15 @@ def _run(
     with bar, closing(ENGINES[config.engine](config, folder, todo, make_shard)) as done:
         for _, _, numbers in done:
             bar.update(len(numbers))
+
+
+def lift_table(found: dict[str, dict[str, Any]]) -> Table:
+    """Rates of lifted grasps by category, as in the manifest."""
+    table = Table("category", "lifts", "held", "95 % interval", title="grasps lifted")
+    for name, rate in found.items():
+        low, high = rate["ci95"]
+        table.add_row(name, f"{rate['n']:,}", f"{rate['rate']:.1%}", f"{low:.1%} to {high:.1%}")
+    return table
 
 
 REFUSALS = (
@@ -146,8 +157,11 @@ def main(config: GenerateOptions) -> int:
             per_scene = f"{np.median(counts):.0f} (median), {counts.min()} to {counts.max()}"
             row = len(counts), len(part), len(part.grasps)
             table.add_row(split, *(f"{n:,}" for n in row), per_scene)
+    console = Console()
     if table.rows:
-        Console().print(table)
+        console.print(table)
+    if config.lift_share > 0 and (found := write_rates(config.out)):
+        console.print(lift_table(found))
     if config.physics_check:
         from sim.dataset import label_check
 

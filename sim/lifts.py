@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from rt.hand import Hand, HandError, load_hand
+from rt.hand import Hand, HandError, TipTravel, load_hand, load_tip_travel
 from rt.tools.command import command
 from rt.tools.files import output_folder, write_figure, write_json
 from rt.tools.pool import PoolError, spread
@@ -51,6 +51,9 @@ class LiftsOptions:
     """Grasps lifted on each object that has any (all of them if there are fewer)."""
     height: Literal["label", "approach"] = "label"
     """Fingertip height: the label's own, or the one that the final approach finds for its x, y, yaw."""
+    tips: Literal["level", "travel"] = "level"
+    """Fingertips: `level` close in a plane, as the labels have it; `travel` move along z as the hand's file
+    says, and the open hand comes down to where they hold at the label's height."""
     friction: float = FRICTION
     """Coulomb friction coefficient of the pads in the lifts; labels are made for 0.5."""
     force: float = 40.0
@@ -96,7 +99,8 @@ def lift_grasps(
     *,
     number: int = 0,
     at_approach_height: bool = False,
-    **options: float,
+    tips: TipTravel | None = None,
+    **options: Any,
 ) -> list[LiftRecord]:
     """Lift k grasps of each object of a scene, drawn without repetition; all if there are fewer.
 
@@ -113,7 +117,7 @@ def lift_grasps(
             if at_approach_height:
                 z = approach_height(scene, renderer, x, y, yaw, hand)
             begun = time.perf_counter()
-            done = lift(scene, (x, y, z, yaw), hand, **options)
+            done = lift(scene, (x, y, z, yaw), hand, tips=tips, width_m=width, **options)
             other = done.success and done.object != thing
             records.append(
                 LiftRecord(
@@ -159,6 +163,7 @@ def _scene_lifts(config: LiftsOptions, objects: ObjectSet, number: int) -> list[
         hand,
         number=number,
         at_approach_height=config.height == "approach",
+        tips=load_tip_travel(config.hand) if config.tips == "travel" else None,
         friction=config.friction,
         force_N=config.force,
         time_step_s=config.time_step * 1e-3,

@@ -65,6 +65,8 @@ class Shard:
     grasps: int = 0
     bytes: int = 0
     missing: bool = False
+    silent: bool = False
+    """Made by an older version: it does not say of which set it is."""
 
 
 def check_shard(folder: Path, manifest: dict[str, Any], split: str, number: int) -> Shard:
@@ -82,6 +84,10 @@ def check_shard(folder: Path, manifest: dict[str, Any], split: str, number: int)
     except (OSError, ValueError, KeyError, TypeError) as error:
         wrong.append(f"shard.json: {type(error).__name__} {error}")
         return found
+    place, own = store.ShardIdentity(manifest["id"], split, number), store.identity_of(about)
+    found.silent = own is None
+    if own is not None and own != place:
+        wrong.append(f"holds {own}, not {place}")
     arrays: dict[str, NDArray[Any]] = {}
     for name in store.ARRAYS:
         file = path / f"{name}.npy"
@@ -299,6 +305,11 @@ def main(config: VerifyOptions) -> int:
         print(f"{path.name} is no part of the set")
     for path in moved:
         print(f"moved to {path}")
+    if silent := sum(s.silent for s in shards):
+        print(
+            f"{silent} shards were made by an older version and do not say of which set they are; foreign "
+            "ones are known by their objects alone"
+        )
     if bad:
         first = "" if moved or all(s.missing for s in bad) else "--repair, and then "
         print(f"to repair: {first}the sim.generate command that made the set makes just these")

@@ -15,6 +15,7 @@ from rt.view import VIEW
 from sim.dataset.store import (
     DEPTH_UNIT_M,
     FORMAT,
+    ShardIdentity,
     dataset_id,
     shard_path,
     shard_scenes,
@@ -86,6 +87,7 @@ def make_dataset(
                 },
                 [["box"] for _ in scenes],
                 ["ideal"] * len(scenes),
+                ShardIdentity(manifest["id"], split, shard),
             )
     return manifest
 

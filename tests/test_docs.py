@@ -180,6 +180,29 @@ def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "flight.mcap").stat().st_size > 0
 
 
+def test_the_labels_of_the_formats_page_are_those_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first Python block of the training set's format, on boxes, against the trainer's labels."""
+    synthetic = pytest.importorskip("synthetic", reason="needs the extra train")
+    from sim.dataset.store import open_split
+    from train.offsets import nearest_grasp
+
+    synthetic.make_dataset(tmp_path / "data/small", train_scenes=1, test_scenes=2, views=2)
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/formats.md").read_text()
+    names: dict[str, Any] = {}
+    exec(
+        compile(re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)[0], "formats", "exec"),
+        names,
+    )
+    test, image = open_split("data/small", "test"), np.array([names["image"]])
+    np.testing.assert_array_equal(names["depth_m"], test.depth_m(image)[0])
+    action = names["action"].astype(np.float32)[None, None]
+    expected = nearest_grasp(test, image, action)[0][0, 0]
+    assert names["label_m"] == pytest.approx(expected, abs=1e-6) and expected < 1
+
+
 def test_commands_are_found_and_a_wrong_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "rt.servo --rate 30" in commands(ROOT / "README.md")
     assert sum(len(commands(page)) for page in PAGES) > 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from rt.tools.files import whole
 from train.architectures import build
 from train.field import FieldNetwork
 from train.network import DistanceNetwork
@@ -58,29 +60,34 @@ def save_checkpoint(
 
     run: what its weights depend on; manifest and data: the training set and where it was.
     """
-    beside = path.with_name(f".{path.name}.partial")
-    torch.save(
-        {
-            "format": CHECKPOINT_FORMAT,
-            "run": run,
-            "manifest": manifest,
-            "data": str(data.resolve()),
-            "network": state.network.state_dict(),
-            "average": None if state.average is None else state.average.state_dict(),
-            "architecture": state.network.architecture,
-            "settings": state.network.settings,
-            "optimizer": state.optimizer.state_dict(),
-            "step": state.step,
-            "elapsed_s": state.elapsed_s,
-            "curve": state.curve,
-            "losses": state.losses,
-            "validations": state.validations,
-        },
-        beside,
-    )
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    with whole(path, checkpoint_bytes(state)) as beside:
+        torch.save(
+            {
+                "format": CHECKPOINT_FORMAT,
+                "run": run,
+                "manifest": manifest,
+                "data": str(data.resolve()),
+                "network": state.network.state_dict(),
+                "average": None if state.average is None else state.average.state_dict(),
+                "architecture": state.network.architecture,
+                "settings": state.network.settings,
+                "optimizer": state.optimizer.state_dict(),
+                "step": state.step,
+                "elapsed_s": state.elapsed_s,
+                "curve": state.curve,
+                "losses": state.losses,
+                "validations": state.validations,
+            },
+            beside,
+        )
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def checkpoint_bytes(state: TrainingState) -> int:
+    """Size of a checkpoint, nearly: the weights, their average, and two moments of each in the optimizer."""
+    weights = sum(p.numel() * p.element_size() for p in state.network.parameters())
+    return weights * (3 + (state.average is not None))
 
 
 def load_checkpoint(path: Path, device: torch.device | None = None) -> dict[str, Any]:
@@ -89,10 +96,10 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> dict[str,
         raise FitError(f"no checkpoint {path}; train.fit makes one")
     try:
         saved = torch.load(path, map_location=device or "cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # torch's own words advise to load it unsafely
+        damaged = " (a damaged one, perhaps cut short)" if zipfile.is_zipfile(path) else ""
         raise FitError(
-            f"{path} is not a checkpoint: {str(error).splitlines()[0]}; give the checkpoint.pt "
-            "of a train.fit run"
+            f"{path} is not a checkpoint{damaged}; give the checkpoint.pt of a train.fit run"
         ) from error
     if not isinstance(saved, dict) or saved.get("format") != CHECKPOINT_FORMAT:
         raise FitError(f"{path} is not a {CHECKPOINT_FORMAT} file; train again")

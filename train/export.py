@@ -9,7 +9,6 @@ A field network's spread is calibrated first, on test views of the training set:
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +29,11 @@ import tyro
 from numpy.typing import NDArray
 
 from rt.distance.contract import Contract, read_model
-from rt.distance.engine import build_engine
+from rt.distance.engine import build_engine, require_buildable
 from rt.distance.graph import write_model
 from rt.hand import Hand
 from rt.tools.command import command
-from rt.tools.files import write_json
+from rt.tools.files import RESULTS_BYTES, require_room, whole, write_json
 from rt.view import View
 from sim.dataset.store import DatasetError, Split, open_split, read_manifest
 from train.calibration import spread_factor
@@ -193,6 +192,10 @@ def field_weights(network: FieldNetwork) -> dict[str, NDArray[np.float32]]:
 
 
 def run(options: ExportOptions) -> int:
+    if options.tensorrt:
+        require_buildable(options.target)
+    elif options.target is not None:
+        raise ExportError("--target needs --tensorrt")
     checkpoint = options.checkpoint
     if checkpoint.is_dir():
         checkpoint = checkpoint / "checkpoint.pt"
@@ -215,12 +218,13 @@ def run(options: ExportOptions) -> int:
             )
         record["spread_factor"] = calibrate(network, test, options.seed)
 
+    weights = (
+        field_weights(network) if isinstance(network, FieldNetwork) else folded_weights(network)
+    )
+    size = sum(array.nbytes for array in weights.values())
+    require_room(out.parent, size + RESULTS_BYTES, "the model")
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.stem}.{os.getpid()}.onnx")
-    try:
-        weights = (
-            field_weights(network) if isinstance(network, FieldNetwork) else folded_weights(network)
-        )
+    with whole(out, size) as beside:
         write_model(beside, contract_of(saved, record, network), weights)
         read_model(beside)
         for kind, depth in views.items():
@@ -242,9 +246,6 @@ def run(options: ExportOptions) -> int:
                         f"the exported graph differs from the network ({name}) by {difference:.1e}{unit} "
                         f"on {kind} views, more than {most:.0e}; nothing was written"
                     )
-        os.replace(beside, out)
-    finally:
-        beside.unlink(missing_ok=True)
     write_json(out.with_suffix(".json"), record)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB) and {out.with_suffix('.json')}")
     if options.tensorrt:

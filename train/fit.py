@@ -41,7 +41,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from rt.tools.command import command
-from rt.tools.files import write_json
+from rt.tools.files import RESULTS_BYTES, require_room, write_json
 from rt.tools.process import signals_caught
 from sim.dataset.store import Split, open_split, read_manifest
 from train.architectures import Architecture, asker, loss_of
@@ -51,6 +51,7 @@ from train.checkpoint import (
     FitError,
     TrainingState,
     begin_from,
+    checkpoint_bytes,
     resume,
     save_checkpoint,
 )
@@ -395,6 +396,9 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
     if options.resume:
         resume(checkpoint, state, plan, device)
     if team.lead:
+        # Two, for the one before stands until the next is whole; and the report.
+        room = 2 * checkpoint_bytes(state) + RESULTS_BYTES
+        require_room(out, room, "a checkpoint and the one before")
         out.mkdir(parents=True, exist_ok=True)
         print(
             f"{len(split)} training and {len(test)} test images, {batches.batch_size} images x "

@@ -55,6 +55,9 @@ def write_handeye(path: Path, summary: dict[str, Any]) -> None:
         camera[key] = summary["camera"][key]
     camera["dist"] = _row(summary["camera"]["dist"])
     table["camera"] = camera
+    if summary.get("depth_scale") is not None:
+        table.add(tomlkit.comment("depth camera: true over measured"))
+        table["depth_scale"] = round(float(summary["depth_scale"]), 5)
     if summary["time_offset_ms"] is not None:
         table["time_offset_ms"] = round(float(summary["time_offset_ms"]), 4)
     document[SECTION] = table

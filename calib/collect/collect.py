@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.collect.protocol import CalibrationCell, ImageFrame
-from calib.data.recording import Writer
+from calib.collect.protocol import CalibrationCell, ImageFrame, PoseState
+from calib.data.recording import Writer, read_dataset
 from calib.errors import CalibrationError
 from calib.solve.closed_form import closed_form, rotation_spread, target_pose, with_target
 from calib.solve.model import Unknowns
@@ -26,13 +26,18 @@ from calib.solve.motions import (
 )
 from calib.solve.noise import Noise
 from calib.solve.se3 import angle_deg, from_vector, inverse, to_vector
-from calib.target.detect import Detection, detect
+from calib.target.detect import Detection, detect, read_image
 from calib.target.targets import Target
+from rt.camera import CameraError, StaleFrameError
 from rt.pose import Array
 
 TICK_NS = 20_000_000
 STILL_M, STILL_DEG, STILL_S = 1e-4, 0.01, 0.3
 """An arm that moves less than this for so long is still."""
+FRAME_S = 10.0
+"""A camera that shows no frame of the resting arm for so long is lost."""
+LEAST_RETURNS = 0.2
+"""Part of a depth image that must have depth, where there is no target."""
 APART_M, APART_DEG = 0.02, 4.0
 """A guided pose must differ from every stored one by one of these."""
 NEW_M, NEW_DEG = 0.05, 12.0
@@ -61,21 +66,48 @@ class Collector:
     def __init__(
         self,
         cell: CalibrationCell,
-        target: Target,
+        target: Target | None,
         folder: Path,
         limits: CollectLimits,
         say: Say,
         confirm: Callable[[str], bool] = lambda question: True,
+        resume: bool = False,
     ) -> None:
-        self.cell, self.target, self.limits, self.say = cell, target, limits, say
+        """target: None stores depth of whatever is there. resume: go on in a folder of the same set-up."""
+        self.cell, self.limits, self.say = cell, limits, say
+        self._target = target
         self.confirm = confirm
         self.camera = cell.camera.intrinsics
-        self.writer = Writer(folder, target, self.camera, True, cell.stream)
+        self.writer = Writer(folder, target, self.camera, True, cell.stream, resume)
         self.folder = folder
         self.start = cell.robot.state().T_base_hand.copy()
         self.poses: list[Array] = []
         self.seen: list[Array] = []
         self.path: list[tuple[int, Array]] = []
+        if self.writer.count:
+            self._take_up()
+
+    @property
+    def target(self) -> Target:
+        """The target; raises CalibrationError if there is none."""
+        if self._target is None:
+            raise CalibrationError("this needs a target; give --target")
+        return self._target
+
+    def _take_up(self) -> None:
+        """Take the stored pairs as if they had been taken now."""
+        recording = read_dataset(self.folder)
+        assert recording.format is not None
+        for entry, T in zip(recording.entries, recording.read_poses(recording.format), strict=True):
+            found = detect(self.target, read_image(str(entry.image))) if self._target else None
+            if found is not None:
+                points = self.target.points()[found.ids]
+                self.seen.append(target_pose(self.camera, points, found.pixels).T_camera_target)
+            if found is not None or self._target is None:
+                self.poses.append(T)
+        self.say(
+            f"{self.folder}: {self.writer.count} pairs are stored already; going on after them"
+        )
 
     def wait_still(self, timeout_s: float = 5.0) -> Array:
         """The hand's pose once it rests; raises CalibrationError if it does not."""
@@ -128,17 +160,40 @@ class Collector:
 
     def look(self) -> tuple[ImageFrame, Detection | None]:
         frame = self.cell.camera.read_latest(max_age_s=0.5)
-        return frame, detect(self.target, frame.image)
+        return frame, detect(self._target, frame.image) if self._target else None
+
+    def frame_since(self, stamp_ns: int) -> ImageFrame:
+        """A frame exposed at `stamp_ns` or later; raises CameraError if none comes within FRAME_S."""
+        robot = self.cell.robot
+        deadline = robot.now_ns() + int(FRAME_S * 1e9)
+        while True:
+            try:
+                frame = self.cell.camera.read_latest(max_age_s=FRAME_S)
+                if frame.stamp_ns >= stamp_ns:
+                    return frame
+            except StaleFrameError:
+                if robot.now_ns() > deadline:
+                    raise
+            if robot.now_ns() > deadline:
+                raise CameraError(
+                    f"no frame was exposed within {FRAME_S:g} s after the arm came to rest; check the "
+                    "camera's rate, and that its stamps are on the arm's clock"
+                )
+            self.cell.wait(TICK_NS)
 
     def take(self, label: str) -> bool:
         """Store one sample of the resting arm; False, with a line said, if the target is not seen."""
         before = self.wait_still()
-        frame, found = self.look()
+        # the arm rests since STILL_S; an older frame may show it moving
+        frame = self.frame_since(self.cell.robot.now_ns() - int(0.8 * STILL_S * 1e9))
+        found = detect(self._target, frame.image) if self._target else None
         state = self.cell.robot.state()
         if not _alike(before, state.T_base_hand, STILL_M, STILL_DEG):
             self.say(f"{label}: the arm moved during the exposure; not stored")
             return False
         _preview(self.folder / "latest.png", frame.image, found, label)
+        if self._target is None:
+            return self._store_scene(frame, state, label)
         if found is None:
             self.say(f"{label}: no target seen")
             return False
@@ -153,6 +208,18 @@ class Collector:
             f"{label}: stored {name}, {len(found.ids)} of {len(self.target.points())} points, "
             f"{pose.rms_px:.2f} px, target at {distance * 1e3:.0f} mm"
         )
+        return True
+
+    def _store_scene(self, frame: ImageFrame, state: PoseState, label: str) -> bool:
+        returns = 0.0 if frame.depth is None else float(np.mean(frame.depth > 0))
+        if returns < LEAST_RETURNS:
+            self.say(f"{label}: depth in {returns:.0%} of the image only; not stored")
+            return False
+        name = self.writer.add(
+            frame.image, frame.depth, state.T_base_hand, frame.stamp_ns, state.stamp_ns
+        )
+        self.poses.append(state.T_base_hand.copy())
+        self.say(f"{label}: stored {name}, depth in {returns:.0%} of the image")
         return True
 
     def estimate(self) -> Unknowns:
@@ -203,7 +270,7 @@ def automatic(collector: Collector, count: int, rng: np.random.Generator) -> int
             f"{collector.limits.travel_m:g} m at {collector.limits.speed_m_s:g} m/s."
         ):
             raise CalibrationError("stopped by the operator before any motion")
-        for k, turn in enumerate(first):
+        for k, turn in enumerate(first if len(collector.poses) < len(first) else []):
             for part in (1.0, 0.5):
                 collector.go(collector.start @ from_vector(np.radians([*turn, 0, 0, 0]) * part))
                 if collector.take(f"first look {k + 1}/{len(first)}") or not any(turn):

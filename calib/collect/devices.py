@@ -5,19 +5,25 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import time
+from pathlib import Path
 from typing import Any
 
+from calib.collect.collect import CollectLimits, Collector
 from calib.collect.protocol import CalibrationCell, ImageFrame
 from calib.collect.rig import open_rig
 from calib.errors import CalibrationError
+from calib.screen import Screen
 from calib.solve.model import LensModel
+from calib.target.targets import Target
+from rt.tools.resolve import ResolveError, resolve, split
 
 _DRIVERS = {("robot", "ur"): "rt.robot.ur.driver"}
 """Modules that offer `open_calibration` under another name than rt.KIND.NAME."""
 
 
 def open_cell(robot: str, camera: str, **options: Any) -> CalibrationCell:
-    """Open devices by name: `sim`, or `rt.robot.NAME` and `rt.camera.NAME` with `open_calibration`.
+    """Open devices by name: `sim`, `rt.robot.NAME` and `rt.camera.NAME` with `open_calibration`, or
+    `module:function?name=value`, a function that takes `address`, `stream` and the named texts.
 
     Raises CalibrationError, saying what is known, where there is no driver.
     """
@@ -27,6 +33,13 @@ def open_cell(robot: str, camera: str, **options: Any) -> CalibrationCell:
         return open_rig(**options)
     parts = []
     for kind, name in (("robot", robot), ("camera", camera)):
+        if ":" in name:
+            try:
+                opener, own = resolve(kind, name, {}), split(name)[1]
+            except ResolveError as error:
+                raise CalibrationError(str(error)) from error
+            parts.append(opener(**options, **own))
+            continue
         module = _DRIVERS.get((kind, name), f"rt.{kind}.{name}")
         try:
             found = importlib.util.find_spec(module)
@@ -39,7 +52,7 @@ def open_cell(robot: str, camera: str, **options: Any) -> CalibrationCell:
             raise CalibrationError(
                 f"there is no {kind} driver {name!r} for calibration in this version ({module} has no "
                 "open_calibration); use 'sim', or take images and poses with the maker's own tools "
-                "and give the folder to `solve`"
+                "and give the folder to `solve`; or name a function of yours, module:function"
             )
         parts.append(opener(**options))
     return CalibrationCell(
@@ -60,3 +73,22 @@ class _Camera:
 
     def read_latest(self, max_age_s: float) -> ImageFrame:
         return self._camera.read_latest(max_age_s)
+
+
+def collector_for(
+    options: Any,
+    target: Target | None,
+    folder: Path,
+    limits: CollectLimits,
+    screen: Screen,
+    resume: bool = False,
+) -> Collector:
+    """A Collector on the devices that a command's options name; asks before motion unless --yes."""
+    simulated = options.robot == "sim"
+    extra: dict[str, Any] = {"seed": options.seed, "target": target}
+    if not simulated:
+        extra = {"address": options.address, "stream": getattr(options, "stream", "infrared")}
+    cell = open_cell(options.robot, options.camera, **extra)
+    asks = not (options.yes or simulated)
+    confirm = screen.confirm if asks else (lambda question: True)
+    return Collector(cell, target, folder, limits, screen.say, confirm, resume)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -49,6 +49,8 @@ class SimulatedRig:
     dt_s: float = 0.0
     """Robot time of an image minus its stamp."""
     box: Box | None = None
+    things: tuple[Box, ...] = ()
+    """More boxes, for calibration without a target."""
     time_ns: int = 0
     route: list[Array] = field(default_factory=list)
     """Hand poses (4, 4) that an operator would guide the arm through, resting at each."""
@@ -71,7 +73,7 @@ class SimulatedRig:
         self._phase = self.rng.uniform(0, 2 * np.pi, k)
         self._amplitude = self.rng.normal(size=(6, k)) * np.sqrt(2 / k)
 
-    def _error(self, T_base_hand: Array) -> Array:
+    def error(self, T_base_hand: Array) -> Array:
         """The arm's error at a pose: a smooth random field, as from joints and links slightly off."""
         v = np.concatenate([T_base_hand[:3, 3], T_base_hand[:3, :3].ravel()])
         field_ = self._amplitude @ np.cos(self._frequency @ v + self._phase)
@@ -84,7 +86,7 @@ class SimulatedRig:
 
     def state(self) -> SimulatedState:
         if self._reported is None or self._reported[0] is not self._pose:
-            self._reported = self._pose, self._pose @ self._error(self._pose)
+            self._reported = self._pose, self._pose @ self.error(self._pose)
         return SimulatedState(self.time_ns, self._reported[1])
 
     def move(self, T_base_hand: Array) -> None:
@@ -100,7 +102,7 @@ class SimulatedRig:
             self._goal = self.route.pop(0)
         if self._goal is None:
             return
-        there = self._goal @ inverse(self._error(self._goal))
+        there = self._goal @ inverse(self.error(self._goal))
         step = to_vector(inverse(self._pose) @ there)
         if np.abs(step).max() < 1e-9:
             return
@@ -112,7 +114,17 @@ class SimulatedRig:
         if late <= 1 and self._guided:
             self._goal, self._rest_until_ns = None, self.time_ns + 1_500_000_000
 
+    def knock(self, T_camera_knocked: Array) -> None:
+        """Move the camera on its bracket by a motion (4, 4) in its own frame."""
+        self.truth = replace(
+            self.truth, T_mount_camera=self.truth.T_mount_camera @ T_camera_knocked
+        )
+
     # the camera
+
+    def true_camera(self) -> Array:
+        """T_base_camera (4, 4), the arm's error left out."""
+        return np.asarray(self._pose @ self.truth.T_mount_camera)
 
     @property
     def intrinsics(self) -> LensModel:
@@ -166,8 +178,8 @@ class SimulatedRig:
         with np.errstate(divide="ignore"):
             z = np.float32(table[:3, 2] @ table[:3, 3]) / (rays @ normal)
         z[~((z > 0) & (z < 3))] = 0
-        if self.box is not None:
-            self._add_box(z, inverse(self.box.T_base_box) @ T_base_camera, self.box)
+        for box in (*self.things, *([self.box] if self.box else [])):
+            self._add_box(z, inverse(box.T_base_box) @ T_base_camera, box)
         sd = np.float32(self.depth_noise) * z**2
         z += self.rng.standard_normal(z.shape, dtype=np.float32) * sd
         return np.asarray(z, dtype=np.float32)
@@ -241,8 +253,24 @@ def make_rig(
     )
 
 
+def scattered(rng: np.random.Generator, T_base_table: Array, count: int = 8) -> tuple[Box, ...]:
+    """Boxes of several heights around the origin of a table whose z looks down, turned and leaning."""
+    boxes = []
+    for k in range(count):
+        size = (*rng.uniform(0.03, 0.07, 2), rng.uniform(0.02, 0.06))
+        way, far = 2.4 * k, 0.05 + 0.1 * np.sqrt(k / count)
+        turn = Rotation.from_euler("zyx", [rng.uniform(0, 90), *rng.normal(0, 12, 2)], degrees=True)
+        at = [far * np.cos(way), far * np.sin(way), -size[2] / 3]
+        boxes.append(Box(T_base_table @ transform(turn.as_matrix(), at), size))
+    return tuple(boxes)
+
+
 def open_rig(seed: int = 0, target: Target | None = None, **_: object) -> CalibrationCell:
+    """The rig as a cell; target None puts boxes on the table."""
     rig = make_rig(seed, target)
+    if target is None:
+        middle = transform(np.eye(3), middle_of(rig.target.points()))
+        rig.things = scattered(np.random.default_rng(seed), rig.truth.T_fixed_target @ middle)
     return CalibrationCell(rig, rig, f"simulated rig {seed}", "infrared", rig.wait)
 
 

@@ -72,8 +72,10 @@ def read(path: Path, poses: Path | None = None) -> Recording:
     for file in candidates:
         try:
             rows = pose_rows(file, load_any(file))
-            recording = _recording(path, *_pair(file, images, rows), file.name)
-            return _with_partners(recording, images, len(rows))
+            kept, used = _pair(file, images, rows)
+            recording = _recording(path, kept, used, file.name)
+            paired = {id(r) for r in used}
+            return _with_partners(recording, images, [r for r in rows if id(r) not in paired])
         except CalibrationError as error:
             problems.append(str(error))
     raise CalibrationError(
@@ -82,8 +84,10 @@ def read(path: Path, poses: Path | None = None) -> Recording:
     )
 
 
-def _with_partners(recording: Recording, images: list[Path], poses: int = 0) -> Recording:
-    """Add which images and how many poses have no partner."""
+def _with_partners(
+    recording: Recording, images: list[Path], poses: list[Row] | None = None
+) -> Recording:
+    """Add which images and which poses (rows left over) have no partner."""
     used = {e.image for e in recording.entries}
     alone = [p.name for p in images if p not in used]
     if alone:
@@ -92,9 +96,14 @@ def _with_partners(recording: Recording, images: list[Path], poses: int = 0) -> 
                 "warning", f"{len(alone)} images have no pose and are left out: {listed(alone)}"
             )
         )
-    if poses > len(recording.entries):
+    if poses:
+        names = [str(r[0]).removeprefix(STAMP) for r in poses if r[0]]
         recording.findings.append(
-            Finding("warning", f"{poses - len(recording.entries)} poses have no image")
+            Finding(
+                "warning",
+                f"{len(poses)} poses have no image and are left out"
+                + (f": {listed(names)}" if names else ""),
+            )
         )
     return recording
 
@@ -170,14 +179,26 @@ def _pair(file: Path, images: list[Path], rows: list[Row]) -> tuple[list[Path], 
         if len(pairs) == min(len(rows), len(images)):
             return [p for p, _ in pairs], [r for _, r in pairs]
     if len(rows) != len(images):
-        groups = Counter((str(p.parent.name), re.sub(r"\d+", "#", p.name)) for p in images)
+        groups = Counter(_kind(p) for p in images)
+        as_many = [kind for kind, n in groups.items() if n == len(rows)]
+        if len(as_many) == 1:
+            # another camera's images lie beside: they are left out, and named
+            return [p for p in images if _kind(p) == as_many[0]], rows
         kinds = ", ".join(f"{n} of {folder}/{name}" for (folder, name), n in groups.items())
-        streams = f" (images of {len(groups)} kinds: {kinds}; give the folder of one camera)"
+        streams = (
+            f" (images of {len(groups)} kinds, as of several cameras or streams: {kinds}; keep those of one "
+            "in a folder with the poses)"
+        )
         raise CalibrationError(
             f"{file.name} has {len(rows)} poses for {len(images)} images and no names to match them by"
             f"{streams if 1 < len(groups) < 7 else ''}; add a column `name`, or remove what has no partner"
         )
     return images, rows
+
+
+def _kind(image: Path) -> tuple[str, str]:
+    """Folder and name of an image with its numbers blotted out: alike for images of one stream."""
+    return str(image.parent.name), re.sub(r"\d+", "#", image.name)
 
 
 def _by_time(images: list[Path], rows: list[Row]) -> tuple[list[Path], list[Row]] | None:

@@ -25,14 +25,16 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from calib.data.poses import PoseError, PoseFormat
-from calib.errors import CalibrationError, Finding
+from calib.errors import CalibrationError, Finding, listed
 from calib.solve.model import LensModel, Trajectory
 from calib.solve.se3 import transform
 from calib.target.targets import Target, parse
 from rt.pose import Array
-from rt.tools.files import whole, write_json
+from rt.tools.files import plain, whole, write_json, write_text
 
 FORMAT = "handeye-dataset/1"
+NO_TARGET = "none"
+"""Target of a folder without one: depth of a still scene (calib.scene)."""
 POSE_COLUMNS = ("x_m", "y_m", "z_m", "qx", "qy", "qz", "qw")
 DEPTH_UNIT_M = 1e-4
 
@@ -102,28 +104,40 @@ def pose_row(T: Array) -> list[float]:
 
 
 class Writer:
-    """Appends samples to a new dataset folder; refuses a folder that holds something else."""
+    """Appends samples to a dataset folder; refuses a folder that holds something else."""
 
     def __init__(
-        self, folder: Path, target: Target, camera: LensModel, eye_in_hand: bool, stream: str
+        self,
+        folder: Path,
+        target: Target | None,
+        camera: LensModel,
+        eye_in_hand: bool,
+        stream: str,
+        resume: bool = False,
     ) -> None:
+        """resume: go on in a folder that this class wrote, with the same target, camera and stream."""
         self.folder = folder
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise CalibrationError(f"{folder} is not empty; give a new folder")
-        (folder / "images").mkdir(parents=True)
         description = {
             "format": FORMAT,
             "eye_in_hand": eye_in_hand,
-            "target": target.spec,
+            "target": target.spec if target else NO_TARGET,
             "camera": asdict(camera),
             "stream": stream,
         }
-        write_json(folder / "dataset.json", description)
-        self._poses = (folder / "poses.csv").open("w", newline="")
-        self._csv = csv.writer(self._poses)
-        self._csv.writerow(["name", "image_stamp_ns", "robot_stamp_ns", *POSE_COLUMNS])
-        self._poses.flush()
         self.count = 0
+        if resume and is_dataset(folder):
+            self.count = _resumed(folder, description)
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CalibrationError(f"{folder} is not empty; give a new folder")
+        else:
+            (folder / "images").mkdir(parents=True)
+            write_json(folder / "dataset.json", description)
+        self._poses = (folder / "poses.csv").open("a", newline="")
+        self._csv = csv.writer(self._poses)
+        if not self.count:
+            self._poses.truncate(0)
+            self._csv.writerow(["name", "image_stamp_ns", "robot_stamp_ns", *POSE_COLUMNS])
+            self._poses.flush()
 
     def add(
         self,
@@ -158,12 +172,37 @@ class Writer:
         self._poses.close()
 
 
+def _resumed(folder: Path, description: dict[str, Any]) -> int:
+    """Number of samples in a folder to go on in; raises CalibrationError if it is of another set-up."""
+    before = json.loads((folder / "dataset.json").read_text())
+    after = plain(description)
+    if other := [k for k in after if before.get(k) != after[k]]:
+        raise CalibrationError(
+            f"{folder} was collected with another {' and '.join(other)} "
+            f"({', '.join(str(before.get(k)) for k in other)}); give a new folder as --out"
+        )
+    if (folder / "trajectory.csv").exists():
+        raise CalibrationError(f"{folder} was collected on the move; give a new folder as --out")
+    path = folder / "poses.csv"
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    # the last line may be cut off: it ends without a line break then
+    whole_lines = [line for line in lines if line.endswith("\n")]
+    if len(whole_lines) < len(lines):
+        write_text(path, "".join(whole_lines))
+    return max(len(whole_lines) - 1, 0)
+
+
 def _write_png(path: Path, image: NDArray[Any]) -> None:
     ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not ok:
         raise CalibrationError(f"{path} cannot be encoded as PNG")
-    with whole(path) as beside:
-        beside.write_bytes(data.tobytes())
+    try:
+        with whole(path) as beside:
+            beside.write_bytes(data.tobytes())
+    except OSError as error:
+        # a full disk does not name its file
+        why = f"{error.strerror}; what was stored before is whole"
+        raise OSError(error.errno, why, str(path)) from error
 
 
 def read_depth(path: Path) -> NDArray[np.float32]:
@@ -196,18 +235,20 @@ def read_dataset(folder: Path) -> Recording:
             np.empty((0, 7)),
             PoseFormat("quat_xyzw"),
             "poses.csv",
-            parse(about["target"]),
+            None if about["target"] == NO_TARGET else parse(about["target"]),
             LensModel(**camera),
             bool(about["eye_in_hand"]),
             certain=True,
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise CalibrationError(f"{path} is damaged: {error!r}; collect again") from error
+    missing: list[str] = []
     rows, table = [], _read_table(folder / "poses.csv", ("name", *POSE_COLUMNS))
     for line in table:
         image, depth = (folder / k / f"{line['name']}.png" for k in ("images", "depth"))
         if not image.is_file():
-            raise CalibrationError(f"{image} is missing, though poses.csv names it")
+            missing.append(image.name)
+            continue
         recording.entries.append(
             RecordedPair(
                 line["name"],
@@ -219,6 +260,9 @@ def read_dataset(folder: Path) -> Recording:
         )
         rows.append([float(line[c]) for c in POSE_COLUMNS])
     recording.rows = np.array(rows).reshape(-1, 7)
+    if missing:
+        text = f"{len(missing)} poses have no image and are left out: {listed(missing)}"
+        recording.findings.append(Finding("warning", text))
     path = folder / "trajectory.csv"
     if path.is_file():
         lines = _read_table(path, ("stamp_ns", *POSE_COLUMNS))

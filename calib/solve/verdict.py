@@ -269,6 +269,7 @@ def summary(result: HandEyeResult) -> dict[str, Any]:
         },
         "scale": {"value": result.scale, "sd": scale_sd(result), "used": fit.state.scale},
         "depth_ratio": result.depth_ratio,
+        "depth_scale": 1 / result.depth_ratio if result.depth_ratio else None,
         "time_offset_ms": fit.state.dt_s * 1e3 if fit.free.dt else None,
         "time_offset_sd_ms": fit.dt_sd_s * 1e3 if fit.free.dt else None,
         "camera": {

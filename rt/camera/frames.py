@@ -1,4 +1,4 @@
-"""Memory of frames: those kept for the grasp's depth, and the count of views that repeat themselves."""
+"""Frames: of a recording, those kept for the grasp's depth, and the count of views that repeat themselves."""
 
 from __future__ import annotations
 
@@ -15,6 +15,25 @@ _LATE_FRAMES_M = 0.03
 """Frames taken at most this far above the end height count as the last ones."""
 _MOVED_M = 0.002
 """Pictures from places farther apart than this differ."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One frame as it lies in the recording."""
+
+    stamp_ns: int
+    """Middle of its exposure, on the recording's clock."""
+    number: int
+    pixels: NDArray[np.uint16] | NDArray[np.float32]
+    unit_m: float
+    """Of the pixels; 1 for float32."""
+
+    @property
+    def depth(self) -> NDArray[np.float32]:
+        """(H, W) metres."""
+        if self.pixels.dtype == np.float32:
+            return np.asarray(self.pixels, dtype=np.float32)
+        return np.multiply(self.pixels, np.float32(self.unit_m), dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -173,6 +173,7 @@ class RealSense:
             "depth_unit_m": self.depth_unit_m,
             "nearest_depth_m": mode.nearest_m,
             "stamps": self.domain,
+            "stamp_delay_ms": [self._clock.least_delay_ms, self._clock.most_delay_ms],
             "warnings": list(self.warnings),
         }
 
@@ -212,6 +213,8 @@ class RealSense:
         stamp = frame_stamp(self._rs, depth)
         self.domain = stamp.domain
         at = self._clock.exposure_ns(stamp)
+        for line in self._clock.doubts():
+            self.warn(line)
         metres = in_metres(depth, self.depth_unit_m)
         return Frame(at, depth.get_frame_number(), metres, self._mode.intrinsics)
 

@@ -1,4 +1,4 @@
-"""A recording as a camera: a .db3 of the RealSense library, or the views of a flight record (MCAP).
+"""A recording as a camera: .db3 of the RealSense library, .bag of its older versions, or a flight record.
 
     with open_replay("session.db3", T_hand_camera) as camera:
         frame = camera.read_latest(0.1)
@@ -14,7 +14,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +21,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rt.camera import CameraError, Frame, Intrinsics, StaleFrameError
+from rt.camera.frames import Recorded
 from rt.camera.host_clock import since_exposure_ns
 from rt.camera.realsense import library, read_intrinsics
+from rt.camera.ros_bag import read_bag
 from rt.camera.stream import depth_sensor, depth_unit_m, frame_stamp
 from rt.camera.units import wrong_mount
 from rt.view import VIEW
 
 RECORDINGS = (".db3", ".mcap", ".bag")
 """Suffixes that are taken for a recording."""
-BAG_EXPORT = "docs/look.md has the ten lines"
 MAX_BYTES = 4 << 30
 """A recording is held in memory; a longer one is refused."""
 _PATIENCE_S, _LATE_S = 10.0, 0.2
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """One frame as it lies in the recording."""
-
-    stamp_ns: int
-    """Middle of its exposure, on the recording's clock."""
-    number: int
-    pixels: NDArray[np.uint16] | NDArray[np.float32]
-    unit_m: float
-    """Of the pixels; 1 for float32."""
-
-    @property
-    def depth(self) -> NDArray[np.float32]:
-        """(H, W) metres."""
-        if self.pixels.dtype == np.float32:
-            return np.asarray(self.pixels, dtype=np.float32)
-        return np.multiply(self.pixels, np.float32(self.unit_m), dtype=np.float32)
 
 
 class ReplayCamera:
@@ -138,10 +119,10 @@ def open_replay(
     paced: bool = True,
     now_ns: Callable[[], int] = time.monotonic_ns,
 ) -> ReplayCamera:
-    """A recording as a camera: .db3 of the RealSense library, or .mcap of rt.record.
+    """A recording as a camera: .db3 of the RealSense library, .bag of older ones, or .mcap of rt.record.
 
-    T_hand_camera (4, 4): where the camera of a .db3 sat. A flight record holds views, which are images
-    of the hand's own frame: its transform is the identity, and another is refused. Raises CameraError
+    T_hand_camera (4, 4): where the camera of a .db3 or .bag sat. A flight record holds views, which are
+    images of the hand's own frame: its transform is the identity, and another is refused. Raises CameraError
     for a file that is missing, of another kind, without frames, or too long for memory.
     """
     path = Path(path)
@@ -152,20 +133,15 @@ def open_replay(
             raise CameraError(f"{path} holds views of the hand's frame: leave T_hand_camera out")
         frames, intrinsics = _read_flight(path)
         T = np.eye(4)
-    elif path.suffix == ".bag":
-        raise CameraError(
-            f"{path}: this RealSense library plays .db3 only. Export the depth with an older one, in an "
-            f"environment of its own: {BAG_EXPORT}; rt.look reads the npz"
-        )
-    elif path.suffix == ".db3":
+    elif path.suffix in RECORDINGS:
         if T_hand_camera is None:
             raise CameraError(f"{path}: T_hand_camera is needed, where its camera sat on the hand")
-        frames, intrinsics = _read_db3(path)
         T = np.array(T_hand_camera, dtype=np.float64)
         if doubt := wrong_mount(T):
             raise CameraError(f"T_hand_camera: {doubt}")
+        frames, intrinsics = _read_db3(path) if path.suffix == ".db3" else read_bag(path, MAX_BYTES)
     else:
-        raise CameraError(f"{path} is neither a .db3 nor an .mcap recording")
+        raise CameraError(f"{path} is neither a .db3 nor a .bag nor an .mcap recording")
     return ReplayCamera(frames, intrinsics, T, str(path), paced=paced, now_ns=now_ns)
 
 

@@ -13,23 +13,17 @@ MOUNT_M = 2.0
 """A camera farther than this from the hand that carries it is given in another unit."""
 
 
-def wrong_unit(depth_m: NDArray[np.floating]) -> str:
-    """Reason to refuse a depth image (H, W) that is said to be in metres, with its likely unit and the remedy.
+def other_unit(depth_m: NDArray[np.floating]) -> str:
+    """The likely unit of a depth image (H, W) that is said to be in metres and is not, with the remedy.
 
-    Empty if its middle depth is plausible, or if it has no return at all.
+    Empty if its middle depth is plausible, if it has no return at all, or if no unit fits.
     """
-    seen = depth_m[(depth_m > 0) & np.isfinite(depth_m)]
-    if not seen.size:
-        return ""
-    middle = float(np.median(seen))
+    middle = _middle(depth_m)
     if NEAREST_M <= middle <= FARTHEST_M:
         return ""
-    text = (
-        f"the middle depth is {middle:.4g} m, must be from {NEAREST_M:g} to {FARTHEST_M:g} m: the "
-    )
-    if middle < NEAREST_M:
-        times = next((t for t in (1000, 10) if 0.05 <= middle * t <= 3.0), 1000)
-        return text + f"depths were scaled once too often; multiply them by {times}"
+    text = f"the middle depth is {middle:.4g} m, must be from {NEAREST_M:g} to {FARTHEST_M:g} m: "
+    if 5e-5 <= middle < NEAREST_M:
+        return text + "the depths seem to be divided by 1000 once too often"
     for name, divisor, words in (
         ("mm", 1000, "millimetres"),
         ("0.1mm", 10000, "tenths of a millimetre (a D405's unit)"),
@@ -37,8 +31,27 @@ def wrong_unit(depth_m: NDArray[np.floating]) -> str:
     ):
         if 0.05 <= middle / divisor <= 2.0:
             say = f" (--unit {name})" if name in UNITS_M else ""
-            return text + f"depths seem to be {words}; divide them by {divisor}{say}"
-    return text + "depths are in no unit that fits a camera at a hand; give metres"
+            return text + f"the depths seem to be {words}; divide them by {divisor}{say}"
+    return ""
+
+
+def wrong_unit(depth_m: NDArray[np.floating]) -> str:
+    """Reason to refuse a depth image (H, W) said to be in metres; empty if there is none."""
+    if told := other_unit(depth_m):
+        return told
+    middle = _middle(depth_m)
+    if NEAREST_M <= middle <= FARTHEST_M:
+        return ""
+    return (
+        f"the middle depth is {middle:.4g} m, must be from {NEAREST_M:g} to {FARTHEST_M:g} m: no unit fits a "
+        "camera at a hand; give metres"
+    )
+
+
+def _middle(depth_m: NDArray[np.floating]) -> float:
+    """Median of the returns; NEAREST_M if there is none."""
+    seen = depth_m[(depth_m > 0) & np.isfinite(depth_m)]
+    return float(np.median(seen)) if seen.size else NEAREST_M
 
 
 def wrong_mount(T_hand_camera: ArrayLike) -> str:

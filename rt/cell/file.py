@@ -114,6 +114,8 @@ class Grasping:
     """Lowest fingertips above the table."""
     min_seen: float = 0.4
     """Least part of the ground under the jaws that must have been seen."""
+    min_probability: float = 0.2
+    """Least probability of a grasp at the goal, by the network; below it nothing is touched."""
     min_width_m: float = 0.003
     """Least width of an object between the pads."""
     close_timeout_s: float = 6.0

@@ -86,7 +86,7 @@ def settle(config: ServoOptions) -> Devices:
 def _settle_real(config: ServoOptions, cell: CellFile, robot: str) -> Devices:
     if (config.camera or cell.camera.kind) == "replay":
         raise CellError(
-            f"--camera replay with the arm {robot!r}: recorded images do not follow an arm that moves; rehearse "
+            f"--camera replay with the arm {robot!r}: recorded images do not follow an arm; rehearse "
             "with --robot twin"
         )
     check_limits(config.limits or cell.limits)
@@ -175,6 +175,15 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
         )
 
 
+def _with_recording(cell: Cell, config: ServoOptions) -> Cell:
+    """A twin whose images are recorded ones: the whole loop on true pictures, which do not follow the arm."""
+    mount = None if config.cell is None else load_cell(config.cell).camera.T_hand_camera
+    path = Path(config.camera_device)
+    camera = open_replay(path, None if path.suffix == ".mcap" else mount, now_ns=cell.robot.now_ns)
+    info = {**cell.info, "camera": camera.info, "images": "recorded; they do not follow the arm"}
+    return replace(cell, camera=camera, info=info, true_distance_m=None, gripper=None)
+
+
 def robot_settings(config: ServoOptions, devices: Devices) -> dict[str, Any]:
     """Arguments of an open_robot, beside the host."""
     assert devices.cell is not None
@@ -222,15 +231,6 @@ def _check_settings(config: ServoOptions, devices: Devices) -> None:
             make_gripper(config, devices)
         except GripperError as error:
             raise CellError(str(error)) from error
-
-
-def _with_recording(cell: Cell, config: ServoOptions) -> Cell:
-    """A twin whose images are recorded ones: the whole loop on true pictures, which do not follow the arm."""
-    mount = None if config.cell is None else load_cell(config.cell).camera.T_hand_camera
-    path = Path(config.camera_device)
-    camera = open_replay(path, None if path.suffix == ".mcap" else mount, now_ns=cell.robot.now_ns)
-    info = {**cell.info, "camera": camera.info, "images": "recorded; they do not follow the arm"}
-    return replace(cell, camera=camera, info=info, true_distance_m=None, gripper=None)
 
 
 class InTable(AbstractContextManager["InTable"]):

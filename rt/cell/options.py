@@ -12,6 +12,7 @@ from rt.controller import CONTROLLERS, ITERATIONS, RATIO
 from rt.guard.limits import Limits
 from rt.tools.resolve import resolve
 
+LEAST_RATE_HZ, MOST_RATE_HZ = 0.5, 1000.0
 PAPER_RATE_HZ = 30.0
 """Rate for which the paper's constants per cycle hold here."""
 
@@ -100,6 +101,10 @@ class ServoOptions:
     """Limits of the guard. None: those of the cell file, else the defaults."""
 
     def __post_init__(self) -> None:
+        if not LEAST_RATE_HZ <= self.rate <= MOST_RATE_HZ:
+            raise ValueError(
+                f"rate = {self.rate:g} Hz must be from {LEAST_RATE_HZ:g} to {MOST_RATE_HZ:g} Hz"
+            )
         faster = max(self.rate / PAPER_RATE_HZ, 1.0)
         if self.iterations == 0:
             object.__setattr__(self, "iterations", round(ITERATIONS * faster))

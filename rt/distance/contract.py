@@ -40,6 +40,8 @@ from rt.view import END_HEIGHT_M, START_HEIGHT_M, VIEW, View
 
 FORMAT = "grasp-distance/1"
 METADATA_KEY = "contract"
+LEAST_END_M, MOST_START_M = 0.02, 2.0
+"""Range of the heights of an approach."""
 
 SHAPES: dict[str, tuple[int | None, ...]] = {
     "conv1.weight": (20, 1, 5, 5),
@@ -108,7 +110,7 @@ class Contract:
                 )
             values["hand"] = Hand(**values["hand"])
             values["view"] = View(**values["view"])
-            return Contract(**values)
+            return _possible(Contract(**values))
         except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
             raise ModelError(
                 f"model contract is damaged: {error}; export the model again"
@@ -133,6 +135,17 @@ class Contract:
                 "the model was trained for something else (" + "; ".join(differences) + "); "
                 "use a model trained for this cell, or mend the cell"
             )
+
+
+def _possible(contract: Contract) -> Contract:
+    """The contract, if its heights can be flown. Raises ModelError."""
+    start_m, end_m = contract.start_height_m, contract.end_height_m
+    if not LEAST_END_M <= end_m < start_m <= MOST_START_M:
+        raise ModelError(
+            f"start_height_m = {start_m!r} and end_height_m = {end_m!r} must be from {LEAST_END_M:g} to "
+            f"{MOST_START_M:g} m, the end below the start; export the model again"
+        )
+    return contract
 
 
 def outputs_of(contract: Contract) -> tuple[str, ...]:

@@ -142,6 +142,27 @@ def build_engine(
     return write_engine(key, plan, None if out is None else Path(out))
 
 
+def require_buildable(target: str | None) -> None:
+    """Raise DistanceError unless an engine can be built here: for the GPU, or for a target.
+
+    The message names `--target` where that would do: tensorrt_rtx builds for a GPU that is elsewhere.
+    """
+    trt = import_library()
+    if target is not None:
+        _capability(trt, target)
+        return
+    try:
+        gpu_name()
+    except DistanceError as error:
+        known = _capabilities(trt)
+        if not known:
+            raise
+        raise DistanceError(
+            f"no CUDA GPU is here: give the compute capability of the one that will run it, --target with "
+            f"one of {', '.join(known)} (SM89: RTX 40 series); {error}"
+        ) from error
+
+
 def build_plan(
     onnx_path: str | Path,
     trt: Any,
@@ -198,16 +219,27 @@ def engine_graph(contract: Contract, weights: Weights, half: bool = False) -> on
 
 
 def _aim(trt: Any, config: Any, target: str) -> None:
+    capability = _capability(trt, target)
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(capability, 0)
+
+
+def _capabilities(trt: Any) -> dict[str, Any]:
+    """Compute capabilities that a library can build for where there is no GPU; none for TensorRT itself."""
     known = getattr(trt, "ComputeCapability", None)
-    if known is None:
+    members = {} if known is None else known.__members__
+    return {name: value for name, value in members.items() if name.startswith("SM")}
+
+
+def _capability(trt: Any, target: str) -> Any:
+    known = _capabilities(trt)
+    if not known:
         raise DistanceError(
             f"target {target!r}: only tensorrt_rtx builds for a GPU that is not here; leave it out"
         )
-    names = [n for n in known.__members__ if n.startswith("SM")]
-    if target not in names:
-        raise DistanceError(f"target {target!r} is not one of {', '.join(names)}")
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(known.__members__[target], 0)
+    if target not in known:
+        raise DistanceError(f"target {target!r} is not one of {', '.join(known)}")
+    return known[target]
 
 
 def with_half_fc1(model: onnx.ModelProto) -> onnx.ModelProto:

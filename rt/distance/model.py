@@ -269,7 +269,7 @@ def _check(depth: NDArray[np.float32], actions: NDArray[np.float32], size_px: in
         )
     if high == 0.0:
         raise DistanceError(
-            "depth is empty: no return in the whole view, and a network's answer to that means nothing; look at "
+            "depth is empty: no return in the whole view, and an answer to that means nothing; look at "
             "the image, its unit (metres) and the mount"
         )
     ends = _extremes(actions, 3)

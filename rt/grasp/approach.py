@@ -50,6 +50,12 @@ def grasp(
     notes: dict[str, Any] = {}
     above_m = float(loop.commanded[2])
     loop.enter("look")
+    if loop.probability is not None and loop.probability < options.min_probability:
+        reason = (
+            f"the probability of a grasp here is {loop.probability:.2f}, must be at least "
+            f"{options.min_probability:g}; begin nearer to an object that fits the hand"
+        )
+        return GraspResult(Outcome.NO_GRASP, "look", reason)
     try:
         wrenches: list[NDArray[np.float64]] = []
         yield from _depth(loop, options, notes, wrenches)

@@ -17,7 +17,8 @@ from rt import controller
 from rt.camera import Intrinsics, distort
 from rt.camera.still_scene import TableFit, fit_table
 from rt.camera.units import wrong_unit
-from rt.controller import DOUBT_WEIGHT_M, MAP_SIDE, MAP_TURNS, DistanceFunction
+from rt.controller import DOUBT_WEIGHT_M, DistanceFunction
+from rt.controller.first_look import MAP_SIDE, MAP_TURNS
 from rt.distance import open_model
 from rt.hand import Hand, load_hand
 from rt.page.picture import surface_depth
@@ -25,13 +26,13 @@ from rt.pose import inverse, planar, wrap_theta
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, VIEW, Reprojector, ViewError, close_gaps
 
 ENOUGH_FILLED, FEW_HOLES = 0.5, 0.9
-"""Parts of the view with a return: below the first the guard would hold the arm, below the second it is said."""
+"""Parts of the view with a return: below the first the guard holds an arm, below the second it is said."""
 LEVEL_DEG, STEEP_DEG = 5.0, 35.0
 """Tilts of the camera against the table: from the first on it is said, from the second on views have gaps."""
 FAR_M, NEAR_M = 0.60, 0.10
 """Camera's distances from the table beyond which its depth is too coarse, or its image too small."""
 MOST_HEIGHT_M = 1.5
-"""A camera higher above the table is refused: a pixel then covers as much as a finger."""
+"""Deeper images are refused: a pixel then covers as much as a finger."""
 NO_GRASP_M = 0.015
 _POINTS, _MOST_M = 4000, 3.0
 _REFINED, _REFINED_M, _REFINED_RAD = 512, 0.012, math.radians(12)
@@ -83,7 +84,7 @@ class Look:
         return surface_depth(self.view, self.action)
 
     def jaws_px(self) -> list[NDArray[np.float64]]:
-        """The best jaws in the image, at true width: the closing line (2, 2), then both fingers' outlines (4, 2)."""
+        """The best jaws in the image, at true width: closing line (2, 2), outlines of both fingers (4, 2)."""
         hand, z = self.hand, self.surface_m
         half, wide = hand.opening_m / 2, hand.finger_width_m / 2
         far = half + hand.finger_thickness_m
@@ -145,8 +146,8 @@ def look_at(
     The hand that looks is put 0.30 m or less above the table, straight above `at_px` (u, v; default: the
     image's middle). Its place comes from one of three: T_view_camera (4, 4), a camera mounted on a hand;
     height_m, of a camera that looks straight down; neither: the table's plane is fitted. distance: default
-    open_model(). hand: drawn; default the network's. Raises ViewError for depths in another unit, for an image
-    that does not fit the intrinsics, and for one of which nothing is in the view.
+    open_model(). hand: drawn; default the network's. Raises ViewError for depths in another unit, for an
+    image that does not fit the intrinsics, and for one of which nothing is in the view.
     """
     depth = np.asarray(depth_m, np.float32)
     shape = (intrinsics.height_px, intrinsics.width_px)
@@ -172,7 +173,7 @@ def look_at(
     filled = float(np.count_nonzero(seen)) / seen.size
     if not filled:
         raise ViewError(
-            f"nothing of the image is in the view, which reaches {VIEW.far_m:g} m from the fingertips: look at "
+            f"nothing of the image is in the view, which reaches {VIEW.far_m:g} m from the fingertips: check "
             "the height and the mount"
         )
     network = distance or open_model()
@@ -201,6 +202,13 @@ def _place(
     at_px: tuple[float, float] | None,
 ) -> tuple[NDArray[np.float64], float | None, float | None, list[str]]:
     """T_camera_view, the camera's height and tilt as far as they are known, and warnings."""
+    middle = float(np.median(depth[depth > 0]))
+    if T_view_camera is None and middle > MOST_HEIGHT_M:
+        raise ViewError(
+            f"the middle depth is {middle:.3g} m, the limit is {MOST_HEIGHT_M:g} m: come nearer, or the "
+            f"depths are in another unit: as tenths of a millimetre (a D405's, --unit 0.1mm) it would be "
+            f"{middle / 10:.2g} m"
+        )
     fit = _table(depth, intrinsics)
     tilt = None if fit is None else fit.tilt_deg
     if T_view_camera is not None:
@@ -218,12 +226,6 @@ def _place(
     elif fit is not None:
         normal = _UPRIGHT @ fit.normal
         height = -fit.height_m * float(fit.normal[2])
-        if height > MOST_HEIGHT_M:
-            raise ViewError(
-                f"the table is {height:.3g} m below the camera, the limit is {MOST_HEIGHT_M:g} m: come nearer, or "
-                f"the depths are in another unit: as tenths of a millimetre (a D405's, --unit 0.1mm) it would be "
-                f"{height / 10:.2g} m"
-            )
     else:
         far = float(np.percentile(depth[depth > 0], 90))
         line = (

@@ -35,9 +35,9 @@ _HEIGHT_ERROR_M, _SLOPE_ERROR = 0.0003, 0.0015
 """Standard deviations of one look, mostly for low objects on the table; looks that follow share them."""
 _PRIOR_M, _PRIOR_TURN = 0.01, math.radians(3)
 """Standard deviations of a camera's displacement beside the optical axis, and of its turn about it."""
-_MAP_ERROR_M, _WAY_ERROR = 0.001, 0.03
-"""Standard deviation of the shift between two views, and its growth with the way between them: they show other
-sides of the objects."""
+_MAP_ERROR_M, _WAY_ERROR = 0.0008, 0.025
+"""Standard deviation of the shift between two views, and its growth with the way between them: they show
+other sides of the objects."""
 _SHARED = 2.0
 """Pairs with the same first view share its error."""
 _WORST_PAIR_M = 0.002

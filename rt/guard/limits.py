@@ -33,9 +33,9 @@ class Limits:
     """Action of the row `camera_moved`: warn, hold, stop, off; auto: warn on the twin, hold on an arm."""
     max_camera_tilt_deg: float = 0.6
     """Tilt of the table as the camera sees it, against the cell's, beyond what is uncertain [deg]."""
-    max_camera_height_m: float = 0.0025
+    max_camera_height_m: float = 0.003
     """The same for the table's height [m]."""
-    max_camera_shift_m: float = 0.002
+    max_camera_shift_m: float = 0.0005
     """The same for the camera's place beside its axis, and for a jump of the scene between two views [m]."""
     min_spread_m: float = 0.002
     """Least difference between the best and the worst candidate's distance [m]."""

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 
 from rt.cell.open import Devices
+from rt.cell.plausible import check_limits
 from rt.distance import Distance, ModelError
 from rt.guard.reach import ReachQuery, survey
 from rt.guard.rows import CycleState, Guard, Limits
@@ -17,9 +18,11 @@ from rt.view import START_HEIGHT_M, VIEW
 
 
 def check_model(distance: Distance, devices: Devices) -> None:
-    """Refuse a model that was made for something else, before anything is opened. Raises Stop."""
+    """Refuse a model that was made for something else, or to whose end height the limits let no hand come,
+    before anything is opened. Raises Stop, CellError."""
     wanted = {k: v for k, v in devices.contract.items() if v}
     nowhere, limits = np.zeros(4), devices.setup.limits or Limits()
+    check_limits(limits, distance.contract.end_height_m)
     s = CycleState(limits, 1.0, nowhere, nowhere)
     try:
         distance.contract.require(

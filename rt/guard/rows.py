@@ -275,16 +275,13 @@ def _into_workspace(s: CycleState) -> Hand:
 
 
 def _clear_of_the_scene(s: CycleState) -> Hand:
-    """No deeper; or no farther to the side; or, if the hand is too low even there, up."""
-    command, before = s.command, s.commanded
-    for beside in (command, before):
-        hand = np.array([*beside[:2], command[2], beside[3]])
-        hand[2] += max(s.lack_m(hand), 0.0)
-        if hand[2] <= before[2] + _NO_MOTION_M:
-            # On the way there the hand may still have to go over something.
-            return hand if beside is before or s.lack_m(before) <= 0 else before.copy()
-    up_m = min(max(s.lack_m(command), s.lack_m(before)), _CLIMB_M_S * s.period_s)
-    return np.array([*before[:2], before[2] + up_m, before[3]])
+    """On to the side, but no deeper; if that is too low even so, straight up."""
+    before = s.commanded
+    beside = np.array([*s.command[:2], before[2], s.command[3]])
+    lack_m = max(s.lack_m(beside), s.lack_m(before))
+    if lack_m <= 0:
+        return np.array([*s.command[:2], s.command[2] + s.lack_m(s.command), s.command[3]])
+    return np.array([*before[:2], before[2] + min(lack_m, _CLIMB_M_S * s.period_s), before[3]])
 
 
 def _up_to_floor(s: CycleState) -> Hand:

@@ -8,6 +8,9 @@ void bind_distance(nb::module_ &m);
 void bind_metric_map(nb::module_ &m);
 void bind_nearest(nb::module_ &m);
 void bind_field(nb::module_ &m);
+void bind_lines(nb::module_ &m);
+void bind_raster(nb::module_ &m);
+void bind_sensor(nb::module_ &m);
 
 NB_MODULE(_native, m) {
     m.doc() = "Compiled kernels of rt; each has a NumPy twin that is its oracle.";
@@ -16,4 +19,7 @@ NB_MODULE(_native, m) {
     bind_metric_map(m);
     bind_nearest(m);
     bind_field(m);
+    bind_lines(m);
+    bind_raster(m);
+    bind_sensor(m);
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rt.controller import MAP_RADIUS_M
+from rt.controller.first_look import MAP_RADIUS_M
 from rt.tools.plots import GREEN, INK, RED, hand_lines, hand_segments, panels, save
 from rt.view import VIEW
 
@@ -23,7 +23,7 @@ def draw_look(look: Look, path: Path, title: str = "") -> None:
     """look.png. Raises OSError."""
     notes = [line for warning in look.warnings for line in textwrap.wrap(f"- {warning}", 150)]
     figure, (left, right) = panels(1, 2, size_in=(13.0, 5.9), width_ratios=(1.3, 1))
-    below = 0.03 * len(notes) + 0.01 * bool(notes)
+    below = 0.03 * len(notes) + 0.02
     figure.get_layout_engine().set(rect=(0, below, 1, 0.94 - below))  # type: ignore[union-attr]
     seen = np.where(look.depth > 0, look.depth, np.nan)
     if np.isfinite(seen).any():

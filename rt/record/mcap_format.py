@@ -2,15 +2,16 @@
 
     /cycle        grasp_servo.Cycle          every number of the cycle (its schema is made from ring.CYCLE)
     /view/image        foxglove.RawImage      the depth view, 32FC1 metres, in the frame `hand`
-    /view/calibration  foxglove.CameraCalibration  of the view, beside it and in its frame, as Foxglove pairs them
-    /view/points       foxglove.PointCloud    the same depth in space, at most POINTS_HZ: rerun takes no image of
-                                              Foxglove's for depth
+    /view/calibration  foxglove.CameraCalibration  of the view, in its frame, as Foxglove pairs them
+    /view/points       foxglove.PointCloud    the same in space, at most POINTS_HZ (rerun takes no such image
+                                              for depth)
     /tf                foxglove.FrameTransforms  base -> hand (measured), command, goal
     /candidates        foxglove.PosesInFrame  the kept candidates, in the frame `hand`, at the view's exposure
     /log               foxglove.Log           guard events, changes of phase, beginning and end
 
-Records of before had /view and /calibration; they are read too. Metadata `flight` holds the header as JSON, `end`
-what was lost. A message's sequence number is the record's number, its time the cycle's on the wall clock.
+Records of before had /view and /calibration; they are read too. Metadata `flight` holds the header as JSON,
+`end` what was lost. A message's sequence number is the record's number, its time the cycle's on the wall
+clock.
 """
 
 from __future__ import annotations

@@ -65,7 +65,10 @@ class Status:
 
 
 def write(report: Report, folder: Path) -> None:
-    """servo.json and servo.png into the folder, then the table on screen. Raises OSError."""
+    """The outcome first, as a full disk must not hide it; then servo.json and servo.png into the folder, and
+    the table on screen. Raises OSError."""
+    if report.exit_code:
+        print(f"rt.servo: {report.text}", file=sys.stderr, flush=True)
     write_json(folder / "servo.json", summary(report))
     written = "servo.json"
     if report.first is not None:
@@ -83,7 +86,7 @@ def write(report: Report, folder: Path) -> None:
     for event in report.guard.events:
         if "said" in event:  # a row that warns
             print(f"rt.servo: warning: {event['said']}", file=sys.stderr)
-    if report.exit_code:
+    if report.exit_code:  # again, below the table
         print(f"rt.servo: {report.text}", file=sys.stderr)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +19,59 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class DiskFullError(OSError):
+    """No room on the disk for what is to be written; the message says how much is needed and free."""
+
+
+RESULTS_BYTES = 1_000_000
+"""Room asked for before a command makes the folder of its results."""
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free on the disk of a path, which need not exist yet."""
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    return shutil.disk_usage(there).free
+
+
+def require_room(folder: Path, needed_bytes: int, purpose: str) -> None:
+    """Raise DiskFullError if the disk of a folder (which need not exist yet) has less room than needed."""
+    free = free_bytes(folder)
+    if free < needed_bytes:
+        raise DiskFullError(
+            f"{folder}: {purpose} needs {_size(needed_bytes)}, {_size(free)} are free there; free some or "
+            "give another --out"
+        )
+
+
+@contextmanager
+def disk_full_named(path: Path, needed_bytes: int, remedy: str = "free some") -> Iterator[None]:
+    """Turn a full disk within the block into a DiskFullError with the room needed and free.
+
+    Some libraries hide the system's error: a RuntimeError is taken for one if less is free than needed.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        free = free_bytes(path.parent)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hidden = isinstance(error, RuntimeError) and free < needed_bytes
+        if not (full or hidden):
+            raise
+        needed = f"needs {_size(needed_bytes)}, " if needed_bytes else ""
+        raise DiskFullError(
+            f"{path}: the disk is full: this file {needed}{_size(free)} are free; {remedy}"
+        ) from None
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 def output_folder(command: str, out: Path | None = None) -> Path:
-    """--out, or runs/<command>/<time>/; made. Raises OSError if it cannot be written to."""
+    """--out, or runs/<command>/<time>/; made. Raises OSError if it cannot be written to, DiskFullError if the
+    disk has no room for results."""
     folder = out or Path("runs") / command / time.strftime("%Y-%m-%d_%H-%M-%S")
+    require_room(folder, RESULTS_BYTES, "the folder of results")
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{folder} is not writable; give another --out")
@@ -27,19 +79,20 @@ def output_folder(command: str, out: Path | None = None) -> Path:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, needed_bytes: int = 0) -> Iterator[Path]:
     """A name beside `path`, of the same suffix, to write to: renamed to it at the block's end, removed
-    if the block raises."""
+    if the block raises. A full disk is a DiskFullError, with needed_bytes in its message."""
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        yield beside
-        os.replace(beside, path)
+        with disk_full_named(path, needed_bytes):
+            yield beside
+            os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    with whole(path) as beside:
+    with whole(path, len(text)) as beside:
         beside.write_text(text)
 
 

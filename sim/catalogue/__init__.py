@@ -3,6 +3,7 @@
 The same (category, index) always gives the same mesh: it has a generator of its own, seeded by nothing
 else. Instances cycle through the styles of their category and draw the rest. The split follows the
 numbers of Viereck et al. (CoRL 2017): 331 objects for training, 50 for test, every category in both.
+`sim.catalogue.wide` is a second catalogue of 1,000 objects of twenty categories.
 
 `python -m sim.catalogue` draws them all.
 """
@@ -15,7 +16,7 @@ import numpy as np
 from manifold3d import Manifold, Mesh
 from numpy.typing import NDArray
 
-from . import boxes, tools, toys, vessels
+from . import boxes, tools, toys, vessels, wide
 
 VERSION = 2
 """Raised whenever the shape of any instance changes: a data set names it among its parameters."""
@@ -63,7 +64,7 @@ def generator(category: str, index: int) -> np.random.Generator:
 
 def mesh(category: str, index: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Vertices (V, 3) in metres and faces (F, 3) of an instance: closed, outward, z up."""
-    draw, count = FAMILIES[category]
+    draw, count = (FAMILIES if category in FAMILIES else wide.WIDE)[category]
     if not 0 <= index < count:
         raise IndexError(f"{category} has instances 0 to {count - 1}, not {index}")
     drawn = draw(generator(category, index), index).to_mesh()

@@ -28,7 +28,7 @@ from rt.tools.pool import PoolError, spread
 from rt.tools.progress import progress
 from sim.scene.graspable import PoseGrasps, grasps_at_rest
 from sim.scene.meshes import PLAIN, MeshOptions
-from sim.scene.objects import Object, ObjectError, ObjectSet, object_set
+from sim.scene.objects import Catalogue, Object, ObjectError, ObjectSet, object_set
 from sim.scene.render import Renderer
 from sim.scene.scene import assemble
 
@@ -50,6 +50,8 @@ class CatalogueOptions:
     """Only these categories. Default: all."""
     split: Literal["train", "test", "all"] = "all"
     """Only objects of this split."""
+    catalogue: Catalogue = "household"
+    """The household catalogue of 381 objects, or the wide one of 1,000."""
     meshes: Path | None = None
     """Folder of your own meshes (obj, stl, ply, off, glb; metres) to add."""
     only_meshes: bool = False
@@ -213,7 +215,9 @@ def run(config: CatalogueOptions) -> Path:
     for name, value, least in (("--columns", config.columns, 1), ("--tile", config.tile, 32)):
         if value < least:
             raise ObjectError(f"{name} {value} must be at least {least}")
-    objects = object_set(config.split, config.meshes, config.only_meshes, config.mesh)
+    objects = object_set(
+        config.split, config.meshes, config.only_meshes, config.mesh, config.catalogue
+    )
     known = sorted({objects.category(name) for name in objects.names})
     if unknown := sorted(set(config.category) - set(known)):
         raise ObjectError(f"no category {', '.join(unknown)}; there are {', '.join(known)}")
@@ -224,7 +228,11 @@ def run(config: CatalogueOptions) -> Path:
         test = (
             set()
             if one_mesh
-            else set(object_set("test", config.meshes, config.only_meshes, config.mesh).names)
+            else set(
+                object_set(
+                    "test", config.meshes, config.only_meshes, config.mesh, config.catalogue
+                ).names
+            )
         )
     objects.say_skipped()
     by_category: dict[str, list[tuple[Object, str]]] = {}

@@ -19,15 +19,19 @@ from rt.hand import load_hand
 from rt.pose import top_down
 from rt.view import VIEW
 from sim.dataset import store
-from sim.dataset.store import DatasetError
+from sim.dataset.lifted import lifted, require_physics
+from sim.dataset.store import DatasetError, ShardIdentity
 from sim.scene.grasps import FRICTION, SAMPLES, Grasps, numbered_scene
+from sim.scene.material import MATERIALS, MaterialScene, random_materials
 from sim.scene.meshes import PLAIN, MeshOptions
-from sim.scene.objects import ObjectError, ObjectSet, Split, object_set
+from sim.scene.objects import Catalogue, ObjectError, ObjectSet, Split, object_set
 from sim.scene.openrave import RENDERERS, probe
 from sim.scene.rig import IDEAL, RigView, random_rig, settings
 from sim.scene.scene import Scene, camera_poses
 
 _objects = cache(object_set)
+_LIFTS = 7
+"""Stream of the choice of grasps that are lifted; scenes use others."""
 
 
 @dataclass(frozen=True)
@@ -64,24 +68,34 @@ class GenerateOptions:
     sensors: tuple[str, ...] = (IDEAL, "d405", "d435", "sr300")
     """Depth cameras, one drawn for each scene, somewhere on the hand (sim.scene.sensor, .rig); `ideal` is the
     view itself, exact."""
-    renderer: Literal["embree", "openrave"] = "embree"
-    """Library that traces the views: openrave needs openravepy (sim.compare compares both)."""
+    odd_materials: float = 0.0
+    """Share of the objects that are shiny, black or transparent to every sensor but `ideal`
+    (sim.scene.material), such as 0.3."""
+    renderer: Literal["raster", "embree", "openrave"] = "raster"
+    """Maker of the views: raster draws what embree traces, in a fraction of the time; openrave needs
+    openravepy (sim.compare compares them)."""
     grasp_samples: int = SAMPLES
     """Surface points tried for grasps on each object."""
+    catalogue: Catalogue = "household"
+    """Objects: the household catalogue of 381, or the wide one of 1,000 objects of twenty categories."""
     meshes: Path | None = None
-    """Folder of your own meshes (obj, stl, ply, off, glb; metres) to add to the catalogue."""
+    """Folder of your own meshes (obj, stl, ply, off, glb; metres), URDF and MJCF objects to add to the
+    catalogue."""
     only_meshes: bool = False
     """Use the meshes alone, without the catalogue."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
     physics_check: int = 0
     """Lift about this many of the set's grasps in MuJoCo and report how many hold, by category (extra
     `physics`). 0: none."""
+    lift_share: float = 0.0
+    """Share of the grasps that are lifted in MuJoCo while the set is made (extra `physics`), such as 0.05:
+    their results are in the shards, rates by category in the manifest. About 30 a second and core."""
     scenes_per_shard: int = 20
     """Scenes in a shard, the unit of work and of resuming."""
 
     def objects(self, split: Split) -> ObjectSet:
         """The objects of a split; the same set however often it is asked for in a process."""
-        return _objects(split, self.meshes, self.only_meshes, self.mesh)
+        return _objects(split, self.meshes, self.only_meshes, self.mesh, self.catalogue)
 
     def scene(self, split: Split, number: int) -> tuple[Scene, Grasps, np.random.Generator]:
         """A scene of the set, as numbered_scene makes it."""
@@ -119,10 +133,24 @@ def parameters(config: GenerateOptions) -> dict[str, Any]:
         raise DatasetError("--only-meshes needs --meshes DIR")
     if not config.sensors:
         raise DatasetError("--sensors needs at least one; ideal is the view itself")
-    traced: dict[str, Any] = {}
+    if not 0 <= config.lift_share <= 1:
+        raise DatasetError(f"--lift-share {config.lift_share} must be from 0 to 1")
     if config.renderer == "openrave":
         probe()
-        traced["renderer"] = config.renderer  # its depths differ from embree's by rounding
+    # Their depths differ by rounding. Sets from before the rasteriser lack the key.
+    traced: dict[str, Any] = {"renderer": config.renderer}
+    if not 0 <= config.odd_materials <= 1:
+        raise DatasetError(f"--odd-materials {config.odd_materials} must be from 0 to 1")
+    if config.odd_materials > 0:
+        if config.renderer != "raster":
+            raise DatasetError(
+                "--odd-materials needs --renderer raster, which names the faces seen"
+            )
+        traced["odd_materials"] = config.odd_materials
+        traced["materials"] = {name: asdict(kind) for name, kind in MATERIALS.items()}
+    if config.lift_share > 0:
+        require_physics()
+        traced["lift_share"] = config.lift_share
     if config.meshes is not None and config.mesh != PLAIN:
         traced["mesh"] = asdict(config.mesh)
     return traced | {
@@ -143,6 +171,11 @@ def parameters(config: GenerateOptions) -> dict[str, Any]:
     }
 
 
+@cache
+def _set_id(config: GenerateOptions) -> str:
+    return store.dataset_id(parameters(config))
+
+
 def _fingerprint(config: GenerateOptions, split: Split, scenes: int) -> str:
     """Fingerprint of the objects of a split; a split without scenes needs none."""
     try:
@@ -160,12 +193,16 @@ def make_shard(
     hand, rays = load_hand(config.hand), VIEW.rays()
     depth = np.zeros((len(numbers) * config.views, VIEW.size_px, VIEW.size_px), np.uint16)
     cameras, poses, owners, names, sensors = [], [], [], [], []
-    row = 0
+    row, lifts = 0, []
     for number in numbers:
         scene, grasps, rng = config.scene(split, number)
         camera = camera_poses(scene, config.views, rng)
         rig, renderer = random_rig(config.sensors, hand, rng), RENDERERS[config.renderer](scene)
-        seen = RigView(renderer, rig, hand) if rig else None
+        special = None
+        if rig and config.odd_materials > 0:
+            kinds = random_materials(len(scene.placed), config.odd_materials, rng)
+            special = MaterialScene(scene, kinds, rig.intrinsics)
+        seen = RigView(renderer, rig, hand, materials=special) if rig else None
         for pose in camera:
             view = seen(pose, rng) if seen else renderer.depth(top_down(*pose), rays)
             depth[row] = encode_depth(view)
@@ -175,6 +212,9 @@ def make_shard(
         owners.append(grasps.object)
         names.append([placed.name for placed in scene.placed])
         sensors.append(rig.sensor.name if rig else IDEAL)
+        if config.lift_share > 0:
+            chance = np.random.default_rng((config.seed, store.SPLITS.index(split), number, _LIFTS))
+            lifts.append(lifted(scene, grasps, config.lift_share, chance, hand, config.friction))
     store.write_shard(
         store.shard_path(folder, split, shard),
         {
@@ -186,6 +226,8 @@ def make_shard(
         },
         names,
         sensors,
+        ShardIdentity(_set_id(config), split, shard),
+        **({"lifts": lifts} if config.lift_share > 0 else {}),
     )
     return sum(len(p) for p in poses)
 

@@ -6,8 +6,8 @@
     DIR/train-00000/grasps.npy             (G, 5) float32: x, y, z [m], yaw [rad], width [m], world
     DIR/train-00000/grasp_object.npy       (G,) int16: which object of the scene a grasp holds
     DIR/train-00000/grasp_start.npy        (S+1,) int64: scene s owns grasps [start[s], start[s+1])
-    DIR/train-00000/shard.json             names of each scene's objects, its depth sensor, SHA-256 of
-                                           every file
+    DIR/train-00000/shard.json             the set's id, the split, the shard's number; names of each scene's
+                                           objects, its depth sensor, SHA-256 of every file
     DIR/test-00000/...                     the same for scenes of test objects
 
 S scenes a shard, V views a scene, image i of a shard belongs to scene i // V. A shard is written
@@ -16,20 +16,21 @@ beside and renamed, so one that exists is whole. Every scene has at least one gr
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.tools.files import disk_full_named
 from sim.scene import SPLITS as SPLITS
 
 FORMAT = "grasp-dataset/1"
@@ -41,45 +42,21 @@ class DatasetError(ValueError):
     """A folder that is not a dataset, is half-written, damaged, or made with other parameters."""
 
 
-class DiskFullError(OSError):
-    """No room on the disk for what is to be written; the message says how much is needed and free."""
-
-
-def require_room(folder: Path, needed_bytes: int, purpose: str) -> None:
-    """Raise DiskFullError if the disk of a folder (which need not exist yet) has less room than needed."""
-    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed_bytes:
-        raise DiskFullError(
-            f"{folder}: {purpose} needs {_size(needed_bytes)}, {_size(free)} are free there; free some or "
-            "give another --out"
-        )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
 @contextmanager
 def shard_beside(path: Path, needed_bytes: int) -> Iterator[Path]:
     """A new folder beside `path` to write a shard to: synced and renamed to it at the block's end, removed
     if the block raises. Raises DiskFullError if the disk is full; nothing half-written is left then."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        beside.mkdir(parents=True)
-        yield beside
-        for file in beside.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        move_into_place(beside, path)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        free = shutil.disk_usage(path.parent).free
-        raise DiskFullError(
-            f"{path}: the disk is full: this shard needs {_size(needed_bytes)}, {_size(free)} are free; free "
-            "some, and the same command goes on from here"
-        ) from None
+        with disk_full_named(
+            path, needed_bytes, "free some, and the same command goes on from here"
+        ):
+            beside.mkdir(parents=True)
+            yield beside
+            for file in beside.iterdir():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+            move_into_place(beside, path)
     finally:
         if beside.exists():
             shutil.rmtree(beside, ignore_errors=True)
@@ -116,10 +93,38 @@ def shard_path(folder: str | Path, split: str, shard: int) -> Path:
     return Path(folder) / f"{split}-{shard:05d}"
 
 
+@dataclass(frozen=True)
+class ShardIdentity:
+    """The place of a shard: its set, its split, its number. Written into it, it tells exchanged ones."""
+
+    set: str
+    split: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.split}-{self.number:05d} of set {self.set}"
+
+
+def identity_of(about: dict[str, Any]) -> ShardIdentity | None:
+    """The place that a shard.json was written for; None in sets from before shards carried it."""
+    try:
+        return ShardIdentity(about["set"], about["split"], about["number"])
+    except KeyError:
+        return None
+
+
 def write_shard(
-    path: Path, arrays: dict[str, NDArray[Any]], objects: list[list[str]], sensors: list[str]
+    path: Path,
+    arrays: dict[str, NDArray[Any]],
+    objects: list[list[str]],
+    sensors: list[str],
+    identity: ShardIdentity,
+    **about_it: Any,
 ) -> None:
-    """Write one shard beside its place and rename it there, synced to disk first. Raises DiskFullError."""
+    """Write one shard beside its place and rename it there, synced to disk first. Raises DiskFullError.
+
+    about_it: what else its shard.json is to say.
+    """
     with shard_beside(
         path, sum(getattr(array, "nbytes", 0) for array in arrays.values())
     ) as beside:
@@ -128,8 +133,8 @@ def write_shard(
             file = beside / f"{name}.npy"
             np.save(file, arrays[name])
             digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()
-        about = {"objects": objects, "sensors": sensors, "sha256": digests}
-        text = json.dumps(about, indent=1, sort_keys=True)
+        about = {"objects": objects, "sensors": sensors, "sha256": digests, **asdict(identity)}
+        text = json.dumps(about | about_it, indent=1, sort_keys=True)
         (beside / "shard.json").write_text(text + "\n")
 
 
@@ -182,13 +187,18 @@ class Split:
 
 
 def open_split(folder: str | Path, split: str) -> Split:
-    """Open a split of a finished dataset; raises DatasetError, naming the shard, if one is missing."""
+    """Open a split of a finished dataset.
+
+    Raises DatasetError, naming the shard, if one is missing, or is of another set, split or number. Shards of
+    older sets do not say it: those are read with a note, and copies among them are found.
+    """
     manifest = read_manifest(folder)
     views = manifest["params"]["views"]
     loaded: dict[str, list[Any]] = {name: [] for name in ARRAYS}
     objects: list[list[str]] = []
     sensors: list[str] = []
     seen: dict[tuple[str, str], Path] = {}
+    silent = False
     for k, scenes in enumerate(shard_scenes(manifest, split)):
         path = shard_path(folder, split, k)
         if not (path / "shard.json").is_file():
@@ -203,6 +213,18 @@ def open_split(folder: str | Path, split: str) -> Split:
                 f"{path} has {len(loaded['depth'][-1])} images, not {len(scenes) * views}"
             )
         about = json.loads((path / "shard.json").read_text())
+        place, own = ShardIdentity(manifest["id"], split, k), identity_of(about)
+        if own is None and not silent:
+            silent = True
+            print(
+                f"{folder}: its shards do not say of which set they are (made by an older version); "
+                "sim.verify compares their objects",
+                file=sys.stderr,
+            )
+        elif own is not None and own != place:
+            raise DatasetError(
+                f"{path} holds {own}, not {place}: put there by mistake; sim.verify --repair moves it aside"
+            )
         digests = about["sha256"]["depth"], about["sha256"]["camera"]
         if digests in seen:
             raise DatasetError(

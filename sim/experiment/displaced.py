@@ -1,8 +1,8 @@
-"""`python -m sim.trials camera`: how often the guard's row `camera_moved` tells a displaced camera, and when not.
+"""`python -m sim.trials camera`: how often the guard's row `camera_moved` tells a displaced camera.
 
-Each approach is a hand that follows the nearest true grasp as the loop would, over a scene of test objects, with a
-depth camera beside it whose true place differs from the calibrated one. It is kinematic, and the images go
-through rt.guard.camera_watch as in the loop.
+Each approach is a hand that follows the nearest true grasp as the loop would, over a scene of test objects,
+with a depth camera beside it whose true place differs from the calibrated one. It is kinematic, and the
+images go through rt.guard.camera_watch as in the loop.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ STRENGTHS: tuple[tuple[str, float], ...] = (
     ("shift", 0.005), ("shift", 0.010), ("shift", 0.020),
     ("knock", 0.005), ("knock", 0.010),
 )  # fmt: skip
-"""Displacements: of the camera's attitude about a level axis [deg]; along its optical axis, beside it, and beside
-it from the middle of the approach on [m]."""
+"""Displacements: of the camera's attitude about a level axis [deg]; along its optical axis, beside it, and
+beside it from the middle of the approach on [m]."""
 WORDS = {
     "none": "none",
     "tilt": "tilted by {:g} deg",

@@ -28,7 +28,9 @@ _SELF_PX = 3
 """Pixels around the hand's own outline in a mounted camera's image that are masked with it."""
 _JUMP_BETWEEN = (0.2, 0.8)
 """Part of the approach in which objects jump."""
-_STREAMS = ("world", "candidates", "noise", "sensor")
+PUSH_M, PUSH_M_S = (0.02, 0.08), 0.2
+"""Range of the way that objects are pushed in the experiment `moved`, and the speed of the push."""
+_STREAMS = ("world", "candidates", "noise", "sensor", "push", "grasps", "start", "target")
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,20 @@ class Disturbance:
 
 
 class TrialChance:
-    """Random draws of one trial."""
+    """Random draws of one trial, or of one pick of it. With pushed the objects move by PUSH_M on the way."""
 
-    def __init__(self, disturbance: Disturbance, seed: int, number: int, iterations: int) -> None:
+    def __init__(
+        self,
+        disturbance: Disturbance,
+        seed: int,
+        number: int,
+        iterations: int,
+        *,
+        pick: int = 0,
+        pushed: bool = False,
+    ) -> None:
         self.disturbance, self.iterations = disturbance, iterations
-        self._key = (seed, number)
+        self._key = (seed, number, pick) if pick else (seed, number)
         rng = self.rng("world")
         # Drawn in this order whatever is disturbed, so that one disturbance does not change another.
         self.velocity = disturbance.correlated * rng.standard_normal((4, 4))
@@ -90,6 +101,13 @@ class TrialChance:
         self.sensor_scale = float(rng.standard_normal())
         """Error of the sensor's own calibration, in its standard deviations."""
 
+        self.push_m = float(self.rng("push").uniform(*PUSH_M)) if pushed else 0.0
+
+    @property
+    def velocity_m_s(self) -> NDArray[np.float64]:
+        """Velocity (2,) of the conveyor in the world."""
+        return np.asarray(self.disturbance.conveyor * self.direction)
+
     def rng(self, stream: str) -> np.random.Generator:
         """A stream of this trial, from its beginning."""
         return np.random.default_rng([*self._key, 1 + _STREAMS.index(stream)])
@@ -98,6 +116,8 @@ class TrialChance:
         """The hand's pose (4,) relative to the (moved) objects, in the objects' initial frame."""
         d = self.disturbance
         way = d.conveyor * iteration / CONTROL_HZ + d.jump * (iteration > self.jump_at)
+        since_s = max(iteration - self.jump_at, 0) / CONTROL_HZ
+        way += min(self.push_m, PUSH_M_S * since_s)
         moved = hand.copy()
         moved[:2] -= way * self.direction
         return moved

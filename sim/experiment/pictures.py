@@ -1,4 +1,4 @@
-"""Pictures of a set of trials: the histogram of Figure 5, and a strip of the worst trials."""
+"""Pictures of a set of trials: lifts, the histogram of Figure 5, and a strip of the worst trials."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rt.hand import Hand, load_hand
 from rt.tools.files import write_figure
 from sim.experiment.statistics import distances
+from sim.experiment.tables import LABELS
 from sim.experiment.trial import TrialSetup, World, make_world, objects_of
 from sim.show import hand_lines
 
@@ -33,44 +34,62 @@ COLOURS = {
 }
 
 
-def draw_histogram(report: dict[str, Any], path: Path) -> None:
-    """trials.png: how many trials ended how far from a true grasp, and the medians with intervals."""
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(13, 4.8), width_ratios=(1.5, 1), layout="constrained"
+def draw_trials(report: dict[str, Any], path: Path) -> None:
+    """trials.png: the shares lifted, and how many attempts ended how far from a grasp, with medians."""
+    names = [n for n in COLOURS if n in report["scenarios"]]
+    lifts = all("lifted" in s for s in report["scenarios"].values())
+    ratio = (1, 1.5, 1) if lifts else (1.5, 1)
+    figure, panels = plt.subplots(
+        1, len(ratio), figsize=(5.2 * len(ratio), 4.8), width_ratios=ratio, layout="constrained"
     )
-    trials, names = report["trials"], list(COLOURS)
+    *first, left, right = panels
+    if lifts:
+        _dots(first[0], report, "lifted", "lifted_ci95", 100, "lifted [%], 95 % interval", "{:.0f}")
+        first[0].set_xlim(0, 108)
+    trials = report["trials"]
     width = 5 / (len(names) + 1)
     for k, name in enumerate(names):
         mm = np.minimum(distances(trials, name) * 1e3, _EDGES_MM[-1] - 1e-9)
         count, _ = np.histogram(mm, _EDGES_MM)
         at = _EDGES_MM[:-1] + (k + 0.5) * width + 0.5 * width
         left.bar(at, count, width, color=COLOURS[name], label=name)
-    left.set(
-        xlim=(0, _EDGES_MM[-1]),
-        xlabel="distance to the nearest true grasp [mm]; the last bin: or more",
-    )
-    left.set_ylabel(f"trials of {len(trials)}")
+    grasp = LABELS[report["label"]]
+    left.set(xlim=(0, _EDGES_MM[-1]), xlabel=f"distance to {grasp} [mm]; the last bin: or more")
+    left.set_ylabel(f"ends, {len(trials)} trials")
     left.legend(frameon=False)
+    _dots(right, report, "median_m", "ci95_m", 1e3, "median [mm], 95 % interval", "{:.1f}")
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+    write_figure(figure, path, dpi=110)
+
+
+def _dots(
+    axes: Axes,
+    report: dict[str, Any],
+    key: str,
+    bounds: str,
+    scale: float,
+    label: str,
+    said: str,
+) -> None:
+    """One value of every scenario, with its interval."""
     every = list(report["scenarios"])
     for row, name in enumerate(reversed(every)):
         s = report["scenarios"][name]
-        low, high = (1e3 * v for v in s["ci95_m"])
+        low, high = (scale * v for v in s[bounds])
         colour = COLOURS.get(name, "#6b7280")
-        right.plot([low, high], [row, row], color=colour, lw=3, solid_capstyle="round")
-        right.plot(1e3 * s["median_m"], row, "o", color=colour, ms=7)
-        right.annotate(
-            f"{1e3 * s['median_m']:.1f}",
+        axes.plot([low, high], [row, row], color=colour, lw=3, solid_capstyle="round")
+        axes.plot(scale * s[key], row, "o", color=colour, ms=7)
+        axes.annotate(
+            said.format(scale * s[key]),
             (high, row),
             (6, 0),
             textcoords="offset points",
             va="center",
         )
-    right.set_yticks(range(len(every)), reversed(every))
-    right.set(xlabel="median [mm], 95 % interval", xlim=(0, None))
-    right.margins(x=0.12)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    write_figure(figure, path, dpi=110)
+    axes.set_yticks(range(len(every)), reversed(every))
+    axes.set(xlabel=label, xlim=(0, None))
+    axes.margins(x=0.12)
 
 
 def draw_worst(report: dict[str, Any], setup: TrialSetup, path: Path) -> None:
@@ -105,7 +124,7 @@ def _draw_trial(axes: Axes, world: World, trial: dict[str, Any], hand: Hand) -> 
     nearest = world.grasps.poses[world.nearest(end)]
     for pose, colour, width in (
         (np.array(trial["start"]), GREY, 2.0),
-        (np.array(trial["final"]["GPD"]["hand"]), "#e07b1a", 2.0),
+        *((np.array(end["hand"]), "#e07b1a", 2.0) for end in [trial["final"].get("GPD")] if end),
         (nearest.astype(float), GREEN, 3.0),
         (end, BLUE, 2.0),
     ):

@@ -9,22 +9,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 
-from rt.controller import CONTROLLERS, ITERATIONS, RATIO
-from rt.distance import Distance, DistanceError, open_model
+from rt.controller import CONTROLLERS, ITERATIONS, RATIO, open_controller
+from rt.distance import DistanceError, open_model
 from rt.hand import HandError, load_hand
 from rt.pose import METRES_PER_DEGREE
 from rt.tools.pool import spread
 from rt.tools.resolve import resolve
 from rt.view import VIEW
 from sim.experiment.disturbance import Disturbance
-from sim.experiment.trial import TrialSetup, objects_of, run_trial
+from sim.experiment.scenarios import run_trial
+from sim.experiment.trial import BASELINES, Baseline, Bench, Experiment, TrialSetup, objects_of
 from sim.gpd.detector import Detector, GpdError
 from sim.scene.graspable import require_graspable
 from sim.scene.meshes import PLAIN, MeshOptions
-from sim.scene.objects import ObjectError, ObjectSet
-from sim.scene.scene import SceneError
+from sim.scene.objects import ObjectError
+from sim.scene.scene import MAX_HEIGHT_M, SceneError
 
 _CHUNK = 4
 ERRORS = (
@@ -40,13 +42,17 @@ ERRORS = (
 
 @dataclass(frozen=True)
 class TrialsOptions:
-    """Run the paper's experiment on test objects: a table, trials.json, trials.png and worst.png.
+    """Run an experiment on test objects: a table of lifts and distances, trials.json and trials.png.
 
-    Example: python -m sim.trials --noise 0.4
+    Example: python -m sim.trials --experiment clutter --trials 40
     """
 
+    experiment: Experiment = "figure5"
+    """figure5: the paper's, one grasp a scene, with and without kinematic noise. single: one object. clutter:
+    ten objects in a circle of 30 cm, picked until none is left or two picks in a row miss. moved: the same,
+    pushed by 2 to 8 cm during every approach. The last three are without kinematic noise."""
     trials: int = 400
-    """Scenes, each with one start."""
+    """Scenes; one grasp in each, or as many picks as it takes to clear it."""
     disturbance: Annotated[Disturbance, tyro.conf.arg(name="")] = field(default_factory=Disturbance)
     controller: str = "first_look"
     """Controller of CTR: a name of rt.controller, or module:attribute of a class of your own."""
@@ -57,7 +63,7 @@ class TrialsOptions:
     category: str | None = None
     """Objects of this category only."""
     clutter: int | None = None
-    """Exactly this many objects in a scene. Default: 1 to 5."""
+    """Exactly this many objects in a scene. Default: 1 to 5; in clutter and moved 10."""
     meshes: Path | None = None
     """Folder of your own meshes (obj, stl, ply, off, glb; metres) in place of the test objects."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
@@ -74,8 +80,19 @@ class TrialsOptions:
     """`ideal` is the network's own view; `wrist` sits beside the hand and is reprojected."""
     sensor: Literal["ideal", "d405", "d435", "sr300"] = "ideal"
     """Model of the depth camera (sim.scene.sensor). Any but the ideal one sits beside the hand."""
-    lift: bool = False
-    """Also close and lift each grasp in MuJoCo."""
+    lift: bool = True
+    """Close and lift at every end, in MuJoCo. Without it figure5 and single report distances alone."""
+    label: Literal["paper", "lifted"] = "lifted"
+    """Grasps that distances are measured to: the geometric true grasps, as in the paper, or grasps that lift
+    in MuJoCo. Without lifts always the paper's."""
+    baselines: tuple[Baseline, ...] = BASELINES
+    """Baselines beside the controllers: one-shot detector, network used once, nearest true grasp."""
+    bin: bool = False
+    """Put a bin around the objects, with walls of 5 to 15 cm."""
+    target: bool = False
+    """In clutter and moved: only one object, drawn for each pick, is wanted; lifts of another are counted."""
+    max_height: float = MAX_HEIGHT_M
+    """Objects rest lower than this [m]; up to 0.25."""
     model: str | None = None
     """Network: paper, field, an ONNX file with the contract (train.export), or module:attribute of a function
     that returns one. Default: the shipped one."""
@@ -94,16 +111,29 @@ class TrialsOptions:
             ("iterations", self.iterations, 1, 10_000),
             ("ratio", self.ratio, 1e-6, 1.0),
             ("seed", self.seed, 0, 2**63),
+            ("max_height", self.max_height, 0.02, 0.25),
             ("workers", self.workers, 0, 1024),
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
-        for controller in (self.controller, *self.against):
-            resolve("controller", controller, CONTROLLERS)
+        if not self.lift and self.experiment in ("clutter", "moved"):
+            raise ValueError(
+                f"--experiment {self.experiment} is decided by lifts; leave --no-lift out"
+            )
+        if self.experiment == "single" and self.clutter not in (None, 1):
+            raise ValueError(f"--experiment single has one object, not --clutter {self.clutter}")
+        if self.target and self.experiment not in ("clutter", "moved"):
+            raise ValueError(f"--target is for clutter and moved, not for {self.experiment}")
+        for name in (self.controller, *self.against):
+            resolve("controller", name, CONTROLLERS)
+            made = open_controller(name, self.ratio, self.candidates, np.random.default_rng(0))
+            if self.target and not hasattr(made, "around"):
+                raise ValueError(f"controller {name} takes no target; leave --target out")
 
     def setup(self) -> TrialSetup:
         others = [name for name in dict.fromkeys(self.against) if name != self.controller]
         return TrialSetup(
+            experiment=self.experiment,
             seed=self.seed,
             category=self.category,
             clutter=self.clutter,
@@ -118,21 +148,27 @@ class TrialsOptions:
             sensor=self.sensor,
             disturbance=self.disturbance,
             lift=self.lift,
+            label=self.label if self.lift else "paper",
+            baselines=self.baselines,
+            bin=self.bin,
+            max_height_m=self.max_height,
+            target=self.target,
+            noisy=(False, True) if self.experiment == "figure5" else (False,),
         )
 
 
-_worker: tuple[ObjectSet, TrialSetup, Distance, Detector]
+_worker: Bench
 
 
 def _begin(setup: TrialSetup, model: str | None, backend: str) -> None:
     """Start of a worker: open once what every trial needs, with one thread, as processes share the cores."""
     global _worker
     distance = open_model(model, backend, threads=1)
-    _worker = objects_of(setup), setup, distance, Detector(hand=load_hand(setup.hand))
+    _worker = Bench(objects_of(setup), setup, distance, Detector(hand=load_hand(setup.hand)))
 
 
 def _one(number: int) -> dict[str, Any]:
-    return run_trial(*_worker, number)
+    return run_trial(_worker, number)
 
 
 def run(
@@ -184,5 +220,6 @@ def _require_physics() -> None:
         import mujoco  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            f"--lift needs MuJoCo and CoACD ({error}): pip install 'grasp-servo[physics]'"
+            f"lifts need MuJoCo and CoACD ({error}): pip install 'grasp-servo[physics]', or --no-lift "
+            "for distances alone"
         ) from error

@@ -22,9 +22,11 @@ from rt.tools.files import output_folder, plain, write_figure, write_json
 from rt.tools.pool import PoolError
 from sim.experiment.disturbance import Disturbance
 from sim.experiment.run import ERRORS, TrialsOptions, check, run
+from sim.experiment.scenarios import scenario_names
 from sim.experiment.statistics import summary
-from sim.experiment.trial import TrialSetup, scenario_names
+from sim.experiment.trial import BASELINES, TrialSetup
 from sim.scene.meshes import PLAIN
+from sim.scene.scene import MAX_HEIGHT_M
 from sim.scene.sensor import SENSORS
 
 Over = Literal[
@@ -48,7 +50,7 @@ STRENGTHS: dict[str, tuple[float | str, ...]] = {
     "hand_eye_deg": (0.0, 1.0, 2.0, 4.0, 8.0),
     "latency": (0, 1, 2, 4, 8, 12),
     "jump": (0.0, 0.02, 0.04, 0.08),
-    "conveyor": (0.0, 0.01, 0.02, 0.04),
+    "conveyor": (0.0, 0.02, 0.04, 0.10, 0.25),
     "sensor": tuple(SENSORS),
 }
 UNITS = {
@@ -63,6 +65,16 @@ UNITS = {
     "conveyor": "speed of the objects [m/s]",
     "sensor": "depth camera",
 }
+
+_LATER = {
+    "experiment": "figure5",
+    "label": "paper",
+    "baselines": BASELINES,
+    "bin": False,
+    "target": False,
+    "max_height": MAX_HEIGHT_M,
+}
+"""Options that came later, each with the value that changes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +94,7 @@ class SweepConfig(TrialsOptions):
         default_factory=lambda: Disturbance(noise=0.0)
     )
     """Other disturbances, at a constant strength."""
-    lift: bool = False
+    lift: bool = True
     """Success is a lifted object; without it, an end within 2 cm of a true grasp."""
     out: Path | None = None
     """Folder for the results, and to resume from. Default: runs/sweep/<over>/."""
@@ -103,7 +115,8 @@ class SweepConfig(TrialsOptions):
             one: dict[str, Any] = {self.over: strength}
             change = {"disturbance": replace(self.disturbance, **one)}
         config = replace(self, **change)
-        return config, replace(config.setup(), noisy=(config.disturbance.noise > 0,))
+        noisy = config.disturbance.noise > 0 and config.experiment == "figure5"
+        return config, replace(config.setup(), noisy=(noisy,))
 
 
 def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
@@ -114,8 +127,9 @@ def sweep(config: SweepConfig, folder: Path) -> dict[str, Any]:
     asked = plain(asdict(config))
     for name in ("values", "out", "workers"):
         del asked[name]  # they do not change a point
-    if config.mesh == PLAIN:
-        del asked["mesh"]  # sweeps begun before this option go on
+    for name, plain_value in (("mesh", PLAIN), *_LATER.items()):
+        if getattr(config, name) == plain_value:
+            del asked[name]  # sweeps begun before this option go on
     path = folder / "sweep.json"
     report: dict[str, Any] = {
         "command": "sim.trials sweep",
@@ -194,17 +208,19 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """Medians in mm with intervals and success, one row for each strength."""
+    """Success with its interval and the median in mm, one row for each strength."""
     names = [name for name in report["points"][0]["scenarios"] if name != "INIT"]
     over = report["config"]["over"]
-    result = Table(over, *names, title=f"{UNITS[over]}: median [95 %] mm, success")
+    lifts = "lifted" in report["points"][0]["scenarios"][names[0]]
+    share, bounds = ("lifted", "lifted_ci95") if lifts else ("under_2cm", "under_2cm_ci95")
+    success = "lifted" if lifts else "within 2 cm"
+    result = Table(over, *names, title=f"{UNITS[over]}: {success} [95 %], median")
     for point in report["points"]:
         cells = []
         for name in names:
             s = point["scenarios"][name]
-            low, high = (f"{1e3 * v:.1f}" for v in s["ci95_m"])
-            success = s.get("lifted", s["under_2cm"])
-            cells.append(f"{1e3 * s['median_m']:.1f} [{low}, {high}], {success:.0%}")
+            low, high = s[bounds]
+            cells.append(f"{s[share]:.0%} [{low:.0%}, {high:.0%}], {1e3 * s['median_m']:.1f} mm")
         result.add_row(str(point["value"]), *cells)
     return result
 

@@ -1,4 +1,4 @@
-"""One trial of the paper's experiment: a scene, a start, and where each way of grasping ends up.
+"""One trial of the paper's experiment: a scene, a start, and the end of each way of grasping.
 
 A trial is a pure function of its setup and its number: every scenario sees the same scene, starts at
 the same pose and draws the same noise. It is kinematic, as in the paper's simulation (Viereck et al.
@@ -8,8 +8,8 @@ the same pose and draws the same noise. It is kinematic, as in the paper's simul
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,27 +17,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt import controller
+from rt.controller import Surroundings
 from rt.distance import Distance
+from rt.grasp.memory import HeightMemory, needed_height_m
 from rt.hand import Hand, load_hand
 from rt.pose import from_top_down, grasp_distance, planar, to_view, top_down
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
-from sim.experiment.disturbance import Disturbance, TrialCamera, TrialChance
-from sim.gpd.detector import Detector
+from sim.experiment.disturbance import CONTROL_HZ, Disturbance, TrialCamera, TrialChance
+from sim.gpd.detector import Detector, Found
 from sim.scene.grasps import Grasps, numbered_scene
+from sim.scene.hull import MAP_STEP_M, HandHull
 from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import ObjectError, ObjectSet, object_set
 from sim.scene.render import Renderer
 from sim.scene.rig import IDEAL
-from sim.scene.scene import Scene, camera_poses
+from sim.scene.scene import MAX_HEIGHT_M, Scene, camera_poses
 
 Hand4 = NDArray[np.float64]
 """(4,) of x, y, z [m], yaw [rad] of a hand that looks straight down."""
+
+Experiment = Literal["figure5", "single", "clutter", "moved"]
+Baseline = Literal["GPD", "MAP", "TRUE"]
+BASELINES: tuple[Baseline, ...] = ("GPD", "MAP", "TRUE")
+CLEAR_M = 0.005
+"""Room that the loop keeps between the open hand and what its views have shown."""
+CLUTTER, CIRCLE_M = 10, 0.15
+"""Objects of a cluttered scene, and the radius of the circle that their centres lie in."""
 
 
 @dataclass(frozen=True)
 class TrialSetup:
     """All that decides a trial but its number."""
 
+    experiment: Experiment = "figure5"
+    """single: one object in the scene; clutter, moved: see sim/experiment/clearing.py."""
     seed: int = 0
     category: str | None = None
     clutter: int | None = None
@@ -54,9 +67,24 @@ class TrialSetup:
     sensor: str = IDEAL
     """A name of sim.scene.sensor; any but the ideal one sits beside the hand, whatever `camera` says."""
     disturbance: Disturbance = field(default_factory=Disturbance)
-    lift: bool = False
+    lift: bool = True
+    """Close and lift at every end, in MuJoCo."""
+    label: Literal["paper", "lifted"] = "paper"
+    """Grasps that distances are measured to: see sim/experiment/ending.py."""
+    baselines: tuple[Baseline, ...] = BASELINES
+    bin: bool = False
+    """A bin stands around the objects (sim/scene/bin.py)."""
+    max_height_m: float = MAX_HEIGHT_M
+    """Objects rest lower than this."""
+    target: bool = False
+    """Only one object of a cluttered scene, drawn for each pick, is wanted."""
     noisy: tuple[bool, ...] = (False, True)
     """Without kinematic noise, with it, or both."""
+
+    @property
+    def clearing(self) -> bool:
+        """True if scenes are cleared, object after object."""
+        return self.experiment in ("clutter", "moved")
 
     def eye(self, renderer: Renderer, fate: TrialChance) -> TrialCamera:
         """The camera of these trials."""
@@ -90,27 +118,82 @@ class World:
     grasps: Grasps
     renderer: Renderer
     start: Hand4
+    hand: Hand
+    target: int | None = None
+    """Index into scene.placed of the only object that is wanted; None: any."""
+
+    @property
+    def target_xy_m(self) -> NDArray[np.float64] | None:
+        """Middle (2,) of the wanted object, seen from above."""
+        if self.target is None:
+            return None
+        own = self.scene.vertices[self.scene.faces[self.scene.face_object == self.target], :2]
+        points = own.reshape(-1, 2).astype(np.float64)
+        return np.asarray((points.min(axis=0) + points.max(axis=0)) / 2)
 
     def distance_m(self, hand: Hand4) -> float:
-        """From a hand to the nearest true grasp, in (x, y, theta)."""
-        return float(self._distances(hand).min())
+        """From a hand to the nearest true grasp, in (x, y, theta); inf if there is none."""
+        return float(distances_m(self.grasps, hand).min(initial=np.inf))
 
     def nearest(self, hand: Hand4) -> int:
         """Index of that grasp."""
-        return int(self._distances(hand).argmin())
+        return int(distances_m(self.grasps, hand).argmin())
 
-    def _distances(self, hand: Hand4) -> NDArray[np.floating]:
-        return grasp_distance(to_view(self.grasps.poses[:, :4].astype(float), hand), np.zeros(3))
+    @cached_property
+    def room(self) -> HandHull:
+        """The room around the scene's objects and walls."""
+        reach = float(np.abs(self.scene.vertices[:, :2]).max()) + self.hand.palm_length_m
+        half = float(np.ceil(reach / 0.01) * 0.01)
+        return HandHull(self.hand, self.renderer.height_map(half, MAP_STEP_M))
+
+
+def distances_m(grasps: Grasps, hand: Hand4) -> NDArray[np.floating]:
+    """Distance (G,) of a hand from each grasp, in (x, y, theta)."""
+    return grasp_distance(to_view(grasps.poses[:, :4].astype(float), hand), np.zeros(3))
 
 
 def make_world(objects: ObjectSet, setup: TrialSetup, number: int) -> World:
     """Scene `number` of the seed, and the start: the region of the training views, at 0.30 m."""
+    hand, count = load_hand(setup.hand), setup.clutter
+    if setup.experiment == "single":
+        count = 1
+    elif setup.clearing:
+        count = count or CLUTTER
     scene, grasps, rng = numbered_scene(
-        objects, setup.seed, "test", number, load_hand(setup.hand), count=setup.clutter
+        objects,
+        setup.seed,
+        "test",
+        number,
+        hand,
+        count=count,
+        circle_m=CIRCLE_M if setup.clearing else None,
+        walled=setup.bin,
+        max_height_m=setup.max_height_m,
     )
+    return World(scene, grasps, Renderer(scene), random_start(scene, rng), hand)
+
+
+def random_start(scene: Scene, rng: np.random.Generator) -> Hand4:
+    """A hand over a random object of the scene, or beside it, at the start height."""
     start = camera_poses(scene, 1, rng)[0].astype(np.float64)
     start[2] = START_HEIGHT_M
-    return World(scene, grasps, Renderer(scene), start)
+    return start
+
+
+@dataclass(frozen=True)
+class Approach:
+    """The way of one hand, relative to the objects as they are by then."""
+
+    path: NDArray[np.float64]
+    """(K, 4), from the start to the end."""
+    velocity_m_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    """(2,) of the objects in the world, as the controller believes it at the end."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """More about it, ready for JSON."""
+
+    @property
+    def end(self) -> Hand4:
+        return np.asarray(self.path[-1])
 
 
 def servo(
@@ -121,40 +204,62 @@ def servo(
     noisy: bool,
     distance: Distance,
     setup: TrialSetup,
-) -> tuple[Hand4, float]:
-    """The closed loop (Algorithm 1): the hand at the end, relative to the objects, and the distance
-    that the network gave to its last goal.
+) -> Approach:
+    """The closed loop (Algorithm 1). Its notes: `predicted_m`, the distance that the network gave to the last
+    goal, and `changes`, the number of times that the goal went over to another object. The hand stays CLEAR_M
+    above all that its views have shown below fingers and palm.
 
     The hand is known to the controller by what it was told (`believed`), and is where the noise
     brought it (`hand`). All that crosses from one to the other is the image.
     """
     rng, noise = fate.rng("candidates"), fate.rng("noise")
-    control = controller.open_controller(name, setup.ratio, setup.candidates, rng)
+    control: Any = controller.open_controller(name, setup.ratio, setup.candidates, rng)
+    heights, target = HeightMemory(), world.target_xy_m
     hand, believed = world.start.copy(), world.start.copy()
     descent = (START_HEIGHT_M - END_HEIGHT_M) / setup.iterations
     latency = setup.disturbance.latency
     exposed: list[tuple[NDArray[np.float32], Hand4]] = []
-    predicted = float("nan")
+    path, aimed = [fate.to_objects(hand, 0)], []
     for k in range(setup.iterations):
         exposed.append((eye.view(fate.to_objects(hand, k)), believed.copy()))
         view, seen_from = exposed.pop(0) if len(exposed) > latency else exposed[0]
+        heights.see(view, seen_from)
+        if hasattr(control, "around"):
+            control.around = Surroundings(
+                exposed_s=max(k - latency, 0) / CONTROL_HZ,
+                period_s=1 / CONTROL_HZ,
+                ahead_s=min(k, latency) / CONTROL_HZ,
+                heights=heights,
+                hand=world.hand,
+                target_xy_m=None if target is None else (float(target[0]), float(target[1])),
+            )
         told = control(distance, view, seen_from, believed)
-        predicted = float(told.distances[told.best])
+        goal = fate.to_objects(told.goal, k)
+        aimed.append(int(world.grasps.object[world.nearest(goal)]) if len(world.grasps) else -1)
         move = np.array([told.move[0], told.move[1], 0.0, told.move[2]])
-        move[2] = controller.descend(believed[2], descent, END_HEIGHT_M) - believed[2]
+        lowest = needed_height_m(heights, believed + move, world.hand) + CLEAR_M
+        end = min(max(END_HEIGHT_M, lowest), believed[2])
+        move[2] = controller.descend(believed[2], descent, end) - believed[2]
         believed = believed + move
         hand = hand + fate.disturbed(noise, move, noisy)
         hand[2] = believed[2]
-    return fate.to_objects(hand, setup.iterations), predicted
+        path.append(fate.to_objects(hand, k + 1))
+    notes = {
+        "predicted_m": float(told.distances[told.best]),
+        "changes": int(np.count_nonzero(np.diff(aimed))),
+    }
+    motion = getattr(control, "motion", None)
+    velocity = np.zeros(2) if motion is None else motion.velocity_m_s
+    return Approach(np.stack(path), velocity, notes)
 
 
-def reach(world: World, goal: Hand4, fate: TrialChance, noisy: bool, setup: TrialSetup) -> Hand4:
-    """One blind displacement from the start to a goal: the hand at its end, relative to the objects
-    as they are by then."""
+def reach(world: World, goal: Hand4, fate: TrialChance, noisy: bool, setup: TrialSetup) -> Approach:
+    """One blind displacement from the start to a goal."""
     way = np.append(controller.step(world.start, goal, 1.0), 0.0)[[0, 1, 3, 2]]
     way[2] = END_HEIGHT_M - START_HEIGHT_M
-    hand = world.start + fate.disturbed(fate.rng("noise"), way, noisy)
-    return fate.to_objects(hand, setup.iterations)
+    way = fate.disturbed(fate.rng("noise"), way, noisy)
+    n = setup.iterations
+    return Approach(np.stack([fate.to_objects(world.start + k / n * way, k) for k in range(n + 1)]))
 
 
 def map_once(world: World, view: NDArray[np.float32], distance: Distance) -> Hand4:
@@ -164,75 +269,32 @@ def map_once(world: World, view: NDArray[np.float32], distance: Distance) -> Han
     return np.array(from_top_down(top_down(*world.start) @ planar(best)))
 
 
-def run_trial(
-    objects: ObjectSet, setup: TrialSetup, distance: Distance, detector: Detector, number: int
-) -> dict[str, Any]:
-    """Everything about trial `number`, ready for JSON: its scene, and `final`, which maps each
-    scenario to where it ended. See SCENARIOS and `scenario_names`."""
-    world = make_world(objects, setup, number)
-    fate = TrialChance(setup.disturbance, setup.seed, number, setup.iterations)
-    eye = setup.eye(world.renderer, fate)
-    target = world.nearest(world.start)
-    found = detector.best(*eye.image(fate.to_objects(world.start, 0), world.start))
-    goals: dict[str, Hand4] = {
-        "GPD": world.start if found is None else found.hand,
-        "MAP": map_once(world, eye.view(fate.to_objects(world.start, 0)), distance),
-        "TRUE": world.grasps.poses[target, :4].astype(np.float64),
-    }
-    final: dict[str, Any] = {"INIT": _ended(world, fate.to_objects(world.start, setup.iterations))}
+@dataclass(frozen=True)
+class Bench:
+    """All that a worker opens once for its trials."""
 
-    def scenario(name: str, go: Callable[[bool], tuple[Hand4, float | None]]) -> None:
-        for noisy in setup.noisy:
-            key = f"{name}_noise" if noisy else name
-            hand, predicted = go(noisy)
-            final[key] = _ended(world, hand)
-            if predicted is not None:
-                final[key]["predicted_m"] = predicted
-
-    for k, name in enumerate(setup.controllers):
-
-        def closed(noisy: bool, name: str = name) -> tuple[Hand4, float | None]:
-            eye.restart()
-            return servo(name, world, eye, fate, noisy, distance, setup)
-
-        scenario("CTR" if k == 0 else f"CTR_{name}", closed)
-    for name, goal in goals.items():
-
-        def once(noisy: bool, goal: Hand4 = goal) -> tuple[Hand4, float | None]:
-            return reach(world, goal, fate, noisy, setup), None
-
-        scenario(name, once)
-    if setup.lift:
-        _lift(world, final, load_hand(setup.hand))
-    return {
-        "trial": number,
-        "objects": [thing.name for thing in world.scene.placed],
-        "category": world.scene.placed[world.grasps.object[target]].category,
-        "grasps": len(world.grasps),
-        "start": world.start.tolist(),
-        "gpd_candidates": 0 if found is None else found.candidates,
-        "gpd_score": None if found is None else found.score,
-        "final": final,
-    }
+    objects: ObjectSet
+    setup: TrialSetup
+    distance: Distance
+    detector: Detector
 
 
-def scenario_names(setup: TrialSetup) -> list[str]:
-    """Keys of a trial's `final`, in the order of the table."""
-    ctr = ["CTR", *(f"CTR_{name}" for name in setup.controllers[1:])]
-    names = [*ctr, "GPD", "MAP", "TRUE"]
-    return ["INIT", *(f"{n}_noise" if noisy else n for n in names for noisy in setup.noisy)]
-
-
-def _ended(world: World, hand: Hand4) -> dict[str, Any]:
-    return {"distance_m": world.distance_m(hand), "hand": hand.tolist()}
-
-
-def _lift(world: World, final: dict[str, Any], hand: Hand) -> None:
-    """Close and lift at every scenario's end, as high as depth says (sim.physics)."""
-    from sim.physics.lift import approach_height, lift
-
-    for end in final.values():
-        x, y, _, yaw = end["hand"]
-        z = approach_height(world.scene, world.renderer, x, y, yaw, hand)
-        done = lift(world.scene, (x, y, z, yaw), hand)
-        end["lifted"], end["why"] = bool(done.success), done.reason
+def once(
+    name: str,
+    world: World,
+    eye: TrialCamera,
+    fate: TrialChance,
+    distance: Distance,
+    found: Found | None,
+) -> Hand4:
+    """The goal of a baseline, from the first view. found: the detector's."""
+    if name == "GPD":
+        return world.start if found is None else found.hand
+    if name == "MAP":
+        return map_once(world, eye.view(fate.to_objects(world.start, 0)), distance)
+    true = world.grasps
+    if world.target is not None:
+        true = true[true.object == world.target]
+    if not len(true):
+        return world.start
+    return true.poses[distances_m(true, world.start).argmin(), :4].astype(np.float64)

@@ -242,7 +242,7 @@ def train(config: GpdTrainOptions) -> float:
             value = getattr(layer, part).detach().numpy()
             arrays[f"{name}.{part}"] = np.ascontiguousarray(value, np.float16)
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    with whole(config.out) as beside:
+    with whole(config.out, sum(array.nbytes for array in arrays.values())) as beside:
         np.savez_compressed(beside, **arrays)
     return accuracy
 

@@ -34,7 +34,7 @@ from rt.robot.ur.shared import attach, create
 from rt.robot.ur.stream import SetpointStream, leave
 from rt.robot.ur_pose import pose_vector, transform
 from rt.view import VIEW
-from sim.hardware.ur.controller import MODELS, PLAYING, EmulatedController
+from sim.hardware.ur.controller import MODELS, PLAYING, STOPPED, EmulatedController
 
 Array = NDArray[np.float64]
 
@@ -85,6 +85,7 @@ class VirtualCell:
         except UrError as fault:
             self.stream = None
             leave(stream.state, fault)
+            stream.end_paused(fault)
             if fault.name == "frozen":
                 stream.coast()
             self.child.code = 1
@@ -111,6 +112,7 @@ class VirtualCell:
             streaming: Any = importlib.import_module("rt.robot.ur.stream")
             stack.enter_context(mock.patch.object(streaming, "Clock", lambda *_: waits))
             stack.enter_context(mock.patch.object(streaming, "connect", self._connect))
+            stack.enter_context(mock.patch.object(streaming, "stop_program", self._stop_program))
             for name in ("die_with_the_loop", "give_up_in"):
                 stack.enter_context(mock.patch.object(streaming, name, lambda _: None))
             yield
@@ -120,6 +122,13 @@ class VirtualCell:
     def _connect(self, host: str) -> Link:
         client = VirtualClient(self)
         return Link(host, client, client, float(self.controller.model.rate_hz), {})
+
+    def _stop_program(self, *_: Any) -> bool:
+        """The dashboard's `stop`."""
+        reached = not (self.frozen or self.dropped)
+        if reached and self.controller.runtime != STOPPED:
+            self.controller.program_stop()
+        return reached
 
     def open_robot(self) -> UR:
         """The driver, connected and armed. Raises UrError. Inside `clocks` only."""

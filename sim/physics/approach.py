@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from rt.hand import Hand, load_hand
-from sim.scene.grasps import COMPLIANCE_M, MARGIN_M, TABLE_GAP_M
+from sim.scene.closing import COMPLIANCE_M
+from sim.scene.grasps import MARGIN_M, TABLE_GAP_M
 from sim.scene.render import Renderer
 from sim.scene.scene import Scene
 

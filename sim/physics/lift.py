@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.hand import Hand, load_hand
+from rt.hand import Hand, TipTravel, load_hand
 from sim.physics.approach import approach_height as approach_height
 from sim.physics.convex import PhysicsError as PhysicsError
 from sim.physics.model import ABOVE_M, build_model, mujoco
@@ -30,6 +30,10 @@ HOLD_S = 0.5
 FORCE_N = 40.0
 """Grip force of each finger. A 2F-85 gives 20 to 235 N; this holds 4 kg at friction 0.5."""
 TIME_STEP_S = 0.002
+SETTLE_S = 1.5
+"""Longest wait until objects lie still after a failed grasp."""
+_STILL = 0.02
+"""Speed [m/s, rad/s] of an object that lies still."""
 
 PUSH_N = 30.0
 """The arm gives up on a descent that meets more than this: what arms use to sense a collision."""
@@ -58,6 +62,10 @@ class Lift:
     """Rise of that object's centre of mass at the end; of the highest risen one if none is held."""
     seconds: float
     """Simulated time."""
+    objects: tuple[int, ...]
+    """All objects held, where two came up together."""
+    T_world_object: NDArray[np.float64]
+    """(K, 4, 4) of every object at the end: in the air if held; with `settle` at rest again if not."""
 
 
 def lift(
@@ -68,12 +76,18 @@ def lift(
     friction: float = FRICTION,
     force_N: float = FORCE_N,
     time_step_s: float = TIME_STEP_S,
+    settle: bool = False,
+    tips: TipTravel | None = None,
+    width_m: float = 0.0,
 ) -> Lift:
     """Come straight down to a pose, close, lift by LIFT_M, hold for HOLD_S.
 
     pose: (x, y, z, yaw) of the open fingertips in the world [m, rad]; see approach_height for z. friction
-    is that of the pads. The same arguments give the same result. Raises PhysicsError on a pose that is
-    not finite, a friction or time step out of range, or a force beyond the hand's.
+    is that of the pads. tips: fingers whose tips travel along z as they close; z is then of the tips as they
+    hold something width_m wide, and the open hand stands higher by their travel. With settle a hand that
+    holds nothing opens, goes up and waits (SETTLE_S at most) until the objects lie still. The same arguments
+    give the same result. Raises PhysicsError on a pose that is not finite, a friction or time step out of
+    range, or a force beyond the hand's.
     """
     hand = hand or load_hand()
     x, y, z, yaw = (float(v) for v in pose)
@@ -87,21 +101,28 @@ def lift(
         )
     if not 1e-4 <= time_step_s <= 0.004:
         raise PhysicsError(f"time step {time_step_s} s must be between 0.0001 and 0.004 s")
-    trial = _Trial(_model(scene, hand, friction, force_N, time_step_s), scene, hand)
-    return trial.run(x, y, z, yaw)
+    trial = _Trial(_model(scene, hand, friction, force_N, time_step_s, tips), scene, hand)
+    return trial.run(x, y, z + (0.0 if tips is None else tips(width_m)), yaw, settle)
 
 
 _models: OrderedDict[tuple[Any, ...], tuple[weakref.ref[Scene], Any]] = OrderedDict()
 _MODELS_KEPT = 4
 
 
-def _model(scene: Scene, hand: Hand, friction: float, force_N: float, time_step_s: float) -> Any:
+def _model(
+    scene: Scene,
+    hand: Hand,
+    friction: float,
+    force_N: float,
+    time_step_s: float,
+    tips: TipTravel | None = None,
+) -> Any:
     """The scene's model, made once for a run of lifts."""
-    key = (id(scene), hand, friction, force_N, time_step_s)
+    key = (id(scene), hand, friction, force_N, time_step_s, tips)
     if key in _models and _models[key][0]() is scene:
         _models.move_to_end(key)
         return _models[key][1]
-    model = build_model(scene, hand, friction, force_N, time_step_s)
+    model = build_model(scene, hand, friction, force_N, time_step_s, tips=tips)
     _models[key] = (weakref.ref(scene), model)
     while len(_models) > _MODELS_KEPT:
         _models.popitem(last=False)
@@ -138,7 +159,7 @@ class _Trial:
             self.object[body_of == b] = k
         self.table = np.array([model.geom(g).name == "table" for g in range(model.ngeom)])
 
-    def run(self, x: float, y: float, z: float, yaw: float) -> Lift:
+    def run(self, x: float, y: float, z: float, yaw: float, settle: bool) -> Lift:
         model, data = self.model, self.data
         model.body("hand").pos = (x, y, ABOVE_M)
         model.body("hand").quat = (math.cos(yaw / 2), 0, 0, math.sin(yaw / 2))
@@ -155,31 +176,55 @@ class _Trial:
 
         kept = mujoco.get_mju_user_warning()
         mujoco.set_mju_user_warning(lambda _: None)  # else it writes a file where the user is
+        rest = self._poses()
         try:
-            return self._attempt(z)
+            done = self._attempt(z)
+            if settle and not done.success:
+                self._retreat()
+                done = replace(done, T_world_object=self._poses())
+            return done
         except _Diverged:
-            return Lift(False, "unstable", None, 0.0, float(data.time))
+            return Lift(False, "unstable", None, 0.0, float(data.time), (), rest)
         finally:
             mujoco.set_mju_user_warning(kept)
 
     def _attempt(self, z: float) -> Lift:
         if not self._move(z, APPROACH_M_S, PUSH_N):
-            return self._end("collided", None)
+            return self._end("collided")
         self._close()
         if not self._between().any():
-            return self._end("missed", None)
+            return self._end("missed")
         self._move(z + LIFT_M, LIFT_M_S, math.inf)
         self._wait(HOLD_S)
         held = np.flatnonzero(self._between())
         if not len(held):
-            return self._end("slipped", None)
+            return self._end("slipped")
         clear = [k for k in held if not self._on_table(k)]
-        return self._end("held", int(clear[0])) if clear else self._end("dragged", None)
+        return self._end("held", tuple(map(int, clear))) if clear else self._end("dragged")
 
-    def _end(self, reason: str, held: int | None) -> Lift:
+    def _end(self, reason: str, held: tuple[int, ...] = ()) -> Lift:
         rise = self.data.xipos[self.bodies, 2] - self.start
-        height = float(rise[held] if held is not None else rise.max())
-        return Lift(reason == "held", reason, held, height, float(self.data.time))
+        height = float(rise[held[0]] if held else rise.max())
+        one = held[0] if held else None
+        return Lift(
+            reason == "held", reason, one, height, float(self.data.time), held, self._poses()
+        )
+
+    def _poses(self) -> NDArray[np.float64]:
+        """T_world_object (K, 4, 4) now."""
+        T = np.tile(np.eye(4), (self.count, 1, 1))
+        T[:, :3, :3] = self.data.xmat[self.bodies].reshape(-1, 3, 3)
+        T[:, :3, 3] = self.data.xpos[self.bodies]
+        return T
+
+    def _retreat(self) -> None:
+        """Open, go up, and wait until the objects lie still."""
+        self.data.ctrl[self.fingers] = 0.0
+        self._wait(0.2)
+        self._move(max(self.level, self.top + _CLEARANCE_M), LIFT_M_S, math.inf)
+        end = self.data.time + SETTLE_S
+        while self.data.time < end and (np.abs(self.data.cvel[self.bodies]) > _STILL).any():
+            self._wait(0.05)
 
     def _move(self, level: float, speed: float, limit_N: float) -> bool:
         """Bring the fingertips to a level; False as soon as the arm pushes with more than the limit."""

@@ -19,7 +19,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from rt.hand import Hand
+from rt.hand import Hand, TipTravel
 from sim.physics.convex import PhysicsError, convex_parts
 from sim.scene.scene import Placed, Scene
 
@@ -66,13 +66,15 @@ def build_model(
     time_step_s: float,
     axes: tuple[str, ...] = ("z",),
     walls: tuple[Wall, ...] = (),
+    tips: TipTravel | None = None,
 ) -> Any:
     """The compiled model (mujoco.MjModel) of a scene with the hand ABOVE_M over the table's origin.
 
     Bodies: "hand", "left", "right" and "object<k>" for scene.placed[k], asleep in its pose; a geom
-    "table"; an actuator for each of the hand's axes, of "x", "y", "z" [m] (fingertip height less ABOVE_M) and
-    "yaw" [rad], and "left", "right" (each finger's travel). walls: (centre (3,), size (3,)) [m] of boxes that
-    stand fast.
+    "table" and the walls of the scene's bin, if it has one; an actuator for each of the hand's axes, of "x",
+    "y", "z" [m] (fingertip height less ABOVE_M) and "yaw" [rad], and "left", "right" (each finger's travel).
+    walls: (centre (3,), size (3,)) [m] of boxes that stand fast. tips: the fingers then also slide along z as
+    they close, each coupled to its own travel.
     """
     spec = mujoco.MjSpec()
     option = spec.option
@@ -88,6 +90,17 @@ def build_model(
         friction=_NO_RUBBER,
         solref=_SOLREF,
     )
+    if scene.bin is not None:
+        for middle, sides in scene.bin.walls():
+            yaw = scene.bin.yaw_rad
+            spec.worldbody.add_geom(
+                type=mujoco.mjtGeom.mjGEOM_BOX,
+                pos=middle,
+                quat=[math.cos(yaw / 2), 0, 0, math.sin(yaw / 2)],
+                size=sides / 2,
+                friction=_NO_RUBBER,
+                solref=_SOLREF,
+            )
     for centre, size in walls:
         spec.worldbody.add_geom(
             type=mujoco.mjtGeom.mjGEOM_BOX,
@@ -99,6 +112,8 @@ def build_model(
     for k, placed in enumerate(scene.placed):
         _add_object(spec, k, placed, *object_mesh(scene, k))
     _add_hand(spec, hand, friction, force_N, axes)
+    if tips is not None and tips.moves:
+        _add_travel(spec, hand, tips)
     try:
         return spec.compile()
     except ValueError as error:
@@ -210,6 +225,27 @@ def _add_hand(
     gears.data[:5] = [0, 1, 0, 0, 0]  # left = 0 + 1 * right
     # The fingers slide inside the palm and, empty, meet in the middle: neither is a collision.
     spec.add_exclude(bodyname1="left", bodyname2="right")
+
+
+def _add_travel(spec: Any, hand: Hand, tips: TipTravel) -> None:
+    """Joints "left.z", "right.z" along -z, coupled to the closing ones by a quartic through the tips' travel
+    (within 0.2 mm of a 2F-85's)."""
+    closing = np.linspace(0.0, hand.opening_m / 2, 60)
+    travel = np.array([tips(hand.opening_m - 2 * x) for x in closing])
+    powers = closing[:, None] ** np.arange(1, 5)
+    quartic = np.linalg.lstsq(powers, travel, rcond=None)[0]
+    for name in ("left", "right"):
+        spec.body(name).add_joint(
+            name=f"{name}.z", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, 0, -1], armature=_GEAR_KG
+        )
+        linkage = spec.add_equality(
+            type=mujoco.mjtEq.mjEQ_JOINT,
+            name1=f"{name}.z",
+            name2=name,
+            objtype=mujoco.mjtObj.mjOBJ_JOINT,
+            solref=[0.008, 1],
+        )
+        linkage.data[:5] = [0.0, *quartic]
 
 
 def _add_servo(spec: Any, joint: str, stiffness: float, mass: float, force: float | None) -> None:

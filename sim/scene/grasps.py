@@ -2,8 +2,8 @@
 
 Sampled on the meshes and kept if, for the hand fully open and descending straight down,
 1. fingers and palm meet nothing on the way (a height map is exact for a vertical approach),
-2. closing, both pads meet the same object before anything else does (rays from the fingers' whole
-   inner faces: a jaw stops at the first thing it touches), and the hand is centred on it,
+2. closing, both pads meet the same object before anything else does (lines across the fingers' whole
+   inner faces: a jaw stops at the first thing it touches), and the hand is moved to the middle of it,
 3. some of the lines across the jaws run, on both sides, through or between contacts whose normals lie
    in the friction cone about the closing axis, contact being whatever lies within the pads'
    compliance of the first: two soft-finger contacts on a line inside both cones are in force closure
@@ -13,21 +13,20 @@ Sampled on the meshes and kept if, for the hand fully open and descending straig
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
 
 from rt.hand import Hand, load_hand
 from rt.pose import wrap_theta
 from sim.scene import SPLITS
+from sim.scene.closing import LINES, Surface, closed_widths
+from sim.scene.hull import MAP_STEP_M, HandHull
+from sim.scene.lines import Lines
 from sim.scene.objects import ObjectSet
-from sim.scene.render import Renderer
-from sim.scene.scene import Scene, SceneError, make_scene
+from sim.scene.raster import RasterRenderer
+from sim.scene.scene import MAX_HEIGHT_M, Scene, SceneError, make_scene
 
 FRICTION = 0.5
 """Coulomb coefficient of rubber pads on household materials; 0.4 to 1 in handbooks."""
@@ -40,22 +39,14 @@ TRIES = 300
 _ROUND = 500
 """Surface points tried on each object before looking again which of them has enough."""
 
-_MAP_STEP_M = 0.002
 MARGIN_M = 0.002
 """Free space asked for around fingers and palm on the way down: the height map's step."""
 TABLE_GAP_M = 0.003
 """Lowest fingertips above the table."""
-COMPLIANCE_M = 0.001
-"""Depth by which a rubber pad gives way: what lies this close behind first contact is touched too."""
-_OFF_CENTRE_M = 0.001
-"""Largest error of the hand's centring that is let through."""
 LEVER_M = 0.08
 """Longest way from a grasp's closing axis to the line of the object's weight. Pads hold a turn about the
 axis by friction alone: a hammer gripped further from its head than this is lifted by the handle and
 leaves its head on the table (all failures of hammers in sim.lifts were of this kind)."""
-_LINES = 3
-"""Least number of antipodal lines of contact in the middle half of the pads. A patch, not a point, so
-that the object cannot turn; not at the pads' edges, where misaligned sides would be turned by closing."""
 
 
 class NoGraspError(SceneError):
@@ -86,30 +77,36 @@ def true_grasps(
     friction: float = FRICTION,
     samples: int = SAMPLES,
     enough: int = ENOUGH,
-    renderer: Renderer | None = None,
+    lever_m: float = LEVER_M,
+    least_lines: int = LINES,
 ) -> Grasps:
-    """Sample the scene's true grasps, trying up to `samples` surface points on each object."""
+    """Sample the scene's true grasps, trying up to `samples` surface points on each object.
+
+    friction, lever_m and least_lines are the label's; a caller that means to try the grasps in the physics
+    may be more lenient.
+    """
     hand = hand or load_hand()
-    renderer = renderer or Renderer(scene)
+    lines = Lines(scene.vertices, scene.faces)
     normals, weight = _face_normals(scene), centres_of_mass(scene)
+    surface = Surface(normals, scene.face_object)
     share = _face_shares(scene, normals, friction)
     reach = float(np.abs(scene.vertices[:, :2]).max()) + hand.palm_length_m
-    hull = _Hull(hand, renderer.height_map(np.ceil(reach / 0.01) * 0.01, _MAP_STEP_M))
+    height = RasterRenderer(scene).height_map(np.ceil(reach / 0.01) * 0.01, MAP_STEP_M)
+    hull = HandHull(hand, height)
     found: list[Grasps] = []
     count = np.zeros(len(scene.placed), int)
     for begun in range(0, samples, _ROUND):
         wanting = np.flatnonzero(count < enough)
         points = min(_ROUND, samples - begun)
         some = _antipodal_candidates(
-            scene, normals, share, renderer, hand, friction, wanting, points, rng
+            scene, normals, share, lines, hand, friction, wanting, points, rng
         )
-        # Centring moves a hand along its closing axis, which leaves the lever as it is.
-        some = some[_lever_m(some, weight) <= LEVER_M]
-        some = some[hull.clear(some.poses)]
-        # Centring moves the hand, so it comes before the checks that count.
-        some = _centred(renderer, some, hand)
-        some = some[hull.clear(some.poses)]
-        some = _closed(scene, normals, renderer, some, hand, friction)
+        # Closing moves a hand along its closing axis, which leaves the lever as it is.
+        some = some[_lever_m(some, weight) <= lever_m]
+        some = some[hull.clear(some.poses, MARGIN_M)]
+        # Closing moves the hand to the middle of what it holds, so it is judged again there.
+        some = _closed(lines, surface, some, hand, friction, least_lines)
+        some = some[hull.clear(some.poses, MARGIN_M)]
         count += np.bincount(some.object, minlength=len(count))
         found.append(some)
         if (count >= enough).all():
@@ -129,18 +126,29 @@ def numbered_scene(
     friction: float = FRICTION,
     samples: int = SAMPLES,
     count: int | None = None,
+    circle_m: float | None = None,
+    walled: bool = False,
+    max_height_m: float = MAX_HEIGHT_M,
     empty: bool = False,
 ) -> tuple[Scene, Grasps, np.random.Generator]:
     """Scene `number` of a split, its true grasps (at least one), and a generator for its views.
 
-    The scene has `count` objects, or one to five. The result depends on the arguments alone: the same ones
-    give the same bytes on any worker, in any order. With `empty` the first scene drawn, also if it has no
-    grasp. Raises NoGraspError if TRIES scenes have none.
+    The scene has `count` objects, or one to five; circle_m, walled and max_height_m are those of
+    make_scene. The result depends on the arguments alone: the same ones give the same bytes on any worker,
+    in any order. With `empty` the first scene drawn, also if it has no grasp. Raises NoGraspError if TRIES
+    scenes have none.
     """
     root = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
     for _ in range(TRIES):
         for_scene, for_grasps, for_views, root = root.spawn(4)
-        scene = make_scene(objects, np.random.default_rng(for_scene), count)
+        scene = make_scene(
+            objects,
+            np.random.default_rng(for_scene),
+            count,
+            circle_m=circle_m,
+            walled=walled,
+            max_height_m=max_height_m,
+        )
         grasps = true_grasps(
             scene, np.random.default_rng(for_grasps), hand, friction=friction, samples=samples
         )
@@ -177,13 +185,13 @@ def _face_normals(scene: Scene) -> NDArray[np.float32]:
 def _face_shares(
     scene: Scene, normals: NDArray[np.float32], friction: float
 ) -> list[NDArray[np.float64] | None]:
-    """Share (F,) of every face in each object's graspable area; None if the object has no such area."""
+    """Share (F,) of each object's graspable area up to and with every face; None without such an area."""
     a, b, c = (scene.vertices[scene.faces[:, k]] for k in range(3))
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1).astype(np.float64)
     # No horizontal line is in this face's cone.
     area[np.abs(normals[:, 2]) > np.sin(np.arctan(friction))] = 0
     own = [np.where(scene.face_object == k, area, 0) for k in range(len(scene.placed))]
-    return [o / o.sum() if o.sum() > 0 else None for o in own]
+    return [np.cumsum(o) / o.sum() if o.sum() > 0 else None for o in own]
 
 
 def centres_of_mass(scene: Scene) -> NDArray[np.float64]:
@@ -191,8 +199,10 @@ def centres_of_mass(scene: Scene) -> NDArray[np.float64]:
     a, b, c = (scene.vertices[scene.faces[:, k]].astype(np.float64) for k in range(3))
     volume = np.einsum("ij,ij->i", a, np.cross(b, c))
     count = len(scene.placed)
-    moment = [np.bincount(scene.face_object, volume * m, count) for m in ((a + b + c) / 4).T]
-    return np.stack(moment, axis=-1) / np.bincount(scene.face_object, volume, count)[:, None]
+    own = scene.face_object >= 0  # a bin's walls weigh nothing here
+    owner, volume, middle = scene.face_object[own], volume[own], ((a + b + c) / 4)[own]
+    moment = [np.bincount(owner, volume * m, count) for m in middle.T]
+    return np.stack(moment, axis=-1) / np.bincount(owner, volume, count)[:, None]
 
 
 def _lever_m(grasps: Grasps, weight: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -215,7 +225,7 @@ def _antipodal_candidates(
     scene: Scene,
     normals: NDArray[np.float32],
     share: list[NDArray[np.float64] | None],
-    renderer: Renderer,
+    lines: Lines,
     hand: Hand,
     friction: float,
     objects: NDArray[np.integer],
@@ -230,7 +240,9 @@ def _antipodal_candidates(
     """
     cone = np.arctan(friction)
     face = [
-        rng.choice(len(share[k]), size=points, p=share[k]) for k in objects if share[k] is not None
+        np.searchsorted(share[k], rng.random(points), side="right")
+        for k in objects
+        if share[k] is not None
     ]
     if not face:
         return Grasps(np.zeros((0, 5), np.float32), np.zeros(0, np.int16))
@@ -243,12 +255,12 @@ def _antipodal_candidates(
     inward = np.arctan2(-n[:, 1], -n[:, 0]) + cone * rng.uniform(-1, 1, len(f)) ** 3
     d, _ = _axes(inward)
 
-    step = np.float32(2e-4)
-    wall, face_wall = renderer.cast(p + step * d, d)
-    wall = wall + step
-    span = np.float32(hand.opening_m)
-    back, face_back = renderer.cast(p + span * d, -d)
-    far = np.where(face_back >= 0, span - back, 0)
+    met = lines.cross(
+        np.column_stack([p, d[:, :2]]), np.zeros(1), np.zeros(1), 2e-4, hand.opening_m
+    )
+    wall, face_wall = met.left[:, 0, 0], met.left_face[:, 0, 0]
+    face_back = met.right_face[:, 0, 0]
+    far = np.where(face_back >= 0, met.right[:, 0, 0], np.float32(0))
 
     centres, yaws, widths, owners = [], [], [], []
     owner = scene.face_object[f]
@@ -269,192 +281,21 @@ def _antipodal_candidates(
     return Grasps(poses, np.concatenate(owners))
 
 
-class _Hull:
-    """The hand, fully open, coming straight down on a height map."""
-
-    def __init__(self, hand: Hand, height: NDArray[np.float32]) -> None:
-        self.hand, self.top = hand, height.max()
-        self.finger = _Footprint(height, hand.finger_thickness_m, hand.finger_width_m)
-        self.palm = _Footprint(height, hand.palm_length_m, hand.palm_width_m)
-
-    def clear(self, poses: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """True (N,) for hands that descend to their pose without touching anything."""
-        x_finger = self.hand.opening_m / 2 + self.hand.finger_thickness_m / 2
-        tip = poses[:, 2] - MARGIN_M
-        free = np.ones(len(poses), bool)
-        for sign in (-1, 1):
-            free[free] = self.finger.free(poses[free], sign * x_finger, tip[free])
-        palm = tip + self.hand.finger_length_m
-        low = free & (palm < self.top)  # the others' palms are above everything
-        free[low] = self.palm.free(poses[low], 0.0, palm[low])
-        return free
-
-
-class _Footprint:
-    """A rectangle of points, x_size along the closing axis and y_size across it, over a height map."""
-
-    def __init__(self, height: NDArray[np.float32], x_size: float, y_size: float) -> None:
-        step = _MAP_STEP_M if x_size < 0.05 else 2 * _MAP_STEP_M
-        x = np.linspace(-x_size / 2, x_size / 2, round(x_size / step) + 1, dtype=np.float32)
-        y = np.linspace(-y_size / 2, y_size / 2, round(y_size / step) + 1, dtype=np.float32)
-        self.x, self.y = (g.ravel() for g in np.meshgrid(x, y))
-        self.height = height
-        # No point of it is further than this from its centre, rounding to cells included.
-        cells = math.ceil(math.hypot(x_size, y_size) / 2 / _MAP_STEP_M) + 1
-        self.cells = 2 * cells + 1
-
-    @cached_property
-    def around(self) -> NDArray[np.float32]:
-        return np.asarray(maximum_filter(self.height, self.cells, mode="nearest"))
-
-    def free(
-        self, poses: NDArray[np.float32], x_centre: float, level: NDArray[np.float32]
-    ) -> NDArray[np.bool_]:
-        """True (N,) if nothing under the rectangle, x_centre along the closing axis, is above `level`."""
-        if not len(poses):
-            return np.zeros(0, bool)
-        c, s = np.cos(poses[:, 3:4]), np.sin(poses[:, 3:4])
-        middle = np.array([x_centre], np.float32), np.zeros(1, np.float32)
-        free = self._highest(self.around, poses, c, s, *middle) <= level
-        # A high cell within reach need not be under the rectangle: test few of its points, then all.
-        x, maybe = self.x + x_centre, np.flatnonzero(~free)
-        for few in (slice(None, None, 7), slice(None)):
-            highest = self._highest(
-                self.height, poses[maybe], c[maybe], s[maybe], x[few], self.y[few]
-            )
-            maybe = maybe[highest <= level[maybe]]
-        free[maybe] = True
-        return free
-
-    @staticmethod
-    def _highest(
-        height: NDArray[np.float32],
-        poses: NDArray[np.float32],
-        c: NDArray[np.float32],
-        s: NDArray[np.float32],
-        x: NDArray[np.float32],
-        y: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
-        """Greatest height under points x, y (P,) of each hand (N,); c, s (N, 1) of its yaw."""
-        n = len(height)
-        half = np.float32(n / 2)
-        # Closing axis (c, s), lateral axis (s, -c): rt/pose.py.
-        i = ((poses[:, 0:1] + c * x + s * y) / np.float32(_MAP_STEP_M) + half).astype(np.int32)
-        j = ((poses[:, 1:2] + s * x - c * y) / np.float32(_MAP_STEP_M) + half).astype(np.int32)
-        np.clip(i, 0, n - 1, out=i)
-        np.clip(j, 0, n - 1, out=j)
-        return np.asarray(height.ravel()[i * n + j].max(axis=1, initial=0))
-
-
-def _jaw_rays(
-    grasps: Grasps, hand: Hand, sign: int, z: NDArray[np.floating], w: NDArray[np.floating]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Rays from a finger's inner face across the open hand: from -x_hand (sign 1) or from +x_hand (-1).
-
-    z: heights above the fingertips (Z,), w: lateral places along y_hand (W,). Returns origins and unit
-    directions (N, Z, W, 3).
-    """
-    x, y = _axes(grasps.poses[:, 3])
-    up = np.array([0, 0, 1], np.float32)
-    grid_z, grid_w = np.meshgrid(z.astype(np.float32), w.astype(np.float32), indexing="ij")
-    middle = grasps.poses[:, None, None, :3] + grid_z[..., None] * up
-    middle = middle + grid_w[..., None] * y[:, None, None]
-    along = np.broadcast_to(np.float32(sign) * x[:, None, None], middle.shape)
-    return middle - np.float32(hand.opening_m) / 2 * along, np.ascontiguousarray(along)
-
-
-def _travel(
-    renderer: Renderer, hand: Hand, origins: NDArray[np.float32], along: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Distance [m] that a finger travels to first contact along each ray (..., 3); inf for none."""
-    t = renderer.range(origins.reshape(-1, 3), along.reshape(-1, 3))
-    t[t > np.float32(hand.opening_m)] = np.inf
-    return t.reshape(origins.shape[:-1])
-
-
-def _centred(renderer: Renderer, grasps: Grasps, hand: Hand) -> Grasps:
-    """The hands moved along their closing axes to the middle of what they would close on.
-
-    That is where a hand that closes from both sides at one speed pushes a free object to, or stays.
-    Hands with nothing between the pads are dropped.
-    """
-    z, w = np.linspace(0.001, hand.pad_height_m, 3), np.linspace(-0.5, 0.5, 3) * hand.finger_width_m
-    left, right = (
-        _travel(renderer, hand, *_jaw_rays(grasps, hand, sign, z, w)).min(
-            axis=(1, 2), initial=np.inf
-        )
-        for sign in (1, -1)
-    )
-    met = np.isfinite(left) & np.isfinite(right)
-    poses = grasps.poses[met]
-    x, _ = _axes(poses[:, 3])
-    poses[:, :2] += ((left[met] - right[met]) / 2)[:, None] * x[:, :2]
-    return Grasps(poses, grasps.object[met])
-
-
 def _closed(
-    scene: Scene,
-    normals: NDArray[np.float32],
-    renderer: Renderer,
+    lines: Lines,
+    surface: Surface,
     grasps: Grasps,
     hand: Hand,
     friction: float,
+    least_lines: int,
 ) -> Grasps:
-    """Close each hand: those that end in force closure, with their width as met."""
-    # Heights over the pad, then coarser along the rest of the finger.
-    pad = np.linspace(0.001, hand.pad_height_m, 5)
-    above = np.linspace(hand.pad_height_m, hand.finger_length_m, 4)[1:]
-    w = np.linspace(-0.5, 0.5, 5) * hand.finger_width_m
-    inner = np.abs(w) < 0.3 * hand.finger_width_m
-    cosine = np.float32(np.cos(np.arctan(friction)))
-
-    # The pads alone first, one after the other: contact further up can only take lines away.
-    sides: list[tuple[NDArray[Any], ...]] = []
-    for sign in (1, -1):
-        origins, along = _jaw_rays(grasps, hand, sign, pad, w)
-        t = _travel(renderer, hand, origins, along)
-        touching = t <= t.min(axis=(1, 2), initial=np.inf)[:, None, None] + COMPLIANCE_M
-        face = np.full(t.shape, -1, np.int32)
-        face[touching] = renderer.face(origins[touching], along[touching])
-        own = (scene.face_object[face] == grasps.object[:, None, None]) & (face >= 0)
-        toward = -sign * np.einsum("nzwk,nk->nzw", normals[face], _axes(grasps.poses[:, 3])[0])
-        good = own & (toward >= cosine)
-        keep = _between(touching & good)[:, :, inner].sum(axis=(1, 2)) >= _LINES
-        grasps = grasps[keep]
-        sides = [tuple(array[keep] for array in side) for side in (*sides, (t, own, good))]
-
-    n, rays = len(grasps), len(pad) * len(w)
-    holds = np.ones(n, bool)
-    first, presses = [], []
-    for sign, (t_pad, own, good) in zip((1, -1), sides, strict=True):
-        origins, along = _jaw_rays(grasps, hand, sign, above, w)
-        t_above = _travel(renderer, hand, origins, along)
-        t = np.concatenate(
-            [t_pad.reshape(n, rays), t_above.reshape(n, len(above) * len(w))], axis=1
-        )
-        contact = t.min(axis=1, initial=np.inf)  # of the whole finger; it must be of the pad
-        touching = t_pad <= contact[:, None, None] + COMPLIANCE_M
-        holds &= np.isfinite(contact) & touching.any(axis=(1, 2))
-        nearest = t.argmin(axis=1)
-        met_own = own.reshape(n, rays)[np.arange(n), np.minimum(nearest, rays - 1)]
-        high = np.flatnonzero(nearest >= rays)
-        i, j = np.divmod(nearest[high] - rays, len(w))
-        face = renderer.face(origins[high, i, j], along[high, i, j])
-        met_own[high] = (scene.face_object[face] == grasps.object[high]) & (face >= 0)
-        holds &= met_own
-        presses.append(_between(touching & good))
-        first.append(np.where(np.isfinite(contact), contact, 0))
-    holds &= (presses[0] & presses[1])[:, :, inner].sum(axis=(1, 2)) >= _LINES
-    holds &= np.abs(first[0] - first[1]) / 2 <= _OFF_CENTRE_M
-    width = np.float32(hand.opening_m) - first[0] - first[1]
-    holds &= width > 5e-4
-    poses = grasps.poses.copy()
-    poses[:, 4] = width
-    return Grasps(poses[holds], grasps.object[holds])
-
-
-def _between(contact: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Places where a flat pad can press: on or between contacts of a row, (n, rows, columns) bool."""
-    since = np.logical_or.accumulate(contact, axis=2)
-    until = np.logical_or.accumulate(contact[:, :, ::-1], axis=2)[:, :, ::-1]
-    return np.asarray(since & until)
+    """Close each hand: those that end in force closure, moved to the middle of the width as met."""
+    width, shift = closed_widths(
+        lines, surface, grasps.poses, grasps.object, hand, friction, least_lines
+    )
+    holds = np.flatnonzero(width > 0)
+    poses = grasps.poses[holds]
+    x, _ = _axes(poses[:, 3])
+    poses[:, :2] += shift[holds, None] * x[:, :2]
+    poses[:, 4] = width[holds]
+    return Grasps(poses, grasps.object[holds])

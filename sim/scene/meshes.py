@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
+from sim.scene.models import MODEL_SUFFIXES, ModelFileError, load_model, mesh_files, without_parts
 from sim.scene.repair import Faces, Vertices, examine, repaired, solids, united
 
 MESH_SUFFIXES = (".obj", ".stl", ".ply", ".off", ".glb", ".gltf")
@@ -48,7 +49,7 @@ class MeshOptions:
     """Reading of the user's meshes."""
 
     mesh_unit: Literal["mm", "cm", "m", "inch"] = "m"
-    """Unit of the mesh files."""
+    """Unit of the mesh files; URDF and MJCF objects have a scale of their own."""
     mesh_scale: float = 1.0
     """Factor on every mesh, after --mesh-unit."""
     mesh_fit: str = ""
@@ -169,8 +170,10 @@ def read_mesh(source: MeshSource, name: str) -> MeshRead | str:
 
 
 def _read(source: MeshSource, name: str) -> MeshRead:
-    mesh = _load(source.path)
+    mesh, notes = _loaded(source.path)
     options = source.options
+    if source.path.suffix.lower() in MODEL_SUFFIXES:
+        options = replace(options, mesh_unit="m")  # the model's own scale gives metres
     factor = options.scale(float(np.max(mesh.extents)), name)
     if factor != 1:
         mesh.apply_scale(factor)
@@ -208,14 +211,13 @@ def _read(source: MeshSource, name: str) -> MeshRead:
         )
     elif not flaws.volume_m3 > 0:
         raise ObjectError("encloses no volume; give a solid, not a sheet")
-    return _of_bodies(vertices, faces, changes, source)
+    return _of_bodies(vertices, faces, changes, notes, source)
 
 
 def _of_bodies(
-    vertices: Vertices, faces: Faces, changes: list[str], source: MeshSource
+    vertices: Vertices, faces: Faces, changes: list[str], notes: list[str], source: MeshSource
 ) -> MeshRead:
     """The mesh with overlapping bodies united, or the one body of it that the source names."""
-    notes: list[str] = []
     vertices, faces, count, joined = united(vertices, faces)
     if joined:
         changes.append("bodies lie in one another: united, so that no mass counts twice")
@@ -266,6 +268,30 @@ def _remeshed(vertices: Vertices, faces: Faces, longest: float) -> tuple[Vertice
 
 def _arrays(mesh: Any) -> tuple[Vertices, Faces]:
     return np.array(mesh.vertices, np.float64), np.array(mesh.faces, np.int64)
+
+
+def _loaded(path: Path) -> tuple[Any, list[str]]:
+    """The mesh of a file, or the one object of a model file, and notes on it."""
+    if path.suffix.lower() not in MODEL_SUFFIXES:
+        return _load(path), []
+    _tell_kind(path)
+    try:
+        return load_model(path, _load, MESH_SUFFIXES)
+    except ModelFileError as error:
+        raise ObjectError(str(error)) from error
+
+
+def file_bytes(path: Path) -> bytes:
+    """All bytes that an object's shape depends on: the file's, and those of the meshes that a model names."""
+    content = path.read_bytes()
+    if path.suffix.lower() in MODEL_SUFFIXES:
+        content += b"".join(part.read_bytes() for part in mesh_files(path))
+    return content
+
+
+def object_paths(folder: Path) -> list[Path]:
+    """Files below a folder that are objects: models, and meshes that no model names, sorted."""
+    return list(without_parts(mesh_paths(folder, (*MESH_SUFFIXES, *MODEL_SUFFIXES))))
 
 
 def _load(path: Path) -> Any:

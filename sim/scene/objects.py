@@ -25,10 +25,11 @@ from sim.scene.meshes import (
     MeshRead,
     MeshSource,
     body_count,
+    file_bytes,
     grouped,
-    mesh_paths,
     names_of,
     not_read,
+    object_paths,
     read_mesh,
 )
 from sim.scene.meshes import SMALLEST_M as SMALLEST_M
@@ -36,6 +37,8 @@ from sim.scene.meshes import ObjectError as ObjectError
 from sim.scene.resting import resting_poses
 
 Split = Literal["train", "test", "all"]
+Catalogue = Literal["household", "wide"]
+"""Catalogues by name: 381 objects of ten categories, and 1,000 of twenty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +99,12 @@ class ObjectSet:
     def fingerprint(self) -> str:
         """Twelve hex digits that change with any name, byte or repair of a mesh file, or the catalogue."""
         digest = hashlib.sha256(f"catalogue {catalogue.VERSION}".encode())
+        if any(name.startswith(catalogue.wide.PREFIX) for name in self.names):
+            digest.update(f"wide {catalogue.wide.VERSION}".encode())
         for name in self.names:
             digest.update(name.encode() + b"\0")
             if name in self.files:
-                digest.update(hashlib.sha256(self.files[name].path.read_bytes()).digest())
+                digest.update(hashlib.sha256(file_bytes(self.files[name].path)).digest())
                 for change in _read(self.files[name], name).changes:
                     digest.update(change.encode())
         return digest.hexdigest()[:12]
@@ -118,15 +123,19 @@ def _catalogue_object(category: str, index: int) -> Object:
     return make_object(catalogue.instance_name(category, index), category, vertices, faces)
 
 
-def catalogue_set(split: Split) -> ObjectSet:
-    """The catalogue's objects of a split: 331 for training, 50 for test, 381 in all."""
+def catalogue_set(split: Split, which: Catalogue = "household") -> ObjectSet:
+    """A catalogue's objects of a split: 331 for training and 50 for test; of the wide one 850 and 150."""
     _check_split(split)
+    if which == "wide":
+        split_of, instances = catalogue.wide.instance_split, catalogue.wide.instances()
+    else:
+        split_of, instances = catalogue.instance_split, catalogue.instances()
     return ObjectSet(
         tuple(
             sorted(
                 catalogue.instance_name(category, index)
-                for category, index in catalogue.instances()
-                if split in ("all", catalogue.instance_split(index))
+                for category, index in instances
+                if split in ("all", split_of(index))
             )
         )
     )
@@ -149,10 +158,12 @@ def folder_set(
         raise ObjectError(
             f"no folder {folder}; give one that holds {', '.join(MESH_SUFFIXES)} files"
         )
-    paths = mesh_paths(folder, MESH_SUFFIXES)
+    paths = object_paths(folder)
     skipped = not_read(folder)
     if not paths and not skipped:
-        raise ObjectError(f"{folder} holds no mesh; known are {', '.join(MESH_SUFFIXES)}")
+        raise ObjectError(
+            f"{folder} holds no mesh; known are {', '.join(MESH_SUFFIXES)}, URDF and MJCF"
+        )
     files: dict[str, MeshSource] = {}
     notes: list[tuple[str, str]] = []
     for path, name in zip(paths, names_of(folder, paths), strict=True):
@@ -187,8 +198,9 @@ def object_set(
     meshes: Path | None = None,
     only_meshes: bool = False,
     options: MeshOptions = PLAIN,
+    which: Catalogue = "household",
 ) -> ObjectSet:
-    """The catalogue, the catalogue and a folder of meshes, or the folder alone.
+    """A catalogue, the catalogue and a folder of meshes, or the folder alone.
 
     Meshes that cannot be used are in the set's `skipped`, repairs in its `notes`; `say_skipped` prints both.
     """
@@ -197,7 +209,7 @@ def object_set(
             raise ObjectError(
                 "only the user's meshes are asked for, but no folder of them is given"
             )
-        return catalogue_set(split)
+        return catalogue_set(split, which)
     own, _ = folder_set(meshes, split, options)
     if only_meshes:
         if not own.names:
@@ -206,7 +218,7 @@ def object_set(
                 "another one, or --test-scenes 0"
             )
         return own
-    names = tuple(sorted(catalogue_set(split).names + own.names))
+    names = tuple(sorted(catalogue_set(split, which).names + own.names))
     return ObjectSet(names, own.files, own.skipped, own.notes)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.scene.raster import RasterRenderer
 from sim.scene.render import Renderer
 from sim.scene.scene import Scene
 
@@ -104,5 +105,9 @@ class OpenraveRenderer:
             self._environment.Destroy()
 
 
-RENDERERS: dict[str, Any] = {"embree": Renderer, "openrave": OpenraveRenderer}
+RENDERERS: dict[str, Any] = {
+    "raster": RasterRenderer,
+    "embree": Renderer,
+    "openrave": OpenraveRenderer,
+}
 """Classes that trace a set's views, by the name of --renderer."""

@@ -17,6 +17,7 @@ from rt.camera import Intrinsics
 from rt.hand import Hand
 from rt.pose import top_down
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, VIEW, Reprojector, View
+from sim.scene.material import MaterialScene
 from sim.scene.render import DepthRenderer
 from sim.scene.sensor import Sensor, observe, sensor
 
@@ -149,19 +150,31 @@ class RigView:
     """Views of one scene as a rig gives them to the controller."""
 
     def __init__(
-        self, renderer: DepthRenderer, rig: CameraRig, hand: Hand, view: View = VIEW
+        self,
+        renderer: DepthRenderer,
+        rig: CameraRig,
+        hand: Hand,
+        view: View = VIEW,
+        materials: MaterialScene | None = None,
     ) -> None:
-        self._renderer, self._rig = renderer, rig
+        """materials: the scene with shiny, black or transparent objects, in place of the renderer's."""
+        self._renderer, self._rig, self._materials = renderer, rig, materials
         self._rays = rig.intrinsics.rays()
-        self._hand_m = hand_depth(rig.T_hand_true, self._rays, hand)
+        hand_m = hand_depth(rig.T_hand_true, self._rays, hand)
+        self._hand_m = np.where(hand_m > 0, hand_m, np.float32(np.inf))
         self._reproject = Reprojector(rig.intrinsics, rig.T_hand_camera, view)
 
     def image(self, hand: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.float32]:
         """The sensor's depth (H, W) from a hand (4,) of x, y, z [m], yaw [rad] that looks straight down."""
         rig = self._rig
-        exact = self._renderer.depth(top_down(*hand) @ rig.T_hand_true, self._rays)
-        hidden = (self._hand_m > 0) & ((exact <= 0) | (self._hand_m < exact))
-        exact = np.where(hidden, self._hand_m, exact)
+        T_world_camera = top_down(*hand) @ rig.T_hand_true
+        if self._materials is None:
+            exact = self._renderer.depth(T_world_camera, self._rays)
+        else:
+            exact = self._materials.depth(T_world_camera, self._rays, rng)
+        exact[exact <= 0] = np.inf
+        np.minimum(exact, self._hand_m, out=exact)
+        exact[np.isinf(exact)] = 0
         return observe(
             rig.sensor,
             exact,

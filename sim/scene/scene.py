@@ -1,4 +1,4 @@
-"""Scenes: one to five objects at rest on a table, at random, not touching."""
+"""Scenes: objects at rest on a table, at random, not touching; loose, in a tight circle or in a bin."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
+from sim.scene.bin import OpenBin, random_bin
 from sim.scene.objects import Object, ObjectSet
 
 MAX_OBJECTS = 5
@@ -20,6 +21,8 @@ TILT_SHARE, TILT_MAX_DEG = 0.25, 8.0
 """A quarter of the objects are not quite at rest: leaning by up to this, as when half supported."""
 SPREAD_M = 0.06
 """Objects' centres lie in a disc of radius SPREAD_M * sqrt(number of objects), wider if full."""
+_PLACES, _DRAWS, _PACKINGS = 40, 20, 20
+"""Tries to pack objects tightly: places for one object, objects without a place in a row, beginnings."""
 
 
 class SceneError(ValueError):
@@ -45,23 +48,48 @@ class Scene:
     faces: NDArray[np.int32]
     """(F, 3), outward by the right-hand rule."""
     face_object: NDArray[np.int16]
-    """(F,): index into `placed`."""
+    """(F,): index into `placed`; -1 for the bin's walls, which come last."""
+    bin: OpenBin | None = None
 
 
-def assemble(objects: list[tuple[Object, NDArray[np.float64]]]) -> Scene:
-    """A scene of objects at given poses T_world_object (4, 4)."""
-    vertices, faces, owner, placed, offset = [], [], [], [], 0
-    for k, (thing, T) in enumerate(objects):
-        vertices.append((thing.vertices @ T[:3, :3].T + T[:3, 3]).astype(np.float32))
-        faces.append(thing.faces + np.int32(offset))
-        owner.append(np.full(len(thing.faces), k, np.int16))
-        placed.append(Placed(thing.name, thing.category, T))
-        offset += len(thing.vertices)
+def assemble(
+    objects: list[tuple[Object, NDArray[np.float64]]], around: OpenBin | None = None
+) -> Scene:
+    """A scene of objects at given poses T_world_object (4, 4), perhaps with a bin around them."""
+    return _join(
+        [
+            (
+                Placed(thing.name, thing.category, T),
+                (thing.vertices @ T[:3, :3].T + T[:3, 3]).astype(np.float32),
+                thing.faces,
+            )
+            for thing, T in objects
+        ],
+        around,
+    )
+
+
+def _join(
+    things: list[tuple[Placed, NDArray[np.float32], NDArray[np.int32]]], around: OpenBin | None
+) -> Scene:
+    """One mesh of all objects, given by vertices in the world and faces, and of the bin's walls."""
+    vertices = [points for _, points, _ in things]
+    faces = [own for _, _, own in things]
+    owner = [np.full(len(own), k, np.int16) for k, own in enumerate(faces)]
+    if around is not None:
+        wall_vertices, wall_faces = around.mesh()
+        vertices.append(wall_vertices)
+        faces.append(wall_faces)
+        owner.append(np.full(len(wall_faces), -1, np.int16))
+    offsets = np.cumsum([0, *(len(points) for points in vertices[:-1])])
     return Scene(
-        placed=tuple(placed),
+        placed=tuple(placed for placed, _, _ in things),
         vertices=np.concatenate(vertices),
-        faces=np.concatenate(faces).astype(np.int32),
+        faces=np.concatenate([f + offset for f, offset in zip(faces, offsets, strict=True)]).astype(
+            np.int32
+        ),
         face_object=np.concatenate(owner),
+        bin=around,
     )
 
 
@@ -70,32 +98,128 @@ def make_scene(
     rng: np.random.Generator,
     count: int | None = None,
     clutter: int = MAX_OBJECTS,
+    *,
+    circle_m: float | None = None,
+    walled: bool = False,
+    max_height_m: float = MAX_HEIGHT_M,
 ) -> Scene:
     """A random scene of `count` objects of the set, or of 1 to `clutter` if count is None.
 
-    Each rests on one of its stable poses lower than MAX_HEIGHT_M, turned at random. Their convex
-    outlines on the table are disjoint, which is more than not interpenetrating. Raises SceneError if
-    the set holds nothing low enough.
+    Each rests on one of its stable poses lower than max_height_m, turned at random. Their convex
+    outlines on the table are disjoint, which is more than not interpenetrating. Loose by default;
+    with circle_m all centres lie in a circle of that radius [m] about the origin, and with walled a
+    random bin (sim/scene/bin.py) stands around the objects. Raises SceneError if the set holds nothing
+    low enough, or that many objects find no room.
     """
     if count is None:
         count = int(rng.integers(1, clutter + 1))
+    if circle_m is not None or walled:
+        around = random_bin(rng) if walled else None
+        return _packed(objects, rng, count, circle_m, around, max_height_m)
     radius = SPREAD_M * np.sqrt(count)
     chosen: list[tuple[Object, NDArray[np.float64]]] = []
     outlines: list[NDArray[np.float64]] = []
     for _ in range(count):
-        thing, T = _rest(objects, rng)
-        points = thing.vertices[:, :2] @ T[:2, :2].T + thing.vertices[:, 2:] * T[:2, 2] + T[:2, 3]
-        outline = points[ConvexHull(points).vertices]
+        thing, T = _rest(objects, rng, max_height_m)
+        outline = _outline(thing, T)
         while True:
             xy = radius * np.sqrt(rng.random()) * _direction(rng)
             if all(_disjoint(outline + xy, other) for other in outlines):
                 break
             radius *= 1.02
-        T = T.copy()
-        T[:2, 3] += xy
-        chosen.append((thing, T))
+        chosen.append((thing, _moved(T, xy)))
         outlines.append(outline + xy)
     return assemble(chosen)
+
+
+def _packed(
+    objects: ObjectSet,
+    rng: np.random.Generator,
+    count: int,
+    circle_m: float | None,
+    around: OpenBin | None,
+    max_height_m: float,
+) -> Scene:
+    """`count` objects with their centres in a circle, or inside a bin, by rejection.
+
+    An object that finds no place is drawn again, so small ones are more frequent than in loose scenes; after
+    _DRAWS of these the whole is begun again. Raises SceneError after _PACKINGS of these.
+    """
+    radius = circle_m if circle_m is not None else np.inf
+    if around is not None:
+        radius = min(radius, float(np.hypot(*around.inner_m)) / 2)
+    for _ in range(_PACKINGS):
+        chosen: list[tuple[Object, NDArray[np.float64]]] = []
+        outlines: list[NDArray[np.float64]] = []
+        missed = 0
+        while missed < _DRAWS:
+            thing, T = _rest(objects, rng, max_height_m)
+            outline = _outline(thing, T)
+            xy = _free_place(outline, outlines, radius, around, rng)
+            if xy is None:
+                missed += 1
+                continue
+            missed = 0
+            chosen.append((thing, _moved(T, xy)))
+            outlines.append(outline + xy)
+            if len(chosen) == count:
+                return assemble(chosen, around)
+    room = f"a circle of {circle_m} m" if circle_m is not None else "a bin"
+    raise SceneError(
+        f"{count} objects found no room in {room} in {_PACKINGS} tries; ask for fewer, or use smaller objects"
+    )
+
+
+def _free_place(
+    outline: NDArray[np.float64],
+    others: list[NDArray[np.float64]],
+    radius: float,
+    around: OpenBin | None,
+    rng: np.random.Generator,
+) -> NDArray[np.float64] | None:
+    """A shift (2,) of the outline, within that radius, that is free of the others and of the walls."""
+    boxes = [(other.min(axis=0) - GAP_M, other.max(axis=0) + GAP_M) for other in others]
+    for _ in range(_PLACES):
+        xy = radius * np.sqrt(rng.random()) * _direction(rng)
+        here = outline + xy
+        if around is not None and not around.holds(here, GAP_M):
+            continue
+        low, high = here.min(axis=0), here.max(axis=0)
+        near = (
+            other
+            for other, (least, most) in zip(others, boxes, strict=True)
+            if (low < most).all() and (high > least).all()
+        )
+        if all(_disjoint(here, other) for other in near):
+            return np.asarray(xy)
+    return None
+
+
+def _outline(thing: Object, T: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The convex outline (N, 2) on the table of an object at T_world_object."""
+    points = thing.vertices[:, :2] @ T[:2, :2].T + thing.vertices[:, 2:] * T[:2, 2] + T[:2, 3]
+    return np.asarray(points[ConvexHull(points).vertices])
+
+
+def _moved(T: NDArray[np.float64], xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same pose, shifted by xy (2,) on the table."""
+    moved = T.copy()
+    moved[:2, 3] += xy
+    return moved
+
+
+def rearranged(scene: Scene, T_world_object: NDArray[np.float64], kept: list[int]) -> Scene:
+    """The scene with only the objects `kept` (indices into placed), each at its T_world_object[k] (4, 4)."""
+    things = []
+    for k in kept:
+        used, faces = np.unique(scene.faces[scene.face_object == k], return_inverse=True)
+        old, placed = scene.placed[k].T_world_object, scene.placed[k]
+        own = (scene.vertices[used].astype(np.float64) - old[:3, 3]) @ old[:3, :3]
+        new = T_world_object[k]
+        vertices = (own @ new[:3, :3].T + new[:3, 3]).astype(np.float32)
+        at = Placed(placed.name, placed.category, new)
+        things.append((at, vertices, faces.reshape(-1, 3).astype(np.int32)))
+    return _join(things, scene.bin)
 
 
 def camera_poses(scene: Scene, views: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -118,7 +242,9 @@ def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _rest(objects: ObjectSet, rng: np.random.Generator) -> tuple[Object, NDArray[np.float64]]:
+def _rest(
+    objects: ObjectSet, rng: np.random.Generator, max_height_m: float
+) -> tuple[Object, NDArray[np.float64]]:
     """A random object in a random resting pose above the origin, low enough, turned, perhaps leaning."""
     for _ in range(1000):
         thing = objects.get(objects.names[rng.integers(len(objects.names))])
@@ -127,7 +253,7 @@ def _rest(objects: ObjectSet, rng: np.random.Generator) -> tuple[Object, NDArray
         if rng.random() < TILT_SHARE:
             R = _tilt(_direction(rng), np.radians(TILT_MAX_DEG) * rng.random()) @ R
         z = thing.vertices @ R[2]
-        if z.max() - z.min() <= MAX_HEIGHT_M:
+        if z.max() - z.min() <= max_height_m:
             lifted = np.eye(4)
             lifted[:3, :3] = R
             # T puts the centre of mass above the origin: the object's point below it stays there.
@@ -135,7 +261,7 @@ def _rest(objects: ObjectSet, rng: np.random.Generator) -> tuple[Object, NDArray
             lifted[2, 3] = -z.min()
             return thing, lifted
     raise SceneError(
-        f"no object of this set rests lower than {MAX_HEIGHT_M} m in 1000 tries; use smaller objects"
+        f"no object of this set rests lower than {max_height_m} m in 1000 tries; use smaller objects"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,8 +12,11 @@ from scipy.spatial.transform import Rotation
 from calib.data.intrinsic_files import read_camera
 from calib.data.poses import PoseFormat, parse_format
 from calib.data.readers import read
+from calib.data.recording import Writer
 from calib.errors import CalibrationError
+from calib.solve.model import LensModel
 from calib.solve.se3 import inverse, transform
+from calib.target.targets import Target
 
 N = 11
 RNG = np.random.default_rng(0)
@@ -381,3 +385,59 @@ def test_visp_cameras_with_distortion(tmp_path):
 def test_makers_name_formats(maker):
     form = parse_format(maker)
     assert parse_format(str(form)) == form and form.inverted == maker.endswith(":inverse")
+
+
+def write_image(path, rng):
+    cv2.imwrite(str(path), rng.integers(0, 255, (4, 6), dtype=np.uint8))
+
+
+def test_poses_without_an_image_and_other_streams_are_named(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(5):
+        write_image(tmp_path / f"ir_{k}.png", rng)
+        rows.append([f"ir_{k}", *T[k, :3, 3], *QUAT[k]])
+    rows.append(["ir_9", *rows[0][1:]])
+    lines = ["name,x,y,z,qx,qy,qz,qw", *(",".join(map(str, r)) for r in rows)]
+    (tmp_path / "poses.csv").write_text("\n".join(lines))
+    text = "\n".join(map(str, read(tmp_path).findings))
+    assert "1 poses have no image and are left out: ir_9" in text
+    # without names: the colour images of another camera lie beside, fewer than the poses
+    numbers = np.array([r[1:] for r in rows[:5]], dtype=float)
+    (tmp_path / "poses.csv").unlink()
+    np.savetxt(tmp_path / "poses.txt", numbers)
+    for k in range(3):
+        write_image(tmp_path / f"colour_{k}.png", rng)
+    recording = read(tmp_path)
+    assert [e.image.name for e in recording.entries] == [f"ir_{k}.png" for k in range(5)]
+    assert "colour_0.png, colour_1.png, colour_2.png" in "\n".join(map(str, recording.findings))
+    for k in range(3, 5):
+        write_image(tmp_path / f"colour_{k}.png", rng)
+    with pytest.raises(CalibrationError, match=r"5 of .*colour_#\.png, 5 of .*ir_#\.png"):
+        read(tmp_path)
+
+
+def test_a_dataset_without_some_of_its_images_is_read(tmp_path):
+    camera = LensModel(64, 48, 60.0, 60.0, 31.5, 23.5)
+    writer = Writer(tmp_path / "d", Target(), camera, True, "infrared")
+    for k in range(4):
+        writer.add(np.zeros((48, 64), np.uint8), None, np.eye(4), k, k)
+    writer.close()
+    (tmp_path / "d/images/0002.png").unlink()
+    recording = read(tmp_path / "d")
+    assert [e.name for e in recording.entries] == ["0000", "0001", "0003"] and len(
+        recording.rows
+    ) == 3
+    assert "0002.png" in str(recording.findings[0])
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    writer = Writer(tmp_path / "d", Target(), LensModel(64, 48, 60, 60, 31, 23), True, "infrared")
+
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left.*0000\.png"):
+        writer.add(np.zeros((48, 64), np.uint8), None, np.eye(4), 0, 0)
+    assert not list((tmp_path / "d/images").iterdir())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import trimesh
 from numpy.typing import NDArray
 
 import rt.servo
@@ -25,6 +27,8 @@ from rt.pose import grasp_distance, to_view, top_down
 from rt.record.report import write
 from rt.robot import RobotState
 from rt.servo import RunSetup, run
+from sim.scene.render import Renderer
+from sim.scene.scene import Scene
 from sim.twin import build
 
 BOX_M, HIGH_M = 0.04, 0.03
@@ -323,3 +327,41 @@ def test_tips_that_travel_clear_the_table_when_they_close_on_nothing() -> None:
     closing = [(z, z - TIPS(width)) for phase, z, width in seen if phase == b"close"]
     assert closing[0][0] < 0.0174 < 0.0175 < closing[-1][0] < 0.0185  # 4 mm and 13.9 mm
     assert min(tip for _, tip in closing) > 0.002
+
+
+def test_an_object_higher_than_the_end_of_the_travel_is_never_hit() -> None:
+    """It is refused by name, since it hides the ground under the far jaw from a camera beside the hand."""
+    high_m = 0.22
+    box = trimesh.creation.box((BOX_M, BOX_M, high_m))
+    box.apply_translation((0, 0, high_m / 2))
+    faces = box.faces.astype(np.int32)
+    scene = Scene((), box.vertices.astype(np.float32), faces, np.zeros(len(faces), np.int16))
+    c = build(Renderer(scene).depth, GRASPS, START, mount="wrist", camera_rate_hz=30)
+    lowest: list[float] = []
+    robot: Any = c.robot
+    plain = robot.state
+
+    def state() -> RobotState:
+        s: RobotState = plain()
+        lowest.append(float(s.T_base_hand[2, 3]))
+        return s
+
+    robot.state = state
+    report = go(c, replace(CONFIG, iterations=75))
+    assert report.exit_code == 3 and "of the ground under the jaws was seen" in report.reason
+    assert report.guard.counts["path"] > 0
+    # The approach ends with the palm above the box, and the palm stays there.
+    palm_m = load_hand().finger_length_m
+    assert report.trace[-1]["command"][2] == pytest.approx(high_m + 0.01 - palm_m, abs=0.002)
+    assert min(lowest) + palm_m >= high_m
+
+
+def test_nothing_is_touched_where_the_network_doubts() -> None:
+    class Doubtful(Oracle):
+        def predict(self, depth: NDArray[np.float32], actions: NDArray[np.float32]) -> Any:
+            distance = self(depth, actions)
+            return SimpleNamespace(distance=distance, probability=np.full_like(distance, 0.1))
+
+    c = cell()
+    report = run(CONFIG, c, Doubtful(c), 64)
+    assert report.exit_code == 3 and "probability of a grasp here is 0.10" in report.text

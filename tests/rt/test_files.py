@@ -1,11 +1,22 @@
+import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rt.tools.files import output_folder, plain, whole, write_figure, write_json, write_text
+from rt.tools.files import (
+    DiskFullError,
+    output_folder,
+    plain,
+    require_room,
+    whole,
+    write_figure,
+    write_json,
+    write_text,
+)
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):
@@ -69,3 +80,33 @@ def test_an_output_folder_is_named_by_command_and_time_and_can_be_written_to(tmp
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(PermissionError, match="--out"):
         output_folder("trials", tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left"), RuntimeError("file write failed")]
+)
+def test_a_full_disk_says_the_room_needed_and_free(tmp_path, monkeypatch, error):
+    usage = shutil.disk_usage(tmp_path)._replace(free=2_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with (
+        pytest.raises(DiskFullError, match=r"needs 5\.0 MB, 2\.0 MB are free; free some") as said,
+        whole(tmp_path / "x.bin", 5_000_000) as beside,
+    ):
+        beside.write_bytes(b"half")
+        raise error
+    assert list(tmp_path.iterdir()) == [] and "\n" not in str(said.value)
+
+
+def test_other_errors_stay_themselves(tmp_path):
+    with pytest.raises(RuntimeError, match="another"), whole(tmp_path / "x.bin", 5):
+        raise RuntimeError("another")
+
+
+def test_no_folder_of_results_on_a_full_disk(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DiskFullError, match=r"needs 1\.0 MB, 0\.0 MB are free there"):
+        output_folder("verify", tmp_path / "out" / "here")
+    with pytest.raises(DiskFullError, match=r"new: the set needs 3\.0 GB"):
+        require_room(tmp_path / "new", 3_000_000_000, "the set")
+    assert list(tmp_path.iterdir()) == []

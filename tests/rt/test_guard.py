@@ -103,6 +103,7 @@ BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
     "speed": (None, {"command": np.array([0.2, -0.1, 0.2, 0.5])}),
     "turn": (None, {"command": np.array([0.1, -0.1, 0.2, 0.1])}),
     "workspace": (None, {**at(0.499, -0.1, 0.2), "command": np.array([0.505, -0.1, 0.2, 0.5])}),
+    "path": (None, {**at(0.1, -0.1, 0.2), "needed_m": lambda hand: 0.1895}),
     "floor": (None, {**at(0.1, -0.1, 0.102), "command": np.array([0.1, -0.1, 0.095, 0.5])}),
     "ceiling": (None, {**at(0.1, -0.1, 0.598), "command": np.array([0.1, -0.1, 0.605, 0.5])}),
 }
@@ -117,6 +118,33 @@ def test_the_page_on_bringing_up_has_every_row() -> None:
     table = re.findall(r"^\| `(\w+)` \| (\w+) \| [\w ]+, at (\w+) (\S+) \|", page, re.MULTILINE)
     decision = [(r.name, r.action.value, r.at, str(r.limit)) for r in ROWS]
     assert [(name, action, at, limit.strip("`")) for name, action, at, limit in table] == decision
+
+
+def wall(hand: np.ndarray) -> float:
+    """A wall 0.22 m high beyond x = 0.12 m."""
+    return 0.22 if hand[0] > 0.12 else 0.0
+
+
+@pytest.mark.parametrize(
+    ("here", "to", "goes"),
+    [
+        ((0.13, 0.235), (0.13, 0.225), (0.13, 0.23)),  # no deeper
+        ((0.13, 0.235), (0.14, 0.225), (0.14, 0.23)),  # no deeper, but on to the side
+        ((0.119, 0.24), (0.121, 0.235), (0.121, 0.235)),  # high enough: over it
+        ((0.119, 0.20), (0.121, 0.199), (0.119, 0.20 + 0.1 / 30)),  # in front of it: up
+        ((0.119, 0.2299), (0.121, 0.229), (0.119, 0.23)),  # up as far as is needed
+        ((0.13, 0.20), (0.13, 0.199), (0.13, 0.20 + 0.1 / 30)),  # something came under it: up
+    ],
+)
+def test_the_hand_keeps_clear_of_what_the_views_have_shown(
+    here: tuple[float, float], to: tuple[float, float], goes: tuple[float, float]
+) -> None:
+    hands = {"commanded": here, "hand": here, "command": to}
+    known = {name: np.array([x, 0.0, z, 0.5]) for name, (x, z) in hands.items()}
+    s = situation(Limits(), needed_m=wall, **known)
+    Guard().check("command", 7, s)
+    np.testing.assert_allclose(s.command[[0, 2]], goes, atol=1e-9)
+    assert s.lack_m(s.command) <= 1e-9 or s.command[2] > s.commanded[2]
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -196,3 +196,29 @@ def test_the_command_refuses_in_one_line(arguments: tuple[str, ...]) -> None:
 
 def test_the_share_that_modes_are_judged_by_is_the_guard_s_default() -> None:
     assert Limits().min_view_filled == MIN_SHARE
+
+
+@pytest.mark.parametrize(
+    ("delays_ms", "words"),
+    [
+        ([25] * 180, []),
+        ([25, 40, 70, 30] * 45, []),
+        ([-20] + [25] * 179, ["20 ms in the future"]),
+        ([110] * 180, ["every frame is 110 ms old or more"]),
+        ([25 + 0.3 * k for k in range(180)], ["moved by", "old or more"]),
+        ([25] * 90 + [60] * 90, ["moved by +35 ms"]),
+    ],
+)
+def test_stamps_are_compared_with_the_frames_arrival(
+    delays_ms: list[float], words: list[str]
+) -> None:
+    """Six seconds of frames at 30 Hz; each doubt is told once."""
+    clocks, told = Clocks(), []
+    host = clocks.host()
+    for delay_ms in delays_ms:
+        clocks.now += 33_333_333
+        clocks.wall += 33_333_333
+        host.exposure_ns(Stamp("global_time", clocks.wall * 1e-6 - delay_ms))
+        told += host.doubts()
+    assert len(told) == len(set(told)) and bool(told) == bool(words)
+    assert all(any(word in line for line in told) for word in words[:1])

@@ -90,3 +90,9 @@ def test_a_controller_is_a_name_or_module_attribute() -> None:
     assert ServoOptions(controller="rt.controller:Paper").controller == "rt.controller:Paper"
     with pytest.raises(ResolveError, match="no controller 'mine'; known are ensemble"):
         ServoOptions(controller="mine")
+
+
+@pytest.mark.parametrize("rate", ["inf", "nan", "1e9", "0", "-30"])
+def test_a_rate_that_cannot_be_is_one_line(rate: str) -> None:
+    with pytest.raises(ValueError, match=r"must be from 0\.5 to 1000 Hz"):
+        ServoOptions(rate=float(rate))

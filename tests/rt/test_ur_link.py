@@ -96,3 +96,36 @@ def test_a_line_without_end_is_not_read_for_ever(answer: bytes, error: type[Exce
     ours.close()
     thread.join(5)
     theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "words"),
+    [
+        (b"", "wrong_device", "answers b''"),
+        (bytes(100), "wrong_device", "is this the address of a UR"),
+        (b"\xff\xffU" + bytes(65532), "wrong_device", "to the request for protocol version 2"),
+        (b"\0\4V\0", "wrong_device", "protocol version 2"),
+        (None, "frozen", "does not answer within 0.3 s"),
+    ],
+)
+def test_an_rtde_port_of_something_else_has_a_cause_at_once(
+    answer: bytes | None, name: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setattr(link, "RTDE_PORT", listener.getsockname()[1])
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                if answer is None:
+                    time.sleep(1.0)
+                else:
+                    sock.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(UrError, match=words) as caught:
+            link._probe_rtde("127.0.0.1", 0.3 if answer is None else 2.0)
+        assert caught.value.name == name and time.monotonic() - began < 5
+        thread.join(2)

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from rt.tools.files import write_text
+from rt.tools.files import DiskFullError, write_text
 from sim.dataset import store
 from sim.dataset.claim import locked
 from sim.dataset.store import DatasetError
@@ -24,6 +24,9 @@ def arrays(rng, images, scenes):
     }
 
 
+PLACE = store.ShardIdentity("abc", "train", 0)
+
+
 @pytest.fixture
 def made(tmp_path):
     """Three train scenes of four views in shards of two scenes."""
@@ -34,7 +37,11 @@ def made(tmp_path):
     shards = [arrays(rng, 8, 2), arrays(rng, 4, 1)]
     for k, (shard, names) in enumerate(zip(shards, ([["a"], ["b", "c"]], [["d"]]), strict=True)):
         store.write_shard(
-            store.shard_path(tmp_path, "train", k), shard, names, ["ideal"] * len(names)
+            store.shard_path(tmp_path, "train", k),
+            shard,
+            names,
+            ["ideal"] * len(names),
+            store.ShardIdentity(manifest["id"], "train", k),
         )
     return tmp_path, shards
 
@@ -79,7 +86,7 @@ def test_a_shard_is_never_half_there(tmp_path):
     bad = arrays(rng, 4, 1) | {"grasp_start": object}
     bad.pop("grasp_object")
     with pytest.raises(KeyError):
-        store.write_shard(tmp_path / "train-00000", bad, [["a"]], ["ideal"])
+        store.write_shard(tmp_path / "train-00000", bad, [["a"]], ["ideal"], PLACE)
     assert not (tmp_path / "train-00000").exists()
     with locked(tmp_path):
         assert list(tmp_path.iterdir()) == []
@@ -92,10 +99,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "save", save)
     shard = arrays(np.random.default_rng(0), 8, 2)
-    with pytest.raises(
-        store.DiskFullError, match=r"needs 0\.1 MB, .* are free; free some"
-    ) as error:
-        store.write_shard(tmp_path / "train-00000", shard, [["a"], ["b"]], ["ideal"] * 2)
+    with pytest.raises(DiskFullError, match=r"needs 0\.1 MB, .* are free; free some") as error:
+        store.write_shard(tmp_path / "train-00000", shard, [["a"], ["b"]], ["ideal"] * 2, PLACE)
     assert list(tmp_path.iterdir()) == [] and "\n" not in str(error.value)
 
 
@@ -105,6 +110,34 @@ def test_a_set_that_does_not_fit_is_refused_before_anything_is_written(tmp_path,
 
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(store.DiskFullError, match=r"8,200 images needs 67\.2 MB, 1\.0 MB are free"):
+    with pytest.raises(DiskFullError, match=r"8,200 images needs 67\.2 MB, 1\.0 MB are free"):
         generate(GenerateOptions(200, 5, 40, tmp_path / "set"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_exchanged_and_foreign_shards_are_named(made):
+    folder, _ = made
+    first, second = folder / "train-00000", folder / "train-00001"
+    about = json.loads((first / "shard.json").read_text())
+    manifest = store.read_manifest(folder)
+    assert store.identity_of(about) == store.ShardIdentity(manifest["id"], "train", 0)
+    (first / "shard.json").write_text(json.dumps(about | {"number": 7}))
+    with pytest.raises(DatasetError, match=r"train-00000 holds train-00007 of set .*sim\.verify"):
+        store.open_split(folder, "train")
+    (first / "shard.json").write_text(json.dumps(about | {"set": "0123456789ab"}))
+    with pytest.raises(DatasetError, match="holds train-00000 of set 0123456789ab, not"):
+        store.open_split(folder, "train")
+    assert second.is_dir()
+
+
+def test_a_set_from_before_shards_said_where_they_belong_is_read_with_a_note(made, capsys):
+    folder, _ = made
+    store.open_split(folder, "train")
+    assert capsys.readouterr().err == ""
+    for shard in folder.glob("train-*"):
+        about = json.loads((shard / "shard.json").read_text())
+        for name in ("set", "split", "number"):
+            del about[name]
+        (shard / "shard.json").write_text(json.dumps(about))
+    assert len(store.open_split(folder, "train")) == 12
+    assert capsys.readouterr().err.count("made by an older version") == 1

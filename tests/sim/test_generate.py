@@ -18,7 +18,7 @@ from rt.view import VIEW
 from sim.dataset import store
 from sim.scene.grasps import numbered_scene
 from sim.scene.objects import catalogue_set
-from sim.scene.render import Renderer
+from sim.scene.raster import RasterRenderer
 from sim.scene.rig import RigView, random_rig
 from sim.scene.scene import camera_poses
 from sim.scene.sensor import SENSORS
@@ -61,7 +61,7 @@ def test_the_set_is_what_its_parts_make(unbroken):
     np.testing.assert_array_equal(split.scene_grasps(4), grasps.poses)
     assert split.objects[4] == [p.name for p in scene.placed]
     cameras = camera_poses(scene, 5, rng)
-    rig, renderer = random_rig(tuple(SENSORS), load_hand(), rng), Renderer(scene)
+    rig, renderer = random_rig(tuple(SENSORS), load_hand(), rng), RasterRenderer(scene)
     assert split.sensors[4] == (rig.sensor.name if rig else "ideal")
     for image, camera in zip(range(20, 25), cameras, strict=True):
         np.testing.assert_array_equal(split.camera[image], camera)

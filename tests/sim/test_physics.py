@@ -12,7 +12,7 @@ from needs import needed
 from scipy.spatial import ConvexHull
 from solids import box, solid
 
-from rt.hand import load_hand
+from rt.hand import load_hand, load_tip_travel
 from sim.scene.grasps import true_grasps
 from sim.scene.objects import Object
 from sim.scene.render import Renderer
@@ -243,3 +243,23 @@ def test_without_the_extra_the_error_names_it(module, tmp_path):
     assert done.returncode == 2
     assert "grasp-servo[physics]" in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("thing", [BAR, CAN], ids=["bar", "can"])
+def test_tips_that_travel_hold_what_level_ones_hold(thing: Scene) -> None:
+    tips = load_tip_travel()
+    width_m, z_m = (0.05, 0.01) if thing is BAR else (0.06, 0.05)
+    done = lift(thing, (0.0, 0.0, z_m, 0.0), HAND, tips=tips, width_m=width_m)
+    assert done.reason == "held" and done.height_m == pytest.approx(LIFT_M, abs=0.01)
+
+
+def test_the_tips_in_the_model_travel_as_the_hand_file_says() -> None:
+    from sim.physics.lift import _model, _Trial
+
+    tips = load_tip_travel()
+    trial = _Trial(_model(WIDE, HAND, 0.5, 40.0, 0.002, tips), WIDE, HAND)
+    trial.run(0.3, 0.3, 0.03, 0.0)  # beside the box: closes on nothing
+    down = float(trial.data.joint("left.z").qpos[0])
+    closed = float(trial.data.joint("left").qpos[0])
+    assert closed == pytest.approx(HAND.opening_m / 2, abs=0.001)
+    assert down == pytest.approx(tips(HAND.opening_m - 2 * closed), abs=0.001)

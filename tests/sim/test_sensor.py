@@ -1,11 +1,15 @@
 """The sensor model against what is known of it: its noise law, its shadows, its angles."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt.camera import Intrinsics
+from rt.native import native
+from sim.scene import sensor as sensor_module
 from sim.scene.sensor import (
     SENSORS,
     Sensor,
@@ -125,3 +129,19 @@ def test_refusals_name_the_remedy() -> None:
         sensor("kinect")
     with pytest.raises(SensorError, match="intrinsics"):
         observe(SENSORS["d405"], np.zeros((2, 2), np.float32), CAMERA, np.random.default_rng(0))
+
+
+@pytest.mark.skipif(native is None, reason="needs rt._native")
+@pytest.mark.parametrize("name", SENSORS)
+def test_the_kernel_agrees_with_its_twin_bit_by_bit(name: str) -> None:
+    rng = np.random.default_rng(11)
+    depth = rng.uniform(0.2, 0.5, (3, 64, 96)).astype(np.float32)
+    depth[:, 20:50] = plane((0.1, 0.4, 1.0), 0.3)[20:50]
+    depth[rng.random(depth.shape) < 0.05] = 0
+    kernel, twin = [], []
+    for seen, module in ((kernel, native), (twin, None)):
+        with patch.object(sensor_module, "native", module):
+            chance = np.random.default_rng(1)
+            seen.append(observe(SENSORS[name], depth, CAMERA, chance, scale=1.003, first_column=40))
+    np.testing.assert_array_equal(kernel[0], twin[0])
+    assert 0.1 < (kernel[0] > 0).mean() < 1

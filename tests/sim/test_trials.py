@@ -54,7 +54,7 @@ def go(disturbance: Disturbance, noisy: bool, number: int = 0, controller: str =
     fate = TrialChance(disturbance, 0, number, setup.iterations)
     eye = TrialCamera(world.renderer, "ideal", fate)
     oracle: Any = Oracle(world, eye)
-    end, _ = servo(controller, world, eye, fate, noisy, oracle, setup)
+    end = servo(controller, world, eye, fate, noisy, oracle, setup).end
     assert end[2] == pytest.approx(END_HEIGHT_M)
     return world.distance_m(end)
 
@@ -101,8 +101,8 @@ def test_a_blind_move_suffers_what_the_noise_says() -> None:
     goal = world.grasps.poses[0, :4].astype(np.float64)
     for number in range(300):
         fate = TrialChance(Disturbance(noise=0.4), 0, number, 75)
-        assert np.allclose(reach(world, goal, fate, False, setup)[[0, 1]], goal[:2])
-        end = reach(world, goal, fate, True, setup)
+        assert np.allclose(reach(world, goal, fate, False, setup).end[[0, 1]], goal[:2])
+        end = reach(world, goal, fate, True, setup).end
         miss.append(float(grasp_distance(end[[0, 1, 3]], goal[[0, 1, 3]])))
         way.append(float(grasp_distance(world.start[[0, 1, 3]], goal[[0, 1, 3]])))
     # 0.4 |w| |delta| with |w| of three normal numbers: root mean square 0.4 sqrt(3) |delta|. A turn
@@ -241,8 +241,10 @@ def test_the_command_reports_every_scenario_and_any_number_of_workers_agrees(
         done = command(
             *("--trials", 5, "--noise", 0.4, "--iterations", 4, "--candidates", 32, "--seed", 7),
             *("--meshes", meshes, "--model", model_file, "--workers", workers, "--out", out),
+            *("--controller", "paper", "--label", "paper"),
         )
         assert done.returncode == 0, done.stderr
+        assert done.stdout.index("lifted") < done.stdout.index("median")
         assert "CTR_noise" in done.stdout and "bar" in (out / "trials.json").read_text()
         for picture in ("trials.png", "worst.png"):
             assert (out / picture).stat().st_size > 10_000
@@ -260,7 +262,7 @@ def test_the_command_reports_every_scenario_and_any_number_of_workers_agrees(
 def test_a_sweep_goes_on_where_it_was(tmp_path: Path, model_file: Path) -> None:
     arguments = (
         *("sweep", "--over", "latency", "--trials", 2, "--candidates", 16, "--workers", 1),
-        *("--category", "can", "--model", model_file, "--out", tmp_path),
+        *("--category", "can", "--model", model_file, "--out", tmp_path, "--no-lift"),
     )
     first = command(*arguments, "--values", 0)
     assert first.returncode == 0, first.stderr
@@ -284,6 +286,7 @@ def test_what_the_user_got_wrong_is_said_in_one_line(tmp_path: Path, model_file:
         (("--model", tmp_path / "none.onnx"), "none.onnx"),
         (("--category", "elephant", "--model", model_file), "elephant"),
         (("--noise", -1, "--model", model_file), "noise"),
+        (("--experiment", "clutter", "--no-lift", "--model", model_file), "lifts"),
     ):
         done = command("--trials", 1, "--out", tmp_path / "o", *arguments)
         assert done.returncode in (1, 2) and word in done.stderr

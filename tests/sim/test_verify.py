@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,20 +152,39 @@ def test_what_is_no_dataset_is_refused(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_shards_that_are_exchanged_or_of_another_seed_are_found(copy, tmp_path):
-    """Their bytes are sound: only the scenes that the seed gives tell."""
-    first, second = copy / "train-00000", copy / "train-00002"
-    first.rename(tmp_path / "kept")
+def exchange(first: Path, second: Path) -> None:
+    kept = first.with_name("kept")
+    first.rename(kept)
     second.rename(first)
-    (tmp_path / "kept").rename(second)
+    kept.rename(second)
+
+
+def test_exchanged_shards_are_found_by_what_they_say(copy):
+    exchange(copy / "train-00000", copy / "train-00002")
+    found, _ = problems(copy)
+    assert sorted(found) == ["train-0", "train-2"]
+    assert "holds train-00002 of set" in found["train-0"][0]
+
+
+def test_exchanged_shards_of_older_sets_are_found_by_their_objects(copy, tmp_path):
+    """Their bytes are sound: only the scenes that the seed gives tell."""
+    for shard in copy.glob("t*-*"):
+        about = json.loads((shard / "shard.json").read_text())
+        for name in ("set", "split", "number"):
+            del about[name]
+        (shard / "shard.json").write_text(json.dumps(about))
+    exchange(copy / "train-00000", copy / "train-00002")
     found, _ = problems(copy)
     assert sorted(found) == ["train-0", "train-2"]
     assert "a shard of another set, split or number" in found["train-0"][0]
+    command = [sys.executable, "-m", "sim.verify", str(copy), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert "5 shards were made by an older version" in done.stdout
 
 
 def test_a_copy_in_another_shards_place_is_found_on_opening(copy):
     shutil.rmtree(copy / "train-00001")
     shutil.copytree(copy / "train-00000", copy / "train-00001")
-    with pytest.raises(store.DatasetError, match=r"train-00001 holds the images of .*train-00000"):
+    with pytest.raises(store.DatasetError, match=r"train-00001 holds train-00000 of set"):
         store.open_split(copy, "train")
     assert list(problems(copy)[0]) == ["train-1"]

@@ -6,8 +6,10 @@ import contextlib
 import importlib.util
 import io
 import json
+import pickle
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,9 +17,10 @@ import torch
 from needs import no
 from synthetic import make_dataset, random_actions, random_views
 
+import rt.distance.engine
 import train.export
 from rt.distance import open_model
-from rt.distance.contract import read_model
+from rt.distance.contract import DistanceError, read_model
 from rt.hand import load_hand
 from rt.view import VIEW
 from sim.dataset.store import open_split, read_manifest
@@ -179,6 +182,50 @@ def test_what_is_no_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
     torch.save(saved, tmp_path / "no-hand/checkpoint.pt")
     code, _, errors = export(tmp_path / "no-hand")
     assert code == 2 and "sim.generate" in errors
+
+
+def test_no_advice_to_load_a_foreign_file_unsafely(run: Path, tmp_path: Path) -> None:
+    """torch's own words propose weights_only=False; a pickle of anything, and a file cut short."""
+    (tmp_path / "other.pt").write_bytes(pickle.dumps({"a": Path("x")}))
+    whole = (run / "checkpoint.pt").read_bytes()
+    (tmp_path / "short.pt").write_bytes(whole[: len(whole) // 2])
+    torch.save({"odd": Path("x")}, tmp_path / "odd.pt")
+    for name in ("other.pt", "short.pt", "odd.pt"):
+        code, _, errors = export(tmp_path / name)
+        assert code == 2 and "is not a checkpoint" in errors and errors.count("\n") == 1
+        assert "weights_only" not in errors and "unpickl" not in errors.lower()
+
+
+def test_a_full_disk_is_told_before_anything_is_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    code, _, errors = export(run, "--out", tmp_path / "new" / "model.onnx")
+    assert code == 1 and "the model needs" in errors and "0.0 MB are free there" in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_gpu_the_targets_are_named_before_the_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_gpu() -> str:
+        raise DistanceError("no CUDA GPU")
+
+    class Library:
+        class ComputeCapability:
+            __members__: ClassVar = {"SM89": 1, "SM120": 2, "kNONE": 3}
+
+    monkeypatch.setattr(rt.distance.engine, "gpu_name", no_gpu)
+    monkeypatch.setattr(rt.distance.engine, "import_library", Library)
+    where = ("--out", tmp_path / "model.onnx", "--tensorrt")
+    code, _, errors = export(run, *where)
+    assert code == 2 and "--target with one of SM89, SM120" in errors
+    code, _, errors = export(run, *where, "--target", "SM10")
+    assert code == 2 and "'SM10' is not one of SM89, SM120" in errors
+    code, _, errors = export(run, "--out", tmp_path / "model.onnx", "--target", "SM89")
+    assert code == 2 and "--target needs --tensorrt" in errors
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason=no("tensorrt-rtx"))

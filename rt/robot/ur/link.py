@@ -23,8 +23,8 @@ from rt.robot.kinematics import model_name
 
 Array = NDArray[np.float64]
 
-DASHBOARD_PORT = 29999
-PORTS = {30004: "RTDE", 30003: "programs", DASHBOARD_PORT: "dashboard"}
+DASHBOARD_PORT, RTDE_PORT = 29999, 30004
+PORTS = {RTDE_PORT: "RTDE", 30003: "programs", DASHBOARD_PORT: "dashboard"}
 VARIABLES = [
     "timestamp",
     "actual_q",
@@ -200,6 +200,7 @@ def connect(host: str, timeout_s: float = 2.0) -> Link:
                 "address, the cable, and Settings > Security > Services on the pendant" + hint,
             ) from error
     about = _ask_dashboard(host, timeout_s)
+    _probe_rtde(host, timeout_s)
     try:
         from rtde_control import RTDEControlInterface
         from rtde_receive import RTDEReceiveInterface
@@ -232,6 +233,33 @@ def connect(host: str, timeout_s: float = 2.0) -> Link:
             raise UrError("not_remote", _not_remote(host)) from error
         raise UrError("connection_failed", f"{host}: {text}") from error
     return Link(host, receive, control, rate_hz, about)
+
+
+def _probe_rtde(host: str, timeout_s: float) -> None:
+    """Ask the RTDE port for protocol version 2, since ur-rtde hangs on one that is silent or talks nonsense.
+    Raises UrError."""
+    answer, deadline = b"", time.monotonic() + timeout_s
+    try:
+        with socket.create_connection((host, RTDE_PORT), timeout_s) as sock:
+            sock.sendall(b"\0\5V\0\2")
+            while len(answer) < 4:
+                sock.settimeout(max(deadline - time.monotonic(), 0.001))
+                more = sock.recv(4 - len(answer))
+                if not more:
+                    break
+                answer += more
+    except OSError as error:
+        raise UrError(
+            "frozen",
+            f"{host}:{RTDE_PORT} (RTDE) takes connections but does not answer within {timeout_s:g} s "
+            f"({error}); restart the controller",
+        ) from error
+    if answer != b"\0\4V\1":
+        raise UrError(
+            "wrong_device",
+            f"{host}:{RTDE_PORT} (RTDE) answers {answer!r} to the request for protocol version 2; is this "
+            "the address of a UR controller?",
+        )
 
 
 def _not_remote(host: str) -> str:

@@ -43,6 +43,7 @@ from rt.robot.ur.link import (
     connect,
     read_packet,
     safety_fault,
+    stop_program,
 )
 from rt.robot.ur.settings import StreamSetup
 from rt.robot.ur.shared import STARTS_PROGRAM, STOP, TARGET, Block, attach
@@ -348,6 +349,12 @@ class SetpointStream:
                 clock.wait()
                 self._look(time.monotonic_ns())
 
+    def end_paused(self, fault: UrError) -> None:
+        """A program that is only paused would go on to its last set-point when it is resumed: the dashboard
+        stops it."""
+        if fault.name == "safeguard_stop" or self.packet.runtime in PAUSED:
+            stop_program(self.setup.host, ENDS_WITHIN_S / 5)
+
     def coast(self) -> None:
         """The controller is silent: set-points go on blindly to a stop, then nothing feeds the watchdog."""
         self.stop_arm(time.monotonic_ns() * 1e-9)
@@ -392,6 +399,7 @@ def run(setup: StreamSetup, state: Block, command: Block) -> None:
         if not over.is_set():
             give_up_in(ENDS_WITHIN_S)
         leave(state, fault)
+        stream.end_paused(fault)
         if fault.name == "frozen":
             stream.coast()
         raise

@@ -1,0 +1,1 @@
+"""Calibration without a target: the table and the things on it, seen in depth from several poses."""
