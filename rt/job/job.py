@@ -137,6 +137,8 @@ class Job(JobMoves):
         """The best place of the last look that may still be tried."""
         while self.targets:
             target = self.targets.pop(0)
+            if sum(target.near(other.hand) for other in self.gone) >= self.job.tries:
+                continue  # seen from afar only: no grasp from above
             if self.state.tries_at(target.hand) < self.job.tries:
                 return target
             self.left.append(target)
@@ -186,6 +188,7 @@ class Job(JobMoves):
             yield from self._pick(target, attempt)
         except Gone:
             self.state.attempts.pop()
+            self.gone.append(target)
             return
         except Skipped as skipped:
             attempt.outcome, attempt.reason = SKIPPED, str(skipped)

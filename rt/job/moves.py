@@ -105,6 +105,8 @@ class JobMoves(Servo):
         self.targets: list[GraspTarget] = []
         self.left: list[GraspTarget] = []
         """Places with a grasp in the last whole look that are no longer tried."""
+        self.gone: list[GraspTarget] = []
+        """Places that did not look like a grasp from above."""
         self.looks = 0
         """Looks over all that is to be cleared."""
         self.track: list[tuple[float, float]] = []
