@@ -270,6 +270,7 @@ def verify(options: Verify, screen: Screen) -> int:
     if options.depth_only:
         line = f"{'verified' if ok else 'NOT verified'}: {line}"
     else:
+        assert target is not None
         found = correction(recording, sights, target, camera, X, hand)
         ok, line = found.verdict(options.tolerance_mm)
         written["correction"] = found.as_dict()
