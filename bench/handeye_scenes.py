@@ -27,7 +27,9 @@ from sim.scene.objects import object_set
 from sim.scene.render import Renderer
 from sim.scene.sensor import Sensor, observe, sensor
 
-KNOCKED_MM, KNOCKED_DEG = 4.0, 1.0
+KNOCKED_MM, KNOCKED_DEG = 6.0, 1.0
+TOLERANCE_MM = 3.0
+"""Of the command `check`."""
 HEIGHT_M = 0.33
 """Of the camera above the table at first."""
 
@@ -112,7 +114,7 @@ def knocked(count: int, noise: Noise, seed: int) -> dict[str, Any]:
         for kind, before in (("still", X), ("knocked", X @ from_vector(knock))):
             fit = fit_scene(clouds, T_base_hand, lens, before, known)
             found = Knock.of(fit, before, np.zeros((6, 6)))
-            words[kind].append(found.judge(2.0)[0])
+            words[kind].append(found.judge(TOLERANCE_MM)[0])
             true = found.displacement(to_vector(inverse(before) @ X))
             inside.append(np.abs(found.point_mm - true) <= found.point_half_mm)
             half.append(found.point_half_mm.max())

@@ -171,7 +171,7 @@ class Check:
     """Network address of the arm."""
     yes: bool = False
     """Move without asking first."""
-    tolerance_mm: float = 2.0
+    tolerance_mm: float = 3.0
     """Largest motion of a point at 300 mm, its 95 % interval included, that still counts as true, mm."""
     knock_mm: float = 0.0
     """Simulated rig only: move its camera by so much before looking, mm."""

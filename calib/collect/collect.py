@@ -258,7 +258,9 @@ class Collector:
         return _short_way([allowed[i] for i in chosen], self.cell.robot.state().T_base_hand)
 
     def finish(self) -> None:
+        """Close the folder and let go of the devices."""
         self.writer.close()
+        self.cell.close()
 
 
 def automatic(collector: Collector, count: int, rng: np.random.Generator) -> int:

@@ -74,6 +74,9 @@ class _Camera:
     def read_latest(self, max_age_s: float) -> ImageFrame:
         return self._camera.read_latest(max_age_s)
 
+    def close(self) -> None:
+        self._camera.close()
+
 
 def collector_for(
     options: Any,

@@ -68,3 +68,9 @@ class CalibrationCell:
     stream: str = ""
     wait: Callable[[int], None] = lambda period_ns: None
     """Lets `period_ns` pass: sleeps, or moves simulated time on."""
+
+    def close(self) -> None:
+        """Let go of arm and camera, so that another program can have them; may be called twice."""
+        for part in (self.robot, self.camera):
+            if (close := getattr(part, "close", None)) is not None:
+                close()
