@@ -270,11 +270,7 @@ def verify(options: Verify, screen: Screen) -> int:
     if options.depth_only:
         line = f"{'verified' if ok else 'NOT verified'}: {line}"
     else:
-<<<<<<< HEAD
         assert target is not None  # without one the look is at the depth alone
-=======
-        assert target is not None
->>>>>>> hand
         found = correction(recording, sights, target, camera, X, hand)
         ok, line = found.verdict(options.tolerance_mm)
         written["correction"] = found.as_dict()
