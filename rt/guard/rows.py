@@ -274,7 +274,7 @@ def _into_workspace(s: CycleState) -> Hand:
     return np.append(inside, s.command[2:])
 
 
-def _clear_of_the_scene(s: CycleState) -> Hand:
+def clear_of_the_scene(s: CycleState) -> Hand:
     """On to the side, but no deeper; if that is too low even so, straight up."""
     before = s.commanded
     beside = np.array([*s.command[:2], before[2], s.command[3]])
@@ -353,7 +353,7 @@ ROWS: tuple[GuardRow, ...] = (
     GuardRow("command", "speed", _CLAMP, "command_speed_m_s", "most", "max_speed_m_s", "m/s", _shorten),
     GuardRow("command", "turn", _CLAMP, "command_turn_deg_s", "most", "max_turn_deg_s", "deg/s", _slow_turn),
     GuardRow("command", "workspace", _CLAMP, "command_outside_m", "most", 0, "m", _into_workspace),
-    GuardRow("command", "path", _CLAMP, "command_in_scene_m", "most", 0, "m", _clear_of_the_scene),
+    GuardRow("command", "path", _CLAMP, "command_in_scene_m", "most", 0, "m", clear_of_the_scene),
     GuardRow("command", "floor", _CLAMP, "command_below_floor_m", "most", 0, "m", _up_to_floor),
     GuardRow("command", "ceiling", _CLAMP, "command_above_ceiling_m", "most", 0, "m", _down_to_ceiling),
 )

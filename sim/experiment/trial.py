@@ -9,7 +9,7 @@ the same pose and draws the same noise. It is kinematic, as in the paper's simul
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from rt import controller
 from rt.controller import Surroundings
 from rt.distance import Distance
 from rt.grasp.memory import HeightMemory, needed_height_m
+from rt.guard.rows import CycleState, Limits, clear_of_the_scene
 from rt.hand import Hand, load_hand
 from rt.pose import from_top_down, grasp_distance, planar, to_view, top_down
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
@@ -39,8 +40,6 @@ Hand4 = NDArray[np.float64]
 Experiment = Literal["figure5", "single", "clutter", "moved"]
 Baseline = Literal["GPD", "MAP", "TRUE"]
 BASELINES: tuple[Baseline, ...] = ("GPD", "MAP", "TRUE")
-CLEAR_M = 0.005
-"""Room that the loop keeps between the open hand and what its views have shown."""
 CLUTTER, CIRCLE_M = 10, 0.15
 """Objects of a cluttered scene, and the radius of the circle that their centres lie in."""
 
@@ -206,8 +205,8 @@ def servo(
     setup: TrialSetup,
 ) -> Approach:
     """The closed loop (Algorithm 1). Its notes: `predicted_m`, the distance that the network gave to the last
-    goal, and `changes`, the number of times that the goal went over to another object. The hand stays CLEAR_M
-    above all that its views have shown below fingers and palm.
+    goal, and `changes`, the number of times that the goal went over to another object. The guard's
+    row `path` keeps the hand above all that its views have shown below fingers and palm.
 
     The hand is known to the controller by what it was told (`believed`), and is where the noise
     brought it (`hand`). All that crosses from one to the other is the image.
@@ -219,6 +218,8 @@ def servo(
     descent = (START_HEIGHT_M - END_HEIGHT_M) / setup.iterations
     latency = setup.disturbance.latency
     exposed: list[tuple[NDArray[np.float32], Hand4]] = []
+    state = CycleState(Limits(), 1 / CONTROL_HZ, hand, believed)
+    state.needed_m = partial(needed_height_m, heights, shape=world.hand)
     path, aimed = [fate.to_objects(hand, 0)], []
     for k in range(setup.iterations):
         exposed.append((eye.view(fate.to_objects(hand, k)), believed.copy()))
@@ -237,9 +238,10 @@ def servo(
         goal = fate.to_objects(told.goal, k)
         aimed.append(int(world.grasps.object[world.nearest(goal)]) if len(world.grasps) else -1)
         move = np.array([told.move[0], told.move[1], 0.0, told.move[2]])
-        lowest = needed_height_m(heights, believed + move, world.hand) + CLEAR_M
-        end = min(max(END_HEIGHT_M, lowest), believed[2])
-        move[2] = controller.descend(believed[2], descent, end) - believed[2]
+        move[2] = controller.descend(believed[2], descent, END_HEIGHT_M) - believed[2]
+        state.commanded, state.command = believed, believed + move
+        if state.command_in_scene_m > 0:
+            move = clear_of_the_scene(state) - believed
         believed = believed + move
         hand = hand + fate.disturbed(noise, move, noisy)
         hand[2] = believed[2]
