@@ -102,3 +102,82 @@ class FieldEngine:
     def threads(self) -> int: ...
     @property
     def growths(self) -> int: ...
+
+class LineCaster:
+    """Lines across hands over one mesh (rt/native/lines.cpp; sim.scene.lines.Lines)."""
+
+    def __init__(self, vertices: _Floats, faces: NDArray[np.int32]) -> None: ...
+    def cross(
+        self,
+        hands: _Floats,
+        z: _Floats,
+        w: _Floats,
+        low: float,
+        high: float,
+        left: _Floats,
+        left_face: NDArray[np.int32],
+        right: _Floats,
+        right_face: NDArray[np.int32],
+    ) -> None: ...
+    def close(
+        self,
+        hands: _Floats,
+        object: NDArray[np.int16],
+        normals: _Floats,
+        face_object: NDArray[np.int16],
+        pad: _Floats,
+        above: _Floats,
+        w: _Floats,
+        inner: NDArray[np.uint8],
+        lines: int,
+        half: float,
+        opening: float,
+        cosine: float,
+        compliance: float,
+        most_shift: float,
+        least: float,
+        width: _Floats,
+        shift: _Floats,
+    ) -> None: ...
+
+def footprint_free(
+    height: _Floats,
+    hands: _Floats,
+    level: _Floats,
+    x: _Floats,
+    y: _Floats,
+    per_m: float,
+    out: NDArray[np.uint8],
+) -> None:
+    """Hands (N, 5) whose rectangle of points meets no cell above its level (sim.scene.hull)."""
+
+def rasterise(
+    vertices: _Floats,
+    faces: NDArray[np.int32],
+    pose: _Floats,
+    x: _Floats,
+    y: _Floats,
+    out: _Floats,
+    out_face: NDArray[np.int32],
+) -> None:
+    """Depth (H, W) of a mesh over the table (sim.scene.raster)."""
+
+def height_map(
+    vertices: _Floats, faces: NDArray[np.int32], x: _Floats, y: _Floats, out: _Floats
+) -> None:
+    """Heights of a mesh over points of a grid (sim.scene.raster)."""
+
+def observe(
+    depth: _Floats,
+    moves: Any,
+    steps: Any,
+    words: Any,
+    normal: Any,
+    lost: Any,
+    x: _Floats,
+    y: _Floats,
+    numbers: Any,
+    dropout: float,
+    out: _Floats,
+) -> None:
+    """A depth camera's faults on depth (N, H, W) (sim.scene.sensor.observe)."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tyro
+from needs import no
 
 from bench import architecture
 
@@ -184,7 +185,7 @@ def test_the_labels_of_the_formats_page_are_those_of_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first Python block of the training set's format, on boxes, against the trainer's labels."""
-    synthetic = pytest.importorskip("synthetic", reason="needs the extra train")
+    synthetic = pytest.importorskip("synthetic", reason=no("train"))
     from sim.dataset.store import open_split
     from train.offsets import nearest_grasp
 

@@ -131,7 +131,8 @@ def test_steps_tell_phase_hand_and_decision_and_leaving_stops_the_arm(highest_po
         assert stopped
     assert {step.phase for step in steps} == {"approach"}
     assert [step.number for step in steps] == sorted({step.number for step in steps})
-    assert all(step.distances is not None and step.distances.shape == (64,) for step in steps)
+    decisions = [step.decision for step in steps]
+    assert all(d is not None and d.distances.shape == (len(d.actions),) for d in decisions)
     assert np.linalg.norm(steps[-1].hand - steps[0].hand) > 0
     assert servo.outcome is Outcome.STOPPED and servo.reason == "left before its end"
     with pytest.raises(RuntimeError, match="has run already"):

@@ -30,7 +30,7 @@ from calib.solve.model import LensModel, Trajectory
 from calib.solve.se3 import transform
 from calib.target.targets import Target, parse
 from rt.pose import Array
-from rt.tools.files import plain, whole, write_json, write_text
+from rt.tools.files import DiskFullError, plain, whole, write_json, write_text
 
 FORMAT = "handeye-dataset/1"
 NO_TARGET = "none"
@@ -199,10 +199,8 @@ def _write_png(path: Path, image: NDArray[Any]) -> None:
     try:
         with whole(path) as beside:
             beside.write_bytes(data.tobytes())
-    except OSError as error:
-        # a full disk does not name its file
-        why = f"{error.strerror}; what was stored before is whole"
-        raise OSError(error.errno, why, str(path)) from error
+    except DiskFullError as error:
+        raise DiskFullError(f"{error}; what was stored before is whole") from error
 
 
 def read_depth(path: Path) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ def other_unit(depth_m: NDArray[np.floating]) -> str:
     if NEAREST_M <= middle <= FARTHEST_M:
         return ""
     text = f"the middle depth is {middle:.4g} m, must be from {NEAREST_M:g} to {FARTHEST_M:g} m: "
-    if 5e-5 <= middle < NEAREST_M:
+    if 5e-5 <= middle < 0.002:
         return text + "the depths seem to be divided by 1000 once too often"
     for name, divisor, words in (
         ("mm", 1000, "millimetres"),

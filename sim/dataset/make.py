@@ -28,6 +28,7 @@ from sim.scene.objects import Catalogue, ObjectError, ObjectSet, Split, object_s
 from sim.scene.openrave import RENDERERS, probe
 from sim.scene.rig import IDEAL, RigView, random_rig, settings
 from sim.scene.scene import Scene, camera_poses
+from sim.scene.sensor import USUAL
 
 _objects = cache(object_set)
 _LIFTS = 7
@@ -65,7 +66,7 @@ class GenerateOptions:
     """Hand: a name in rt/hands/ or a TOML file."""
     friction: float = FRICTION
     """Coulomb friction coefficient between pads and objects."""
-    sensors: tuple[str, ...] = (IDEAL, "d405", "d435", "sr300")
+    sensors: tuple[str, ...] = USUAL
     """Depth cameras, one drawn for each scene, somewhere on the hand (sim.scene.sensor, .rig); `ideal` is the
     view itself, exact."""
     odd_materials: float = 0.0

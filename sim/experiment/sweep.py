@@ -27,7 +27,7 @@ from sim.experiment.statistics import summary
 from sim.experiment.trial import BASELINES, TrialSetup
 from sim.scene.meshes import PLAIN
 from sim.scene.scene import MAX_HEIGHT_M
-from sim.scene.sensor import SENSORS
+from sim.scene.sensor import USUAL
 
 Over = Literal[
     "noise",
@@ -51,7 +51,7 @@ STRENGTHS: dict[str, tuple[float | str, ...]] = {
     "latency": (0, 1, 2, 4, 8, 12),
     "jump": (0.0, 0.02, 0.04, 0.08),
     "conveyor": (0.0, 0.02, 0.04, 0.10, 0.25),
-    "sensor": tuple(SENSORS),
+    "sensor": USUAL,
 }
 UNITS = {
     "noise": "kinematic noise, of the displacement",
@@ -101,7 +101,7 @@ class SweepConfig(TrialsOptions):
 
     def strengths(self) -> tuple[float | str, ...]:
         if self.over == "sensor" and self.values:
-            raise ValueError(f"--over sensor takes no --values; it runs {', '.join(SENSORS)}")
+            raise ValueError(f"--over sensor takes no --values; it runs {', '.join(USUAL)}")
         values = tuple(dict.fromkeys(self.values or STRENGTHS[self.over]))
         if self.over == "latency" and any(v != int(v) for v in values):
             raise ValueError(f"latency is in whole iterations, not {values}")

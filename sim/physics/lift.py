@@ -159,7 +159,7 @@ class _Trial:
             self.object[body_of == b] = k
         self.table = np.array([model.geom(g).name == "table" for g in range(model.ngeom)])
 
-    def run(self, x: float, y: float, z: float, yaw: float, settle: bool) -> Lift:
+    def run(self, x: float, y: float, z: float, yaw: float, settle: bool = False) -> Lift:
         model, data = self.model, self.data
         model.body("hand").pos = (x, y, ABOVE_M)
         model.body("hand").quat = (math.cos(yaw / 2), 0, 0, math.sin(yaw / 2))

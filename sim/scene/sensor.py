@@ -101,6 +101,9 @@ SENSORS = {
 }
 """Presets. Numbers from a vendor or a paper name their source; the others are marked as assumptions."""
 
+USUAL = ("ideal", "d405", "d435", "sr300")
+"""The sensors of a training set and of a sweep, unless others are asked for."""
+
 _STEPS = ndtri((np.arange(256) + 0.5) / 256)
 """The standard normal distribution in 256 equally likely numbers, for steps of whole pixels."""
 _NORMAL = ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from needs import needed_realsense
+from needs import needed, needed_realsense
 
 needed_realsense()
-pytest.importorskip("rtde_control")
+needed("ur", "rtde_control")
 
 from bench.target_camera import emulated, emulated_rig
 from calib.errors import CalibrationError

@@ -191,7 +191,7 @@ def test_exr_is_read_by_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     except cv2.error:
         written = False
     if not written:
-        pytest.skip("this OpenCV is built without EXR")
+        pytest.skip("no EXR in this OpenCV: set OPENCV_IO_ENABLE_OPENEXR=1 and use a build with it")
     np.testing.assert_allclose(read_depth_file(path).depth, depth, atol=1e-6)
 
 
@@ -349,7 +349,7 @@ def test_the_view_is_what_the_loop_would_see(network) -> None:
 
 def test_an_older_librarys_bag_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Topics as librealsense recorded them: 16-bit depth in the unit of the option Depth Units."""
-    rosbag1 = pytest.importorskip("rosbags.rosbag1", reason="reads .bag: pip install rosbags")
+    rosbag1 = pytest.importorskip("rosbags.rosbag1", reason="no rosbags: pip install rosbags")
     from rosbags.typesys import Stores, get_typestore
 
     store = get_typestore(Stores.ROS1_NOETIC)

@@ -434,7 +434,7 @@ def test_the_command_interrupted_still_reports(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--rate", "0"), "rate = 0.0 Hz"),
+        (("--rate", "0"), "rate = 0 Hz must be from 0.5 to 1000 Hz"),
         (("--candidates", "1"), "candidates = 1"),
         (("--ratio", "2"), "ratio = 2.0"),
         (("--robot", "kuka"), "known are twin, ur, or give"),

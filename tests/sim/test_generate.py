@@ -21,7 +21,7 @@ from sim.scene.objects import catalogue_set
 from sim.scene.raster import RasterRenderer
 from sim.scene.rig import RigView, random_rig
 from sim.scene.scene import camera_poses
-from sim.scene.sensor import SENSORS
+from sim.scene.sensor import USUAL
 
 SMALL = ["--scenes", "6", "--test-scenes", "2", "--views", "5", "--scenes-per-shard", "2"]
 SMALL += ["--grasp-samples", "200", "--seed", "5"]
@@ -61,7 +61,7 @@ def test_the_set_is_what_its_parts_make(unbroken):
     np.testing.assert_array_equal(split.scene_grasps(4), grasps.poses)
     assert split.objects[4] == [p.name for p in scene.placed]
     cameras = camera_poses(scene, 5, rng)
-    rig, renderer = random_rig(tuple(SENSORS), load_hand(), rng), RasterRenderer(scene)
+    rig, renderer = random_rig(USUAL, load_hand(), rng), RasterRenderer(scene)
     assert split.sensors[4] == (rig.sensor.name if rig else "ideal")
     for image, camera in zip(range(20, 25), cameras, strict=True):
         np.testing.assert_array_equal(split.camera[image], camera)

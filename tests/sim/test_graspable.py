@@ -103,7 +103,7 @@ def test_mesh_options_are_parameters_of_the_set_if_given(tmp_path: Path) -> None
     plain = parameters(GenerateOptions(2, 1, 2, tmp_path / "set"))
     assert set(plain) == {
         *("train_scenes", "test_scenes", "views", "seed", "hand", "view", "rigs", "friction"),
-        *("grasp_samples", "scenes_per_shard", "objects"),
+        *("grasp_samples", "scenes_per_shard", "objects", "renderer"),
     }
     assert store.dataset_id(plain) != store.dataset_id(parameters(config))
 

@@ -4,6 +4,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from needs import NO_NATIVE
 from solids import box
 
 from rt.hand import load_hand
@@ -22,7 +23,7 @@ Z, W = (
     np.linspace(-0.01, 0.01, 3).astype(np.float32),
 )
 HALF = HAND.opening_m / 2
-needs_native = pytest.mark.skipif(native is None, reason="needs rt._native")
+needs_native = pytest.mark.skipif(native is None, reason=NO_NATIVE)
 
 
 @pytest.fixture(scope="module", params=range(3))

@@ -4,6 +4,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from needs import NO_NATIVE
 from solids import box
 
 from rt.native import native
@@ -17,7 +18,7 @@ from sim.scene.rig import make_rig, mounted
 from sim.scene.scene import Scene, SceneError, assemble, make_scene
 from sim.scene.sensor import SENSORS
 
-needs_native = pytest.mark.skipif(native is None, reason="needs rt._native")
+needs_native = pytest.mark.skipif(native is None, reason=NO_NATIVE)
 
 
 @pytest.fixture(scope="module", params=range(3))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import NO_NATIVE
 
 from rt.camera import Intrinsics
 from rt.native import native
@@ -131,7 +132,7 @@ def test_refusals_name_the_remedy() -> None:
         observe(SENSORS["d405"], np.zeros((2, 2), np.float32), CAMERA, np.random.default_rng(0))
 
 
-@pytest.mark.skipif(native is None, reason="needs rt._native")
+@pytest.mark.skipif(native is None, reason=NO_NATIVE)
 @pytest.mark.parametrize("name", SENSORS)
 def test_the_kernel_agrees_with_its_twin_bit_by_bit(name: str) -> None:
     rng = np.random.default_rng(11)
