@@ -283,6 +283,7 @@ def open_calibration(address: str = "", **_: Any) -> UR:
         max_acceleration_m_s2=0.5,
         max_turn_deg_s=45.0,
         max_target_age_s=0.3,
+        max_silence_s=0.2,  # slow, from stop to stop: images are saved meanwhile
         max_tcp_error_m=None,
         program_at_once=False,
     )
