@@ -57,9 +57,9 @@ class ServoOptions:
     """Backend of the network: auto, native, onnx, reference, tensorrt, or module:attribute (rt.distance)."""
     hand: str = ""
     """Gripper: a name of rt/hands/ or a TOML file. Default: the cell's, else robotiq_2f85."""
-    controller: str = "first_look"
-    """first_look: a place chosen from the whole first eight views and followed if it moves; ensemble: goals
-    kept in base, with their mean over the last eight views; paper: Algorithm 1; or module:attribute of a
+    controller: str = "ensemble"
+    """ensemble: goals kept in base, with their mean over the last eight views; first_look: a place chosen
+    from the whole first eight views, followed if it moves; paper: Algorithm 1; or module:attribute of a
     class of your own."""
     target: tuple[float, float] | None = None
     """A point of the object that is wanted, x and y in base [m]; the grasps nearest to it are preferred.

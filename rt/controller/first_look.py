@@ -1,4 +1,4 @@
-"""The default controller: a place chosen from the whole first views, followed wherever it moves."""
+"""Controller with a first look: a place chosen from the whole first views, followed wherever it moves."""
 
 from __future__ import annotations
 

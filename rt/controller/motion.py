@@ -34,6 +34,9 @@ BELIEF = 0.3
 """Part of a smaller difference that is believed."""
 VIEWS = 7
 """Shifts that the velocity is the median of: one jump is no motion."""
+SURE = 1.5
+"""A velocity must be this many times the median distance of the shifts from it: an arm that does not go where
+it is told makes shifts of all directions."""
 STILL_M_S = 0.012
 """Slower than this is still."""
 _STEPS = 6
@@ -108,7 +111,9 @@ class SceneMotion:
             return None
         self._rates.append(found[:2] / passed_s)
         typical = np.median(self._rates, axis=0)
-        moving = len(self._rates) >= 3 and np.linalg.norm(typical) > STILL_M_S
+        apart = np.median(np.linalg.norm(np.array(self._rates) - typical, axis=1))
+        speed = np.linalg.norm(typical)
+        moving = len(self._rates) >= 3 and speed > max(STILL_M_S, SURE * apart)
         self.velocity_m_s = typical if moving else np.zeros(2)
         off, turn = found[:2] - foretold, float(found[2])
         if np.linalg.norm(off) < JUMP_M and abs(turn) < JUMP_RAD:

@@ -54,7 +54,7 @@ class TrialsOptions:
     trials: int = 400
     """Scenes; one grasp in each, or as many picks as it takes to clear it."""
     disturbance: Annotated[Disturbance, tyro.conf.arg(name="")] = field(default_factory=Disturbance)
-    controller: str = "first_look"
+    controller: str = "ensemble"
     """Controller of CTR: a name of rt.controller, or module:attribute of a class of your own."""
     against: tuple[str, ...] = ()
     """Other controllers, run beside it as CTR_<name>."""

@@ -46,9 +46,8 @@ def shown_after_s(page: Said, simulated: bool, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(flight, "start_page", lambda *_, **__: page)
     recorder: Any = SimpleNamespace(ring=SimpleNamespace(name="ring"))
     with ExitStack() as stack:
-        began = time.monotonic()
         LivePage(ServoOptions(), stack).show(recorder, simulated)
-        return time.monotonic() - began
+        return time.monotonic() - page.began
 
 
 def test_a_simulated_run_waits_until_the_page_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
