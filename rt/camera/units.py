@@ -9,6 +9,8 @@ UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001, "0.1mm": 0.0001}
 """Units of depth by name; 0.1mm is a D405's."""
 FARTHEST_M, NEAREST_M = 10.0, 0.01
 """A depth image whose middle depth lies beyond these is in another unit."""
+_DIVIDED_M = 0.002
+"""A middle depth below it is metres divided by 1000 once too often, of a camera that looks 2 m at most."""
 MOUNT_M = 2.0
 """A camera farther than this from the hand that carries it is given in another unit."""
 
@@ -22,7 +24,7 @@ def other_unit(depth_m: NDArray[np.floating]) -> str:
     if NEAREST_M <= middle <= FARTHEST_M:
         return ""
     text = f"the middle depth is {middle:.4g} m, must be from {NEAREST_M:g} to {FARTHEST_M:g} m: "
-    if 5e-5 <= middle < 0.002:
+    if 5e-5 <= middle < _DIVIDED_M:
         return text + "the depths seem to be divided by 1000 once too often"
     for name, divisor, words in (
         ("mm", 1000, "millimetres"),

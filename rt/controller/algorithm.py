@@ -178,7 +178,7 @@ class Decision:
     symmetry: int = 0
     """Index of the view's symmetry that the network was given (`symmetry`)."""
     probability: float | None = None
-    """Of a grasp at the goal, by the views that it has been seen in; None from a network without one."""
+    """Of a grasp at the goal, in this view; None from a network without one."""
 
 
 class Paper:

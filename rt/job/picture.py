@@ -67,7 +67,7 @@ def draw(
     if names:
         times.legend(handles, names, loc="lower right", fontsize=8)
     times.set_title(
-        f"{report.state.placed} placed, {report.picks_per_hour:.0f} an hour",
+        f"{report.state.placed} placed, {report.picks_per_hour:.0f} placed an hour",
         loc="left",
         fontsize=10,
     )

@@ -107,7 +107,7 @@ def table(report: JobReport) -> Table:
     sums = ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "no pick"
     each = f"{state.seconds / state.placed:.1f} s" if state.placed else "-"
     result.add_row(
-        str(len(state.attempts)), "", sums, "", each, f"{report.picks_per_hour:.0f} picks an hour"
+        str(len(state.attempts)), "", sums, "", each, f"{report.picks_per_hour:.0f} placed an hour"
     )
     return result
 
