@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +29,16 @@ from calib.solve.se3 import angle_deg, from_vector, inverse, to_vector
 from calib.target.detect import Detection, detect, read_image
 from calib.target.targets import Target
 from rt.camera import CameraError, StaleFrameError
-from rt.pose import Array
+from rt.guard.limits import Limits
+from rt.guard.reach import joint_trouble
+from rt.pose import Array, from_top_down
+from rt.robot.kinematics import joint_frames, joints_at
 
 TICK_NS = 20_000_000
+_TRIES = 40
+"""Steps of Newton's method within which a pose in reach is found."""
+MOST_WOUND_RAD = np.radians(180.0)
+"""Farthest from zero that the last joint is left; tilts bring it further, and a UR's ends at 360 degrees."""
 STILL_M, STILL_DEG, STILL_S = 1e-4, 0.01, 0.3
 """An arm that moves less than this for so long is still."""
 FRAME_S = 10.0
@@ -129,20 +136,34 @@ class Collector:
         """Stream a straight path to a pose at the limits' speed."""
         robot = self.cell.robot
         self.check(T_base_hand)
-        here = robot.state().T_base_hand
-        step = to_vector(inverse(here) @ T_base_hand)
-        seconds = max(
-            np.linalg.norm(step[3:]) / self.limits.speed_m_s,
-            np.degrees(np.linalg.norm(step[:3])) / self.limits.turn_deg_s,
-        )
-        ticks = max(1, int(np.ceil(seconds * 1e9 / TICK_NS)))
         try:
-            for k in range(1, ticks + 1):
-                robot.move(here @ from_vector(step * k / ticks))
+            for pose in self.way(T_base_hand):
+                robot.move(pose)
                 self.cell.wait(TICK_NS)
         except BaseException:
             robot.stop()
             raise
+
+    def way(self, T_base_hand: Array) -> Iterator[Array]:
+        """Poses (4, 4) of a straight path at the limits' speed, one a tick.
+
+        Turns about the hand's z add up in the last joint. A path that would bring that joint beyond
+        MOST_WOUND_RAD also turns once the other way about it, which ends in the same pose.
+        """
+        state = self.cell.robot.state()
+        here = state.T_base_hand
+        step = to_vector(inverse(here) @ T_base_hand)
+        q = getattr(state, "q", None)
+        wound = (float(q[-1]) if q is not None else 0.0) + float(step[2])
+        unwind = -2 * np.pi * np.sign(wound) if abs(wound) > MOST_WOUND_RAD else 0.0
+        seconds = max(
+            np.linalg.norm(step[3:]) / self.limits.speed_m_s,
+            np.degrees(np.linalg.norm(step[:3]) + abs(unwind)) / self.limits.turn_deg_s,
+        )
+        ticks = max(1, int(np.ceil(seconds * 1e9 / TICK_NS)))
+        for part in np.arange(1, ticks + 1) / ticks:
+            turn = from_vector(np.array([0, 0, unwind * part, 0, 0, 0]))
+            yield here @ from_vector(step * part) @ turn
 
     def check(self, T_base_hand: Array) -> None:
         """Raises CalibrationError for a pose outside the limits."""
@@ -156,7 +177,23 @@ class Collector:
         down = float(self.start[2, 3] - T_base_hand[2, 3])
         if down > self.limits.down_m:
             return f"{down:.3f} m below the start, the limit is {self.limits.down_m:g} m"
-        return None
+        return self.out_of_reach(T_base_hand)
+
+    def out_of_reach(self, T_base_hand: Array) -> str | None:
+        """Reason why the joints of a known arm cannot go to a pose; None if they can, or are not known."""
+        robot = self.cell.robot
+        state, arm = robot.state(), getattr(robot, "arm_model", None)
+        q = getattr(state, "q", None)
+        if arm is None or q is None:
+            return None
+        T_flange_hand = inverse(joint_frames(arm, q)[6]) @ state.T_base_hand
+        try:
+            there = joints_at(arm, T_base_hand.astype(np.float64), T_flange_hand, q, _TRIES)
+        except ValueError as error:
+            return str(error)
+        # `way` keeps the last joint's turns near zero.
+        there[-1] = np.remainder(there[-1] + np.pi, 2 * np.pi) - np.pi
+        return joint_trouble(arm, there, Limits(), np.array(from_top_down(T_base_hand))) or None
 
     def look(self) -> tuple[ImageFrame, Detection | None]:
         frame = self.cell.camera.read_latest(max_age_s=0.5)
@@ -357,15 +394,8 @@ def moving(collector: Collector, count: int, rng: np.random.Generator, every_s: 
         collector.path.clear()
         next_ns = robot.now_ns() + int(every_s * 1e9)
         for T in collector.plan(max(8, count // 3), rng):
-            here = robot.state().T_base_hand
-            step = to_vector(inverse(here) @ T)
-            seconds = max(
-                np.linalg.norm(step[3:]) / collector.limits.speed_m_s,
-                np.degrees(np.linalg.norm(step[:3])) / collector.limits.turn_deg_s,
-            )
-            ticks = max(1, int(np.ceil(seconds * 1e9 / TICK_NS)))
-            for k in range(1, ticks + 1):
-                robot.move(here @ from_vector(step * k / ticks))
+            for on_the_way in collector.way(T):
+                robot.move(on_the_way)
                 collector.cell.wait(TICK_NS)
                 state = robot.state()
                 collector.path.append((state.stamp_ns, state.T_base_hand.copy()))

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -23,10 +25,11 @@ from calib.data.readers import read
 from calib.data.recording import read_dataset
 from calib.errors import CalibrationError
 from calib.solve.observe import look
-from calib.solve.se3 import angle_deg, inverse
+from calib.solve.se3 import angle_deg, from_vector, inverse, to_vector
 from calib.solve.solver import Settings, calibrate
 from calib.solve.verdict import GOOD, NO, USABLE, judge_result, summary
 from calib.target.targets import Target, parse
+from rt.robot.kinematics import ARMS, joint_frames
 
 
 def command(*arguments, folder=None):
@@ -408,3 +411,46 @@ def test_study_compares_claims_with_truth(tmp_path):
     assert all(c["found"] == 1 for c in s["corruption"].values())
     assert s["next_pose"]["error_ratio_advised"] < s["next_pose"]["error_ratio_random"]
     assert s["time_offset"]["worst_error_ms"] < 3
+
+
+def arm_at(q: np.ndarray) -> SimpleNamespace:
+    """A collector whose arm, a UR5e with a bare flange, stands in joints (6,) [rad]."""
+    arm = ARMS["UR5e"]
+    state = SimpleNamespace(T_base_hand=joint_frames(arm, q)[6], q=q)
+    robot = SimpleNamespace(state=lambda: state, arm_model=arm)
+    return SimpleNamespace(cell=SimpleNamespace(robot=robot), limits=CollectLimits())
+
+
+HOME_Q = np.radians([0.0, -90, -90, -90, 90, 0])
+
+
+def test_a_path_unwinds_the_last_joint_and_ends_in_the_same_pose():
+    for wound_deg, turn_deg, more in (
+        (0, 150, 0),
+        (150, 100, -360),
+        (-170, -30, 360),
+        (170, -80, 0),
+    ):
+        collector = arm_at(HOME_Q + np.radians([0, 0, 0, 0, 0, wound_deg]))
+        here = collector.cell.robot.state().T_base_hand
+        goal = here @ from_vector(np.array([0, 0, np.radians(turn_deg), 0.02, 0, 0.01]))
+        poses = [here, *Collector.way(collector, goal)]
+        np.testing.assert_allclose(poses[-1], goal, atol=1e-9)
+        steps = [to_vector(inverse(a) @ b)[2] for a, b in pairwise(poses)]
+        assert np.degrees(np.sum(steps)) == pytest.approx(turn_deg + more, abs=1e-6)
+        assert np.degrees(np.abs(steps).max()) * 50 <= collector.limits.turn_deg_s + 1e-6
+
+
+def test_a_pose_that_the_joints_cannot_hold_is_out_of_reach():
+    collector = arm_at(HOME_Q)
+    here = collector.cell.robot.state().T_base_hand
+    assert Collector.out_of_reach(collector, here) is None
+    away = here.copy()
+    away[0, 3] += 0.5
+    assert "no joints found" in (Collector.out_of_reach(collector, away) or "")
+    stretched = joint_frames(ARMS["UR5e"], np.radians([0.0, -150, -3, -160, 87, 95]))[6]
+    found = Collector.out_of_reach(arm_at(np.radians([0.0, -140, -25, -150, 87, 95])), stretched)
+    assert "elbow" in (found or "")
+    # A whole turn of the last joint is no reason: the way there turns back.
+    wound = arm_at(HOME_Q + np.radians([0, 0, 0, 0, 0, 355]))
+    assert Collector.out_of_reach(wound, here) is None
