@@ -9,10 +9,7 @@ device, fed with pictures and depth of the target, a table and boxes, from where
 
 from __future__ import annotations
 
-import threading
-import time
-from contextlib import AbstractContextManager, suppress
-from typing import Any
+from contextlib import suppress
 
 import numpy as np
 
@@ -29,7 +26,7 @@ from rt.camera.pictures import PictureCamera, open_pictures
 from rt.pose import Array
 from rt.robot.kinematics import ARMS, tool
 from rt.robot.ur_pose import transform as pose_transform
-from sim.hardware.realsense import SoftwareCamera, SoftwareMode, to_z16
+from sim.hardware.realsense import FrameFeeder, SoftwareCamera, SoftwareMode, to_z16
 from sim.hardware.ur.arm import HOME_Q
 from sim.hardware.ur.process import CONTROL_PORT, Emulator, EmulatorError
 
@@ -56,29 +53,21 @@ def emulated_rig(seed: int, target: str, things: bool, noise: Noise) -> Simulate
     return SimulatedRig(placed, what, noise, rng, things=boxes)
 
 
-class TargetFeeder(AbstractContextManager[Any]):
-    """Feeds a software device with what a camera on an emulated arm's flange sees, from a thread."""
+class TargetFeeder(FrameFeeder):
+    """Feeds a software device with what a camera on an emulated arm's flange sees: pictures and depth."""
 
     def __init__(self, rig: SimulatedRig, host: str, control_port: int) -> None:
-        self.rig = rig
-        self._arm = Emulator(host, control_port)
         mode = SoftwareMode(INTRINSICS, RATE_HZ)
-        self.camera = SoftwareCamera(
+        camera = SoftwareCamera(
             (mode,), name="Intel RealSense D405 (emulated)", serial="emulated", pictures=(mode,)
         )
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._feed, name="target-feeder", daemon=True)
+        super().__init__(camera, RATE_HZ)
+        self.rig = rig
+        self._arm = Emulator(host, control_port)
 
-    def __enter__(self) -> Any:
-        device = self.camera.__enter__()
-        self._thread.start()
-        return device
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join(timeout=5.0)
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self._arm.close()
-        self.camera.__exit__()
 
     def true_camera(self) -> tuple[int, Array]:
         """time.monotonic_ns and T_base_camera (4, 4): the arm stands a little beside where it says."""
@@ -86,21 +75,16 @@ class TargetFeeder(AbstractContextManager[Any]):
         T = pose_transform(told["pose"])
         return int(told["monotonic_ns"]), T @ self.rig.error(T) @ self.rig.truth.T_mount_camera
 
-    def _feed(self) -> None:
-        number, due = 0, time.monotonic()
-        while not self._over.wait(max(due - time.monotonic(), 0)):
-            try:
-                stamp_ns, T = self.true_camera()
-            except EmulatorError:
-                return  # the arm has gone, and no frame comes any more: the camera's reader notices
-            picture, depth = (
-                self.rig.picture(T),
-                to_z16(self.rig.depth(T), self.camera.depth_unit_m),
-            )
-            with suppress(RuntimeError):  # not started yet, or stopped already
-                self.camera.send(depth, number, stamp_ns=stamp_ns)
-                self.camera.send(picture, number, stamp_ns=stamp_ns)
-            number, due = number + 1, max(due + 1 / RATE_HZ, time.monotonic())
+    def send(self, number: int) -> bool:
+        try:
+            stamp_ns, T = self.true_camera()
+        except EmulatorError:
+            return False  # the arm has gone: the camera's reader notices
+        depth = to_z16(self.rig.depth(T), self.camera.depth_unit_m)
+        with suppress(RuntimeError):  # not started yet, or stopped already
+            self.camera.send(depth, number, stamp_ns=stamp_ns)
+            self.camera.send(self.rig.picture(T), number, stamp_ns=stamp_ns)
+        return True
 
 
 def emulated(

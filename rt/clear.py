@@ -37,7 +37,6 @@ from rt.record.report import Status
 from rt.record.ring import RingError
 from rt.robot import RobotError
 from rt.servo import candidate_count, header_of
-from rt.tools.clock import Clock, ClockError
 from rt.tools.command import command
 from rt.tools.files import output_folder
 
@@ -117,10 +116,6 @@ def run(job: Job, keys: Keys | None = None) -> JobReport:
     parse=parse,
 )
 def main(config: ClearOptions) -> int:
-    try:
-        Clock(config.rate)
-    except ClockError as error:  # an impossible rate, before anything is opened
-        raise ValueError(str(error)) from error
     state = None if config.resume is None else read_state(config.resume)
     folder = output_folder("clear", config.out or config.resume)
     config, devices = settle_job(config)

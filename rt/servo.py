@@ -50,7 +50,7 @@ from rt.page import PageError
 from rt.record.recorder import Recorder, RecordError, flight_header
 from rt.record.ring import RingError
 from rt.robot import RobotError
-from rt.tools.clock import Clock, ClockError, real_time
+from rt.tools.clock import ClockError, real_time
 from rt.tools.command import command
 from rt.tools.files import output_folder
 from rt.tools.process import signals_caught
@@ -379,10 +379,6 @@ def header_of(
     parse=parse,
 )
 def main(config: ServoOptions) -> int:
-    try:
-        Clock(config.rate)
-    except ClockError as error:  # an impossible rate, before anything is opened
-        raise ValueError(str(error)) from error
     devices = settle(config)
     distance = open_model(devices.model, config.backend)
     check_model(distance, devices)

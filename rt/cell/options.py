@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from rt.cell.file import load_cell
 from rt.controller import CONTROLLERS, ITERATIONS, RATIO
@@ -99,6 +99,8 @@ class ServoOptions:
     """Folder for servo.json, servo.png and the record. Default: runs/servo/<time>/."""
     limits: Limits | None = None
     """Limits of the guard. None: those of the cell file, else the defaults."""
+    usual_iterations: ClassVar[int] = ITERATIONS
+    """Cycles of an approach at 30 Hz, unless `iterations` says otherwise."""
 
     def __post_init__(self) -> None:
         if not LEAST_RATE_HZ <= self.rate <= MOST_RATE_HZ:
@@ -107,7 +109,7 @@ class ServoOptions:
             )
         faster = max(self.rate / PAPER_RATE_HZ, 1.0)
         if self.iterations == 0:
-            object.__setattr__(self, "iterations", round(ITERATIONS * faster))
+            object.__setattr__(self, "iterations", round(self.usual_iterations * faster))
         if self.ratio == 0:
             object.__setattr__(
                 self, "ratio", 1 - (1 - RATIO) ** (1 / faster) if faster > 1 else RATIO

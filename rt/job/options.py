@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from rt.cell.options import PAPER_RATE_HZ, ServoOptions, parse_as
+from rt.cell.options import ServoOptions, parse_as
 from rt.guard.limits import Limits
-
-ITERATIONS = 32
-"""Cycles of one approach at 30 Hz: fewer than rt.servo's, for the hand begins above the place to grasp."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,10 @@ class ClearOptions(ServoOptions):
     if_holding: Literal["ask", "place", "open", "stop"] = "ask"
     """At the start the fingers hold something: ask at the terminal, carry it to the place, open right there,
     or refuse to start."""
+    usual_iterations: ClassVar[int] = 32
+    """Fewer than rt.servo's, for the hand begins above the place to grasp."""
 
     def __post_init__(self) -> None:
-        if self.iterations == 0:
-            faster = max(self.rate / PAPER_RATE_HZ, 1.0)
-            object.__setattr__(self, "iterations", round(ITERATIONS * faster))
         super().__post_init__()
         if self.grasp != "yes":
             raise ValueError(f"--grasp {self.grasp}: the job grasps; rt.servo does not have to")

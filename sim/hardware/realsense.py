@@ -16,6 +16,7 @@ import os
 import struct
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -136,13 +137,11 @@ class SoftwareCamera(AbstractContextManager[Any]):
         self._sensor.on_video_frame(frame)
 
 
-class Feeder(AbstractContextManager[Any]):
-    """Feeds a SoftwareCamera from a thread: `depth(stamp_ns)` gives (H, W) float32 metres, at a rate."""
+class FrameFeeder(AbstractContextManager[Any]):
+    """Feeds a SoftwareCamera from a thread, at a rate: `send` is called for every moment."""
 
-    def __init__(
-        self, camera: SoftwareCamera, depth: Callable[[int], NDArray[np.float32]], rate_hz: float
-    ) -> None:
-        self.camera, self._depth, self._period_s = camera, depth, 1 / rate_hz
+    def __init__(self, camera: SoftwareCamera, rate_hz: float) -> None:
+        self.camera, self._period_s = camera, 1 / rate_hz
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._feed, name="feeder", daemon=True)
 
@@ -153,17 +152,33 @@ class Feeder(AbstractContextManager[Any]):
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(timeout=2.0)
+        self._thread.join(timeout=5.0)
         self.camera.__exit__()
 
     def _feed(self) -> None:
         number, due = 0, time.monotonic()
-        while not self._over.wait(max(due - time.monotonic(), 0)):
-            stamp_ns = time.monotonic_ns()
-            self.camera.send(
-                to_z16(self._depth(stamp_ns), self.camera.depth_unit_m), number, stamp_ns=stamp_ns
-            )
+        while not self._over.wait(max(due - time.monotonic(), 0)) and self.send(number):
             number, due = number + 1, max(due + self._period_s, time.monotonic() - self._period_s)
+
+    @abstractmethod
+    def send(self, number: int) -> bool:
+        """Send the frames of one moment; False where there will be no more."""
+
+
+class Feeder(FrameFeeder):
+    """Feeds a SoftwareCamera with depth: `depth(stamp_ns)` gives (H, W) float32 metres."""
+
+    def __init__(
+        self, camera: SoftwareCamera, depth: Callable[[int], NDArray[np.float32]], rate_hz: float
+    ) -> None:
+        super().__init__(camera, rate_hz)
+        self._depth = depth
+
+    def send(self, number: int) -> bool:
+        stamp_ns = time.monotonic_ns()
+        depth = to_z16(self._depth(stamp_ns), self.camera.depth_unit_m)
+        self.camera.send(depth, number, stamp_ns=stamp_ns)
+        return True
 
 
 class Piped(AbstractContextManager[Any]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from rt.cell.file import PlacePart
+from rt.cell.options import ServoOptions
 from rt.gripper import GripperState
 from rt.guard.rows import Stop
 from rt.job.control import Control
@@ -28,6 +30,7 @@ from rt.job.look import (
     merged,
     turned,
 )
+from rt.job.options import ClearOptions
 from rt.job.state import DROPPED, MISSED, PLACED, Attempt, JobState, StateError, read_state
 from rt.pose import grasp_distance, to_view
 
@@ -240,3 +243,11 @@ def test_fingers_that_hold_something_refuse_a_job_that_does_not_say(
             settle_holding(loop_with(True), JobState("table"), choice)
     assert settle_holding(loop_with(False), JobState("table", carrying=True), "ask") is Held.NOTHING
     assert "feels nothing now" in capsys.readouterr().err
+
+
+def test_a_job_descends_in_fewer_cycles_and_refuses_an_impossible_rate() -> None:
+    assert ClearOptions().iterations == 32 and ServoOptions().iterations == 75
+    assert ClearOptions(rate=60.0).iterations == 64
+    for rate in (math.inf, math.nan, 0.0):
+        with pytest.raises(ValueError, match=r"Hz must be from 0\.5 to 1000 Hz"):
+            ClearOptions(rate=rate)
