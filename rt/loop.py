@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from rt import controller
 from rt.camera import CameraError, Frame, StaleFrameError
 from rt.camera.frames import KeptFrames, PosedFrame, RepeatedViews
+from rt.camera.own_hand import OwnHand
 from rt.cell.cell import Cell
 from rt.cell.options import ServoOptions
 from rt.cell.setup import RunSetup
@@ -158,9 +159,19 @@ class Loop:
         self.controller.forget()
         self.frames, self.repeated, self.heights = KeptFrames(), RepeatedViews(), HeightMemory()
         if self.camera_watch is not None:  # what was picked has changed the scene
-            self.camera_watch = CameraWatch(self.camera.intrinsics, self.camera.T_hand_camera)
+            self.camera_watch = CameraWatch(
+                self.camera.intrinsics, self.camera.T_hand_camera, self.camera_watch.own_hand
+            )
         self.end_m = self.distance.contract.end_height_m
         self.held_in_a_row, self._trusted_ns, self.probability = 0, None, None
+
+    def watch_open_hand(self) -> None:
+        """The fingers are open now: what the camera sees of them tells where it is. Takes up to a second."""
+        if self.camera_watch is not None:
+            hand = self.distance.contract.hand
+            self.camera_watch.own_hand = OwnHand(
+                self.camera.intrinsics, self.camera.T_hand_camera, hand
+            )
 
     def plan_descent(self) -> None:
         """Constant steps from the commanded height to the end height."""

@@ -199,8 +199,9 @@ class VirtualClient:
 
     def _read(self) -> tuple[Any, ...]:
         """The newest packet that the network lets through."""
-        if not self._last or not (self._cell.frozen or self._cell.repeats or self._cell.dropped):
-            c = self._c
+        c = self._c
+        silent = self._cell.frozen or self._cell.repeats or self._cell.dropped
+        if not self._last or not (silent or self._last[0] == c.time_s):
             self._last = (
                 c.time_s, pose_vector(c.arm.T), c.arm.twist, c.wrench.copy(), c.arm.q.copy(), c.arm.qd.copy(),
                 c.robot_mode, c.runtime, c.safety_bits,

@@ -320,10 +320,12 @@ def _read_line(sock: socket.socket, timeout_s: float) -> str:
         if left_s <= 0:
             raise TimeoutError(f"no whole line within {timeout_s:g} s")
         sock.settimeout(left_s)
-        more = sock.recv(1)
-        if not more:
+        waiting = sock.recv(
+            _LINE_BYTES, socket.MSG_PEEK
+        )  # what follows the line stays for the next
+        if not waiting:
             break
-        data += more
+        data += sock.recv(waiting.find(b"\n") + 1 or len(waiting))
         if len(data) > _LINE_BYTES:
             raise UrError(
                 "wrong_device",
