@@ -21,7 +21,7 @@ TIP_M, BEHIND_M = 0.006, -0.03
 """z in the hand between which a return is a fingertip's; what is behind is the gripper, of any shape."""
 FEWEST_PX = 60
 """Pixels of fingertips that must be in sight."""
-SEEN = 0.4
+SEEN = 0.15
 """Least part of them with a return: stereo cameras see nothing nearer than some distance."""
 _MOST_PX = 240
 """Widest image that is looked at; a larger one is taken in every n-th pixel."""

@@ -118,7 +118,11 @@ def displacement(kind: str, amount: float, rng: np.random.Generator) -> NDArray[
 def _own_hand(sensor: str) -> OwnHand:
     """The same for all approaches, since the calibrated place is."""
     T_hand_camera = mounted(load_hand())
-    return OwnHand(make_rig(preset(sensor), T_hand_camera).intrinsics, T_hand_camera, load_hand())
+    return OwnHand(
+        make_rig(preset(sensor), T_hand_camera, whole_image=True).intrinsics,
+        T_hand_camera,
+        load_hand(),
+    )
 
 
 def approach(
@@ -136,7 +140,7 @@ def approach(
     T_hand_camera, error = mounted(hand_shape), displacement(kind, amount, rng)
     scale = 1 + sort.scale_error * float(rng.standard_normal())
     rigs = [
-        make_rig(sort, T_hand_camera, T_hand_camera @ off, scale)
+        make_rig(sort, T_hand_camera, T_hand_camera @ off, scale, whole_image=True)
         for off in (np.eye(4) if kind == "knock" else error, error)
     ]
     cameras = [RigView(world.renderer, rig, hand_shape) for rig in rigs]

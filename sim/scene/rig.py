@@ -127,10 +127,13 @@ def make_rig(
     scale: float = 1.0,
     focal_px: float = TRACED_FOCAL_PX,
     view: View = VIEW,
+    whole_image: bool = False,
 ) -> CameraRig:
-    """A rig whose window is what the view can need of the sensor's image over the hand's travel."""
+    """A rig whose window is what the view can need of the sensor's image over the hand's travel, or all."""
     whole = _resized(kind.intrinsics, min(focal_px / kind.focal_px, 1.0))
-    u0, v0, u1, v1 = _window(whole, T_hand_camera, view)
+    u0, v0, u1, v1 = 0, 0, whole.width_px, whole.height_px
+    if not whole_image:
+        u0, v0, u1, v1 = _window(whole, T_hand_camera, view)
     window = Intrinsics(
         u1 - u0, v1 - v0, whole.fx_px, whole.fy_px, whole.cx_px - u0, whole.cy_px - v0
     )
