@@ -254,22 +254,22 @@ def table(result: dict[str, Any]) -> Table:
     if "whole_ms" in result:
         times = result["whole_ms"]
         text = " / ".join(f"{times[k]:.1f}" for k in ("p50", "p99", "max"))
-        shown.add_row("cycle p50 / p99 / max [ms]", text, "")
+        shown.add_row("cycle p50 / p99 / max, ms", text, "")
     if "tracking_mm" in result:
         t = result["tracking_mm"]
         text = f"{t['rms']:.2f} / {t['p99']:.2f} / {t['max']:.2f}"
-        shown.add_row("behind the command rms / p99 / max [mm]", text, "")
+        shown.add_row("behind the command rms / p99 / max, mm", text, "")
     if result["jerk_peak_m_s3"] is not None:
-        shown.add_row("peak jerk [m/s^3]", f"{result['jerk_peak_m_s3']:.0f}", "")
-        shown.add_row("fastest [m/s]", f"{result['fastest_m_s']:.3f}", "")
+        shown.add_row("peak jerk, m/s^3", f"{result['jerk_peak_m_s3']:.0f}", "")
+        shown.add_row("fastest, m/s", f"{result['fastest_m_s']:.3f}", "")
     for name, count in result.get("guard", {}).items():
         shown.add_row(f"guard: {name}", str(count), "")
     if "drift_ms" in result:
-        shown.add_row("drift of the slots [ms]", f"{result['drift_ms']:.2f}", "")
+        shown.add_row("drift of the slots, ms", f"{result['drift_ms']:.2f}", "")
         ages = (f"{result[f'{k}_first_ms']:.1f} / {result[f'{k}_last_ms']:.1f}" for k in _AGES)
-        shown.add_row("age of state; of frame, first / last [ms]", "; ".join(ages), "")
+        shown.add_row("age of state; of frame, first / last, ms", "; ".join(ages), "")
     for module, s in result["growth"].items():
-        shown.add_row(f"{module}, half / end [MB]", f"{s['half_mb']:.1f} / {s['end_mb']:.1f}", "")
+        shown.add_row(f"{module}, half / end, MB", f"{s['half_mb']:.1f} / {s['end_mb']:.1f}", "")
     shown.add_row("cycles that the record lost", str(result.get("lost", "-")), "")
     return shown
 

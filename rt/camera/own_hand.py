@@ -112,7 +112,7 @@ class OwnHand:
                 a, b, c = (grid[tuple(best + k * np.eye(2, dtype=int)[axis])] for k in (-1, 0, 1))
                 bend = a - 2 * b + c
                 found[axis] += STEP_M * 0.5 * (a - c) / bend if bend > 0 else 0.0
-        return found
+        return np.asarray(found, np.float64)
 
 
 def _tips(

@@ -343,7 +343,7 @@ def _need(section: dict[str, Any], name: str, key: str) -> Any:
 
 
 @cache
-def _types(kind: type) -> dict[str, Any]:
+def _types(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
