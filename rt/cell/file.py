@@ -349,7 +349,7 @@ def _types(kind: Any) -> dict[str, Any]:
 
 def _section(kind: type[T], values: dict[str, Any], name: str) -> T:
     """A section as its dataclass: every key known, every value of its type and finite."""
-    types = _types(kind)
+    types = _types(kind)  # type: ignore[arg-type]
     places = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     hidden = {"calibration"} if kind is CameraPart else set()
     for key in values:

@@ -54,8 +54,9 @@ _HAND_ERROR_M = 0.0015
 outline, and of what a slight tilt of the camera does to it."""
 _HAND_LOOKS, _FEWEST_HAND = 8, 3
 """Looks at the fingers that count, the last; and their least number."""
-_SURE = 2.0
-"""Standard deviations that are taken off an estimate before it is judged."""
+_SURE, _SURE_JUMP = 2.0, 3.0
+"""Standard deviations that are taken off an estimate before it is judged; more off a jump between two views:
+where another side of an object comes into sight, they are farther apart than their outlines tell."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ class CameraWatch:
         # The camera's error (x, y, turn) in the hand shows in base as it is turned with the hand.
         rows = np.column_stack([_turned(now[1]) - _turned(before[1]), (-way[1], way[0])])
         beyond = shift - rows @ self._error()[0]
-        jump_m = float(np.linalg.norm(beyond)) - _SURE * math.sqrt(float(variance.sum()))
+        jump_m = float(np.linalg.norm(beyond)) - _SURE_JUMP * math.sqrt(float(variance.sum()))
         if jump_m > 0:
             again = float(np.linalg.norm(beyond - self._beyond))
             if again < _AGAIN * float(np.linalg.norm(beyond)):
@@ -226,11 +227,13 @@ class CameraWatch:
         error, covariance = self._error()
         sd = math.sqrt(float(np.linalg.eigvalsh(covariance[:2, :2])[-1]))
         offset = float(np.hypot(*error[:2]))
-        beside_m = 0.0
-        if len(self._beside) >= _FEWEST_HAND:
-            beside_m = float(np.hypot(*np.median(np.array(self._beside), axis=0)))
+        beside_m, by_scene_m = 0.0, offset - _SURE * sd
+        if (
+            len(self._beside) >= _FEWEST_HAND
+        ):  # ten times as exact as the scene's turn about the hand
+            beside_m, by_scene_m = float(np.hypot(*np.median(np.array(self._beside), axis=0))), 0.0
         by_hand_m = beside_m - _SURE * _HAND_ERROR_M
-        shift_m = max(offset - _SURE * sd, by_hand_m, self._jump_m, 0.0)
+        shift_m = max(by_scene_m, by_hand_m, self._jump_m, 0.0)
         words = (
             f"the table is seen {math.degrees(math.atan(float(np.hypot(*slope)))):.1f} deg tilted and "
             f"{height * 1e3:+.1f} mm high"
