@@ -39,6 +39,10 @@ SURE = 1.5
 it is told makes shifts of all directions."""
 STILL_M_S = 0.012
 """Slower than this is still."""
+LONG_VIEWS = (8, 24)
+"""Least and most views that a velocity is measured over, beside that of single ones: many times as exact."""
+ALIKE_M_S = 0.015
+"""The two velocities of a steady motion differ by less."""
 _STEPS = 6
 _DONE_M = 5e-5
 _GRADIENT_FLOOR = np.diag([1e-2, 1e-2, 1e-5])
@@ -76,6 +80,7 @@ class SceneMotion:
         """Begin anew with the next view."""
         self._before: _HeightImage | None = None
         self._rates: deque[NDArray[np.float64]] = deque(maxlen=VIEWS)
+        self._seen: deque[_HeightImage] = deque(maxlen=LONG_VIEWS[1])
         self.velocity_m_s = np.zeros(2)
         """(2,) of x, y in base; zeros while the scene stands."""
 
@@ -107,6 +112,7 @@ class SceneMotion:
         if left_m > LOST_M:
             self.lost = True
             self._rates.clear()
+            self._seen.clear()
             self.velocity_m_s = np.zeros(2)
             return None
         self._rates.append(found[:2] / passed_s)
@@ -114,11 +120,26 @@ class SceneMotion:
         apart = np.median(np.linalg.norm(np.array(self._rates) - typical, axis=1))
         speed = np.linalg.norm(typical)
         moving = len(self._rates) >= 3 and speed > max(STILL_M_S, SURE * apart)
-        self.velocity_m_s = typical if moving else np.zeros(2)
+        self.velocity_m_s = self._steady(typical, now, centre_m) if moving else np.zeros(2)
+        self._seen.append(now)
         off, turn = found[:2] - foretold, float(found[2])
         if np.linalg.norm(off) < JUMP_M and abs(turn) < JUMP_RAD:
             off, turn = BELIEF * off, BELIEF * turn
         return Shift(centre_m, foretold + off, turn)
+
+    def _steady(
+        self, typical_m_s: NDArray[np.float64], now: _HeightImage, centre_m: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The velocity from the oldest view to this one, if it is like that of the single ones."""
+        if len(self._seen) < LONG_VIEWS[0]:
+            return typical_m_s
+        old = self._seen[0]
+        passed_s = now.exposed_s - old.exposed_s
+        way_m = typical_m_s * passed_s
+        found, left_m = register(old, now, centre_m - way_m, way_m)
+        long_m_s = found[:2] / passed_s
+        alike = left_m <= LOST_M and np.linalg.norm(long_m_s - typical_m_s) < ALIKE_M_S
+        return long_m_s if alike else typical_m_s
 
     lost = False
     """True after a view that does not show the scene of the one before."""
