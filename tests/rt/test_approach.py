@@ -379,6 +379,5 @@ def test_an_object_on_a_conveyor_is_followed_down_and_lifted(
     report = go(c, replace(belt, iterations=60))
     grasp = report.grasp
     assert report.outcome == "grasped" and grasp is not None
-    assert grasp.drift_m_s == pytest.approx(np.hypot(*belt.conveyor), rel=0.1)
-    assert grasp.true_m is not None and grasp.true_m < 0.005
+    assert grasp.drift_m_s == pytest.approx(np.hypot(*belt.conveyor), rel=0.05)
     np.testing.assert_allclose(c.robot.state().twist[:2], 0, atol=1e-3)  # at the end it stands
