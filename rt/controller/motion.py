@@ -122,7 +122,10 @@ class SceneMotion:
         apart = np.median(np.linalg.norm(np.array(self._rates) - typical, axis=1))
         speed = np.linalg.norm(typical)
         moving = len(self._rates) >= 3 and speed > max(STILL_M_S, SURE * apart)
-        self.velocity_m_s = self._steady(typical, now, centre_m) if moving else np.zeros(2)
+        # A steady motion goes on although a few views do not tell.
+        likely = typical if moving else self.velocity_m_s
+        steady = self._steady(likely, now, centre_m) if likely.any() else None
+        self.velocity_m_s = steady if steady is not None else typical * moving
         self._seen.append(now)
         off, turn = found[:2] - foretold, float(found[2])
         if np.linalg.norm(off) < JUMP_M and abs(turn) < JUMP_RAD:
@@ -130,18 +133,18 @@ class SceneMotion:
         return Shift(centre_m, foretold + off, turn)
 
     def _steady(
-        self, typical_m_s: NDArray[np.float64], now: _HeightImage, centre_m: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """The velocity from the oldest view to this one, if it is like that of the single ones."""
+        self, likely_m_s: NDArray[np.float64], now: _HeightImage, centre_m: NDArray[np.float64]
+    ) -> NDArray[np.float64] | None:
+        """The velocity from the oldest view to this one, if it is like the likely one and no standstill."""
         if len(self._seen) < LONG_VIEWS[0]:
-            return typical_m_s
+            return None
         old = self._seen[0]
         passed_s = now.exposed_s - old.exposed_s
-        way_m = typical_m_s * passed_s
+        way_m = likely_m_s * passed_s
         found, left_m = register(old, now, centre_m - way_m, way_m, trust=0.1)
         long_m_s = found[:2] / passed_s
-        alike = left_m <= LOST_M and np.linalg.norm(long_m_s - typical_m_s) < ALIKE_M_S
-        return long_m_s if alike else typical_m_s
+        alike = left_m <= LOST_M and np.linalg.norm(long_m_s - likely_m_s) < ALIKE_M_S
+        return long_m_s if alike and np.linalg.norm(long_m_s) > STILL_M_S else None
 
     lost = False
     """True after a view that does not show the scene of the one before."""
