@@ -49,7 +49,7 @@ class Growth:
         }
 
     def problems(self) -> list[str]:
-        """What grew in the second half."""
+        """Lines on all that grew in the second half."""
         found = []
         for module, s in self.summary().items():
             more_mb = s["end_mb"] - s["half_mb"]

@@ -34,7 +34,7 @@ class SettingsWatch:
         self._steady = 0
 
     def before(self, now: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-        """What this cycle's settings (3,) are to be compared with: the told ones once it stays as it is."""
+        """Settings (3,) to compare this cycle's with: those told last, once the new ones stay."""
         if now is None:
             return None
         steady = self._last is not None and not changes(self._last, now)
