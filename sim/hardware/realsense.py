@@ -224,31 +224,37 @@ def emulated(
     *,
     size: str = "240x136",
     rate_hz: str = "30",
+    beside_m: str = "",
     **options: str,
 ) -> Piped:
     """A D405 on the hand of an emulated arm (`rt.robot.emulator`), over a simulated scene.
 
     What it sees follows the arm's true pose. The options are texts, as they come from
-    `module:function?name=value&...`: size, rate_hz, host, control_port, cell, seed, scene, objects,
+    `module:function?name=value&...`: size, rate_hz, beside_m (x,y in the hand by which a camera that was
+    knocked is beside its calibrated place), host, control_port, cell, seed, scene, objects,
     origin, place, gone (sim.hardware.renderer.RendererOptions). Raises CameraError for one that is not known.
     """
     known = ("host", "control_port", "cell", "seed", "scene", "objects", "origin", "place", "gone")
     if unknown := sorted(set(options) - set(known)):
         raise CameraError(
             f"sim.hardware.realsense:emulated has no option {', '.join(unknown)}; known are size, rate_hz, "
-            f"{', '.join(known)}"
+            f"beside_m, {', '.join(known)}"
         )
     try:
         rate = int(rate_hz)
+        x_m, y_m = (float(v) for v in (beside_m or "0,0").split(","))
     except ValueError as error:
         raise CameraError(
-            f"sim.hardware.realsense:emulated: rate_hz = {rate_hz!r} is no integer"
+            f"sim.hardware.realsense:emulated: rate_hz = {rate_hz!r} must be an integer, beside_m = "
+            f"{beside_m!r} two numbers with a comma between"
         ) from error
     modes = d405_modes([parse_size(size)], [rate])
     camera = SoftwareCamera(modes, name="Intel RealSense D405 (emulated)", serial="emulated")
     arguments = [f"--size={size}", f"--rate-hz={rate}"]
     arguments += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    pose = ",".join(f"{v:.12g}" for v in np.asarray(T_hand_camera, dtype=np.float64).ravel())
+    T_true = np.array(T_hand_camera, dtype=np.float64)
+    T_true[:2, 3] += (x_m, y_m)
+    pose = ",".join(f"{v:.12g}" for v in T_true.ravel())
     return Piped(camera, "sim.hardware.renderer", [*arguments, f"--camera={pose}"])
 
 

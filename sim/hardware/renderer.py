@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from rt.camera import CameraError
 from rt.camera.models import parse_size
+from rt.camera.own_hand import hand_depth
 from rt.cell.file import load_cell
+from rt.hand import HandError, load_hand
 from rt.pose import inverse
 from rt.robot import RobotError
 from rt.tools.clock import Clock, ClockError
@@ -74,7 +76,15 @@ def main() -> int:
     except (KeyboardInterrupt, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads: that is how it ends
         return 0
-    except (CameraError, RobotError, ClockError, ObjectError, ValueError, OSError) as error:
+    except (
+        CameraError,
+        RobotError,
+        ClockError,
+        ObjectError,
+        HandError,
+        ValueError,
+        OSError,
+    ) as error:
         print(f"sim.hardware.renderer: {error}", file=sys.stderr)
         return 1
     return 0
@@ -101,6 +111,7 @@ def render(config: RendererOptions) -> None:
     renderer = Renderer(world)
     intrinsics = d405_modes([parse_size(config.size)], [round(config.rate_hz)])[0].intrinsics
     rays, clock, number = intrinsics.rays(), Clock(config.rate_hz), 0
+    fingers = fingers_of(config, T_hand_camera, rays)
     print(
         f"sim.hardware.renderer: scene {config.scene} of {len(world.placed)} objects, its origin at "
         f"{np.round(origin, 3).tolist()} m on the table",
@@ -115,10 +126,23 @@ def render(config: RendererOptions) -> None:
         if presence is not None:
             presence.update(T_table_hand)
             renderer = presence.renderer
-        pixels = to_z16(renderer.depth(T_world_camera, rays), UNIT_M)
+        depth = renderer.depth(T_world_camera, rays)
+        nearer = (fingers > 0) & ((depth <= 0) | (fingers < depth))
+        pixels = to_z16(np.where(nearer, fingers, depth), UNIT_M)
         out.write(HEADER.pack(stamp_ns, number, *pixels.shape) + pixels.tobytes())
         out.flush()
         number += 1
+
+
+def fingers_of(
+    config: RendererOptions, T_hand_camera: NDArray[np.float64], rays: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Depth (H, W) of the cell's open gripper, which a camera beside it sees; it does not close here. Zeros
+    without one."""
+    cell = load_cell(config.cell) if config.cell else None
+    if cell is None or cell.gripper.kind == "none":
+        return np.zeros(rays.shape[:2], np.float32)
+    return hand_depth(T_hand_camera, rays, load_hand(cell.hand))
 
 
 def presence_of(
