@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -188,7 +189,8 @@ def _write(name: str, content: bytes, scale: tuple[float, float, float], path: P
     if isinstance(read, str):
         return read
     path.parent.mkdir(parents=True, exist_ok=True)
-    trimesh.Trimesh(read.vertices, read.faces, process=False).export(path)
+    closed: Any = trimesh.Trimesh(read.vertices, read.faces, process=False)
+    closed.export(path)
     again = read_mesh(MeshSource(path), name)  # as other commands will read it, without options
     if isinstance(again, str):
         path.unlink()

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -368,7 +369,7 @@ def record_cycle(
     )
 
 
-GRASPING = ("descend", "close", "lift", "retreat", "carry", "release")
+GRASPING = ("descend", "close", "lift", "retreat", "carry", "back off", "set down", "release")
 """Phases of the last centimetres, and those with something between the fingers."""
 
 
@@ -386,11 +387,15 @@ def wait_for_first_frame(loop: Loop) -> None:
     raise CameraError(f"no fresh frame within {loop.config.patience:g} s; check the camera's cable")
 
 
-def dwell(loop: Loop, target: NDArray[np.float64] | None) -> bool:
+def dwell(
+    loop: Loop, target: NDArray[np.float64] | None, meanwhile: Callable[[], None] | None = None
+) -> bool:
     """Wait until the arm is at rest, at most PATIENCE_S; True if it is. target: (4,), where it must come
-    to rest, under the guard; None: anywhere, after a stop."""
+    to rest, under the guard; None: anywhere, after a stop. meanwhile: called in every cycle."""
     for _ in range(max(int(PATIENCE_S * loop.config.rate), 10)):
         tick(loop)
+        if meanwhile is not None:
+            meanwhile()
         away = 0.0
         if target is None:
             state = loop.robot.state()

@@ -204,12 +204,14 @@ class Servo(AbstractContextManager["Servo"]):
         loop = self.loop
         arrived = self.outcome is None
         loop.allow(math.inf)
-        self.standing = dwell(loop, loop.commanded if arrived else None)
+        maps = approach.DepthMaps(loop) if arrived and self.grasps else None
+        ahead = None if maps is None else maps.ahead
+        self.standing = dwell(loop, loop.commanded if arrived else None, ahead)
         if arrived:
             self._look_at_rest()
         self.true_end_m = self._true_m()
         if arrived and self.grasps:
-            cycles = approach.grasp(loop, self.setup.grasping, self._tell)
+            cycles = approach.grasp(loop, self.setup.grasping, self._tell, maps)
             while self.grasp is None:
                 try:
                     next(cycles)

@@ -2,12 +2,13 @@
 
 `Job` is a Servo: the same devices, guard, watchdog, recorder and page, entered once for the whole job. Each
 attempt is one approach and its last centimetres; the arm stops, and the job ends, for the same reasons as a
-run of rt.servo. An attempt that fails otherwise (nothing seen, missed, collided, slipped) is written down and
-the job goes on elsewhere.
+run of rt.servo, but for a contact while something is gripped (rt.job.recovery). An attempt that fails
+otherwise (nothing seen, missed, collided, slipped) is written down and the job goes on elsewhere.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from rt.camera.frames import PosedFrame
 from rt.cycle import Step, step_of
-from rt.guard.rows import CycleState, Stop
+from rt.guard.rows import Stop
 from rt.job.holding import Held
 from rt.job.look import (
     APART_M,
@@ -28,8 +29,9 @@ from rt.job.look import (
     probabilities,
     turned,
 )
-from rt.job.moves import GiveUp, Gone, JobMoves, Skipped, Slipped
+from rt.job.moves import GiveUp, Gone, Skipped
 from rt.job.path import Array, PathError
+from rt.job.recovery import JobRecovery
 from rt.job.state import DROPPED, MISSED, PLACED, SKIPPED, Attempt
 from rt.loop import (
     hold,
@@ -39,6 +41,7 @@ from rt.loop import (
     tick,
 )
 from rt.outcome import Outcome
+from rt.pose import wrap_theta
 from rt.servo import FAULTS, settled
 from rt.view import START_HEIGHT_M
 
@@ -46,14 +49,18 @@ _NOT_SEEN_S = 0.5
 """An approach whose view shows no grasp for so long is given up, before the guard ends the run for it."""
 _DECLINED = 0.5
 """Part of the option `probability` that the place where the hand came to rest must have."""
+_CLOSE_M, _CLOSE_RAD = 0.03, math.radians(25)
+"""A place this near is approached from where the hand is."""
 _OPENED_M = 0.02
 """The fingers have let go once they are this much farther apart."""
 _TRACK_CYCLES, _TRACK_LENGTH = 6, 50_000
+_GRIPS = ("close", "lift")
+"""Phases in which a contact ends the attempt, and not the job."""
 VAIN = 12
 """So many attempts in a row in vain end the job."""
 
 
-class Job(JobMoves):
+class Job(JobRecovery):
     """The whole job in an open cell: `for step in job` is one period, like Servo's.
 
     with open_cell("table") as cell, Job(cell, open_model(), ClearOptions(fast=True)) as job:
@@ -160,18 +167,22 @@ class Job(JobMoves):
         ):
             places.reverse()
         found: list[GraspTarget] = []
+        views: list[TableLook] = []
         for xy in places:
+            there = np.array([*xy, self.place.home[2], self.home_yaw])
             try:
-                yield from self._go(
-                    np.array([*xy, self.place.home[2], self.home_yaw]), "look around"
-                )
+                for step in self._go(there, "look around", settle=False):
+                    if views and not views[-1].weighed:  # on the way to the next
+                        views[-1].weigh(self.distance)
+                    yield step
             except PathError as error:
                 raise Stop(f"to a place to look from: {error}") from error
-            view: list[TableLook] = []
-            yield from self._view(view)
-            while not view[0].weigh(self.distance):
+            yield from self._view(views)
+        for view in views:
+            while not view.weighed:
+                view.weigh(self.distance)
                 yield self._hold("look around")
-            found += view[0].targets(self.job.probability, self.place)
+            found += view.targets(self.job.probability, self.place)
         self.looks += 1
         self.left = []
         self.targets = merged(found)
@@ -223,13 +234,25 @@ class Job(JobMoves):
         if found[0] is not target:
             target = found[0]
             attempt.aim(target.hand, target.probability)
-            yield from self._go(self._start_over(target), "travel", settle=False, skippable=True)
+            start = self._start_over(target)
+            if not _close_to(start, loop.commanded):
+                yield from self._go(start, "travel", settle=False, skippable=True)
         yield from self._down()
         attempt.x_m, attempt.y_m, _, attempt.yaw_rad = (float(v) for v in loop.commanded)
-        for step in self._finish():
-            if loop.phase in ("look", "descend"):
-                self._maybe_skip()
-            yield step
+        try:
+            for step in self._finish():
+                if loop.phase in ("look", "descend"):
+                    self._maybe_skip()
+                yield step
+        except Stop as stop:
+            if loop.phase not in _GRIPS or not self._felt_contact():
+                raise
+            attempt.held = loop.phase == "lift"
+            attempt.outcome = DROPPED if attempt.held else MISSED
+            attempt.phase = loop.phase
+            attempt.reason = f"met something (during: {loop.phase}): {str(stop).split(';')[0]}"
+            yield from self._let_go(stop)
+            return
         self.outcome, result = None, self.grasp
         assert result is not None
         attempt.phase, attempt.width_m = result.phase, result.width_m
@@ -328,22 +351,19 @@ class Job(JobMoves):
     # What follows a grasp.
 
     def _carried(self, attempt: Attempt) -> Iterator[Step]:
-        """To the next place of the pattern, and open there. A slip on the way ends in DROPPED."""
+        """To the next place of the pattern, and open there. Slips and contacts end in DROPPED."""
         gripper = self.cell.gripper
         assert gripper is not None
-        slot = self._slot()
         held_m = gripper.state().width_m
-
-        def watch(s: CycleState) -> None:
-            if not gripper.state().holding:
-                raise Slipped(f"slipped while carried, at ({s.hand[0]:.2f}, {s.hand[1]:.2f}) m")
-
-        try:
-            yield from self._go(slot, "carry", watch=watch)
-        except PathError as error:
-            raise Stop(f"to the place, with something between the fingers: {error}") from error
-        except Slipped as slipped:
-            attempt.outcome, attempt.reason = DROPPED, str(slipped)
+        taken_m = None if self.grasp is None else self.grasp.closed_at_m
+        yield from self._carry(attempt, self._slot(), taken_m)
+        if attempt.outcome:
             return
         yield from self._open(held_m + _OPENED_M)
         attempt.outcome = PLACED
+
+
+def _close_to(a: Array, b: Array) -> bool:
+    """True if the approach begins as well from hand (4,) b as from a."""
+    turn = abs(float(wrap_theta(a[3] - b[3])))
+    return math.dist(a[:2], b[:2]) < _CLOSE_M and turn < _CLOSE_RAD

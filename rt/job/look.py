@@ -97,6 +97,11 @@ class TableLook:
         self._distance += far
         self._probability += probability
         self._weighed += 1
+        return self.weighed
+
+    @property
+    def weighed(self) -> bool:
+        """True once all symmetries were asked."""
         return self._weighed == len(SYMMETRIES)
 
     @property

@@ -115,6 +115,8 @@ class JobMoves(Servo):
         self._before_m: float | None = None
         """Ground between the jaws before they closed."""
         self._held = Held.NOTHING
+        self.path: HandPath | None = None
+        """The last way."""
 
     # The start.
 
@@ -246,6 +248,7 @@ class JobMoves(Servo):
         moves."""
         above = self._above(goal)
         path = self._planned([above, goal] if above[2] > goal[2] + 1e-6 else [goal])
+        self.path = path
         for _ in follow(self.loop, path, phase, watch, settle=settle):
             yield step_of(self.loop)
             if skippable:

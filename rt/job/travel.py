@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from rt.guard.rows import CycleState, Stop
-from rt.job.path import Path
+from rt.job.path import Path, Retrace
 from rt.loop import Loop, hold, operator_request, record_cycle, send, sense, tick
 
 Watch = Callable[[CycleState], None]
@@ -21,7 +21,7 @@ _SLOW = 0.25
 
 
 def follow(
-    loop: Loop, path: Path, phase: str, watch: Watch | None = None, *, settle: bool = True
+    loop: Loop, path: Path | Retrace, phase: str, watch: Watch | None = None, *, settle: bool = True
 ) -> Iterator[CycleState]:
     """Stream a path that begins at the arm's target; yields every cycle. Holds while a pause is asked for.
 
