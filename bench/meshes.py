@@ -189,8 +189,9 @@ def _write(name: str, content: bytes, scale: tuple[float, float, float], path: P
     if isinstance(read, str):
         return read
     path.parent.mkdir(parents=True, exist_ok=True)
-    closed: Any = trimesh.Trimesh(read.vertices, read.faces, process=False)
-    closed.export(path)
+    closed = trimesh.Trimesh(read.vertices, read.faces, process=False)
+    export: Any = closed.export
+    export(path)
     again = read_mesh(MeshSource(path), name)  # as other commands will read it, without options
     if isinstance(again, str):
         path.unlink()

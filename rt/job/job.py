@@ -8,7 +8,6 @@ otherwise (nothing seen, missed, collided, slipped) is written down and the job 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -41,7 +40,6 @@ from rt.loop import (
     tick,
 )
 from rt.outcome import Outcome
-from rt.pose import wrap_theta
 from rt.servo import FAULTS, settled
 from rt.view import START_HEIGHT_M
 
@@ -49,8 +47,8 @@ _NOT_SEEN_S = 0.5
 """An approach whose view shows no grasp for so long is given up, before the guard ends the run for it."""
 _DECLINED = 0.5
 """Part of the option `probability` that the place where the hand came to rest must have."""
-_CLOSE_M, _CLOSE_RAD = 0.03, math.radians(25)
-"""A place this near is approached from where the hand is."""
+_AS_GOOD = 0.95
+"""Part of the best probability with which a place below the hand is taken instead."""
 _OPENED_M = 0.02
 """The fingers have let go once they are this much farther apart."""
 _TRACK_CYCLES, _TRACK_LENGTH = 6, 50_000
@@ -166,19 +164,20 @@ class Job(JobRecovery):
             places[0] - loop.commanded[:2]
         ):
             places.reverse()
+        hands = [np.array([*xy, self.place.home[2], self.home_yaw]) for xy in places]
+        views: dict[int, TableLook] = {}
+        try:
+            yield from self._go(hands[-1], "look around", settle=False, views=views, places=hands)
+            for k in range(len(hands)):
+                if k not in views:  # not seen in passing
+                    yield from self._go(hands[k], "look around")
+                    one: list[TableLook] = []
+                    yield from self._view(one)
+                    views[k] = one[0]
+        except PathError as error:
+            raise Stop(f"to a place to look from: {error}") from error
         found: list[GraspTarget] = []
-        views: list[TableLook] = []
-        for xy in places:
-            there = np.array([*xy, self.place.home[2], self.home_yaw])
-            try:
-                for step in self._go(there, "look around", settle=False):
-                    if views and not views[-1].weighed:  # on the way to the next
-                        views[-1].weigh(self.distance)
-                    yield step
-            except PathError as error:
-                raise Stop(f"to a place to look from: {error}") from error
-            yield from self._view(views)
-        for view in views:
+        for view in views.values():
             while not view.weighed:
                 view.weigh(self.distance)
                 yield self._hold("look around")
@@ -228,15 +227,18 @@ class Job(JobRecovery):
         loop = self.loop
         loop.forget()
         self.outcome, self.grasp = None, None
-        yield from self._go(self._start_over(target), "travel", settle=False, skippable=True)
+        over = self._start_over(target)
+        seen: dict[int, TableLook] = {}
+        yield from self._go(over, "travel", settle=False, skippable=True, views=seen, places=[over])
         found: list[GraspTarget] = []
-        yield from self._look_here(target, found)
+        yield from self._look_here(target, seen.get(0), found)
         if found[0] is not target:
             target = found[0]
             attempt.aim(target.hand, target.probability)
-            start = self._start_over(target)
-            if not _close_to(start, loop.commanded):
-                yield from self._go(start, "travel", settle=False, skippable=True)
+            if not target.at_hand(loop.commanded):
+                yield from self._go(
+                    self._start_over(target), "travel", settle=False, skippable=True
+                )
         yield from self._down()
         attempt.x_m, attempt.y_m, _, attempt.yaw_rad = (float(v) for v in loop.commanded)
         try:
@@ -270,13 +272,18 @@ class Job(JobRecovery):
         hand = np.array([*target.hand[:2], START_HEIGHT_M, target.hand[3]])
         return turned(hand, self.home_yaw)
 
-    def _look_here(self, target: GraspTarget, into: list[GraspTarget]) -> Iterator[Step]:
-        """Look from above a target: all targets in this view are found anew. Appends the one to go for: the
-        nearest to the target within its spot, else the best in this view. Raises Gone if there is none."""
-        view: list[TableLook] = []
-        yield from self._view(view)
-        look = view[0]
-        while not look.weigh(self.distance):
+    def _look_here(
+        self, target: GraspTarget, look: TableLook | None, into: list[GraspTarget]
+    ) -> Iterator[Step]:
+        """Look from above a target, if that was not done in passing: all targets in this view are found anew.
+        Appends the one to go for: the nearest to the target within its spot, else the best in this view.
+        Raises Gone if there is none."""
+        if look is None:
+            view: list[TableLook] = []
+            yield from self._view(view)
+            look = view[0]
+        while not look.weighed:
+            look.weigh(self.distance)
             yield self._hold("look around")
         fresh = look.targets(self.job.probability, self.place)
         kept = [t for t in self.targets if not look.covers(t.hand)]
@@ -284,7 +291,11 @@ class Job(JobRecovery):
         fresh = [t for t in fresh if self.state.tries_at(t.hand) < self.job.tries]
         if not fresh:
             raise Gone("no grasp is seen there any more")
-        into.append(next((t for t in fresh if t.near(target.hand)), fresh[0]))
+        best = next((t for t in fresh if t.near(target.hand)), fresh[0])
+        here = look.at_hand(self.loop.commanded, _AS_GOOD * best.probability)
+        if here is not None and self.state.tries_at(here.hand) >= self.job.tries:
+            here = None
+        into.append(here or best)
 
     def _down(self) -> Iterator[Step]:
         """The approach of rt.servo, given up where its view shows no grasp for a while, and where it leads
@@ -361,9 +372,3 @@ class Job(JobRecovery):
             return
         yield from self._open(held_m + _OPENED_M)
         attempt.outcome = PLACED
-
-
-def _close_to(a: Array, b: Array) -> bool:
-    """True if the approach begins as well from hand (4,) b as from a."""
-    turn = abs(float(wrap_theta(a[3] - b[3])))
-    return math.dist(a[:2], b[:2]) < _CLOSE_M and turn < _CLOSE_RAD
