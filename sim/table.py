@@ -36,7 +36,7 @@ PLACE = PlacePart(
     home=(0.0, 0.0, 0.30),
     look_m=(0.44, 0.44),
     carry_m=0.25,
-    speed_m_s=0.90,
+    speed_m_s=0.85,
     acceleration_m_s2=3.5,
     turn_deg_s=170.0,
 )
