@@ -28,7 +28,7 @@ BACK_M_S = 0.10
 _FREE_M = 0.03
 """So far back the force must be gone."""
 _GONE_S = 1.0
-"""So long after the fingers were told to open the force must be gone."""
+"""So long after the arm came to rest the force must be gone."""
 _ABOVE_M = 0.004
 """Put back from so far above where it was taken."""
 _REST_CYCLES = 3
@@ -83,29 +83,29 @@ class JobRecovery(JobMoves):
     def _let_go(self, stop: Stop) -> Iterator[Step]:
         """After a contact while the fingers closed or lifted: open them where they are. Raises `stop` if the
         force stays."""
-        loop, gripper = self.loop, self.cell.gripper
+        gripper = self.cell.gripper
         assert gripper is not None
-        loop.target.brake()
+        self.loop.target.brake()
         gripper.open()
-        most_N, most_Nm = loop.limits.max_force_N, loop.limits.max_torque_Nm
-        for _ in range(max(int(_GONE_S * loop.config.rate), 10)):
-            tick(loop)
-            state = loop.robot.state()
-            force_N, torque_Nm = contact_force(state, loop.wrench_zero)
-            if force_N < most_N / 2 and torque_Nm < most_Nm / 2:
-                break
-        else:
-            raise Stop(f"{stop}; the force stayed when the fingers opened") from stop
-        self._stand(stop)
+        self._stand(stop, 0.5)
         yield from self._open(0.0)
 
-    def _stand(self, why: Exception) -> None:
-        """Stop the arm where it is, and make that its target. Raises Stop if it does not come to rest."""
-        loop = self.loop
+    def _stand(self, why: Exception, part: float = 1.0) -> None:
+        """Stop the arm where it is, and make that its target. Raises Stop if it does not come to rest, or if
+        more than a part of the guard's force or torque stays."""
+        loop, limits = self.loop, self.loop.limits
         loop.target.brake()
         if not dwell(loop, None):
             raise Stop(f"{why}; the arm did not come to rest") from why
-        loop.target.freeze(loop.robot.state().T_base_hand, loop.limits.min_grasp_height_m)
+        for _ in range(max(int(_GONE_S * loop.config.rate), 10)):
+            state = loop.robot.state()
+            force_N, torque_Nm = contact_force(state, loop.wrench_zero)
+            if force_N < part * limits.max_force_N and torque_Nm < part * limits.max_torque_Nm:
+                break
+            tick(loop)
+        else:
+            raise Stop(f"{why}; the force stays") from why
+        loop.target.freeze(state.T_base_hand, limits.min_grasp_height_m)
 
     def _put_back(
         self, attempt: Attempt, why: Bumped | Stop, watch: HeldWatch, taken_m: float | None

@@ -119,8 +119,8 @@ def _decompose(points: Array, faces: NDArray[np.int32]) -> list[Array]:
 
 
 def _parts_of_process(points: Array, faces: NDArray[np.int32]) -> list[Array] | None:
-    """The parts, found by `python -m sim.physics.convex`, which a user's script without a main guard may start
-    too; None if CoACD aborts. Raises PhysicsError."""
+    """The parts, found by `python -m sim.physics.convex`: a pool would fail in a script without a main guard.
+    None if CoACD aborts. Raises PhysicsError."""
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "mesh.npz", Path(folder) / "parts.npz"
         np.savez(given, points=points, faces=faces)
