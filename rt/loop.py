@@ -108,6 +108,8 @@ class Loop:
         self.arm: ArmModel | None = getattr(cell.robot, "arm_model", None)
         self.end_m, self.descent_m = distance.contract.end_height_m, 0.0
         self.frames, self.repeated, self.heights = KeptFrames(), RepeatedViews(), HeightMemory()
+        self.drift_m_s = np.zeros(2)
+        """(2,) velocity, along x and y of base, with which the hand goes on during a grasp."""
         self.probability: float | None = None
         """Of a grasp at the goal of the last cycle; None from a network without one."""
         self.phase, self.number = "start", 0
@@ -222,7 +224,8 @@ class Loop:
     def keep(self, frame: Frame, T_base_hand: NDArray[np.float64]) -> None:
         """A frame that passed the guard, for the grasp's depth."""
         T_base_camera = T_base_hand @ self.camera.T_hand_camera
-        self.frames.keep(PosedFrame(frame.depth, T_base_camera, float(T_base_hand[2, 3])))
+        kept = PosedFrame(frame.depth, T_base_camera, float(T_base_hand[2, 3]), frame.stamp_ns)
+        self.frames.keep(kept)
 
 
 def tick(loop: Loop) -> None:

@@ -1,5 +1,8 @@
 """The last centimetres: find the depth, come straight down, close, lift, and check that the object is held.
 
+On a conveyor the hand goes on with the object, at the velocity that the controller believed at the end of
+the approach.
+
 Every phase streams targets at the loop's rate, with the guard active, and ends with a reason; each is a
 generator that yields the CycleState of every cycle. Contact on the way down stops the arm at once: just
 above the depth aimed at contact ends the descent, higher up it is a collision and the arm stays there.
@@ -53,10 +56,13 @@ class DepthMaps:
     """Height maps around where the hand is told to be, of the frames kept on the way there, each once."""
 
     def __init__(self, loop: Loop) -> None:
-        self._loop, self._where = loop, loop.commanded
+        self._loop, self._drift_m_s = loop, loop.drift_m_s.copy()
+        self._since_ns = loop.robot.now_ns()
+        # Over an object that moves the command is ahead of the hand, by what the arm lags.
+        self.where = loop.hand.copy() if self._drift_m_s.any() else loop.commanded
         self._rays = loop.camera.intrinsics.rays()
         hand = loop.distance.contract.hand
-        self.grid = Grid.around(hand, float(self._where[2]) / loop.camera.intrinsics.fx_px)
+        self.grid = Grid.around(hand, float(self.where[2]) / loop.camera.intrinsics.fx_px)
         self._maps: dict[int, tuple[PosedFrame, NDArray[np.float32]]] = {}
 
     def has(self, frame: PosedFrame) -> bool:
@@ -65,7 +71,10 @@ class DepthMaps:
     def of(self, frame: PosedFrame) -> NDArray[np.float32]:
         """(ny, nx) m above the table (rt.grasp.height)."""
         if not self.has(frame):
-            made = height_map(frame.depth, self._rays, frame.T_base_camera, self._where, self.grid)
+            # As if the object had been where it is at since_ns.
+            T_base_camera = frame.T_base_camera.copy()
+            T_base_camera[:2, 3] += self._drift_m_s * (self._since_ns - frame.stamp_ns) * 1e-9
+            made = height_map(frame.depth, self._rays, T_base_camera, self.where, self.grid)
             self._maps[id(frame)] = frame, made
         return self._maps[id(frame)][1]
 
@@ -87,7 +96,26 @@ def grasp(
 
     Raises Stop and the devices' errors like the cycles before; the arm is then stopped by the caller.
     """
-    notes: dict[str, Any] = {}
+    loop.drift_m_s = believed_drift_m_s(loop)
+    try:
+        if maps is None or loop.drift_m_s.any():
+            maps = DepthMaps(loop)
+        return (yield from _grasp(loop, options, tell, maps))
+    finally:
+        loop.drift_m_s = np.zeros(2)
+
+
+def believed_drift_m_s(loop: Loop) -> NDArray[np.float64]:
+    """(2,) velocity of the scene as the controller believes it; zeros from one without an opinion."""
+    motion = getattr(loop.controller, "motion", None)
+    return np.zeros(2) if motion is None else np.array(motion.velocity_m_s, np.float64)
+
+
+def _grasp(
+    loop: Loop, options: Grasping, tell: Callable[[str], None], maps: DepthMaps
+) -> Generator[CycleState, None, GraspResult]:
+    """The phases of `grasp`."""
+    notes: dict[str, Any] = {"drift_m_s": float(np.linalg.norm(loop.drift_m_s))}
     above_m = float(loop.commanded[2])
     loop.enter("look")
     if loop.probability is not None and loop.probability < options.min_probability:
@@ -95,10 +123,10 @@ def grasp(
             f"the probability of a grasp here is {loop.probability:.2f}, must be at least "
             f"{options.min_probability:g}; begin nearer to an object that fits the hand"
         )
-        return GraspResult(Outcome.NO_GRASP, "look", reason)
+        return GraspResult(Outcome.NO_GRASP, "look", reason, **notes)
     try:
         wrenches: list[NDArray[np.float64]] = []
-        yield from _depth(loop, options, notes, wrenches, maps or DepthMaps(loop))
+        yield from _depth(loop, options, notes, wrenches, maps)
         loop.enter("descend")
         tell(f"down to {notes['height'].height_m * 1e3:.0f} mm")
         zero = np.mean(wrenches[-_ZERO_CYCLES:], axis=0) if wrenches else None
@@ -139,20 +167,21 @@ def _depth(
     wrenches: list[NDArray[np.float64]],
     maps: DepthMaps,
 ) -> Cycles:
-    """Height maps of the kept frames, one a cycle, while the arm stands; then notes["height"]. Appends the
-    wrenches measured meanwhile, at least _ZERO_CYCLES if the arm has a force sensor. Raises HeightError."""
+    """Height maps of the kept frames, one a cycle, while the hand stays over the object; then
+    notes["height"]. Appends the wrenches measured meanwhile, at least _ZERO_CYCLES if the arm has a force
+    sensor. Raises HeightError."""
 
     def feel(s: CycleState) -> None:
         if s.state is not None and s.state.wrench is not None:
             wrenches.append(s.state.wrench)
 
-    hand, where = loop.distance.contract.hand, loop.commanded
+    hand, where = loop.distance.contract.hand, maps.where
     late, early = loop.frames.late(loop.end_m), loop.frames.early(loop.end_m)
     cycles = 0
     while missing := [f for f in (*late, *early) if not maps.has(f)] or cycles < _ZERO_CYCLES:
         tick(loop)
         s = sense(loop, "look")
-        hold(loop)
+        _go_on(loop, s)
         feel(s)
         if isinstance(missing, list):
             maps.of(missing[0])
@@ -256,6 +285,7 @@ def _lift(loop: Loop, options: Grasping, notes: dict[str, Any]) -> Cycles:
     for s in straight(loop, "lift", goal_m, options.lift_speed_m_s):
         check(s)
         yield s
+    loop.drift_m_s = np.zeros(2)
     for s in stay(loop, "lift", options.hold_s):
         check(s)
         yield s
@@ -272,12 +302,21 @@ def _retreat(loop: Loop, options: Grasping, height_m: float) -> Cycles:
     yield from straight(loop, "retreat", height_m, options.lift_speed_m_s)
 
 
+def _go_on(loop: Loop, s: CycleState, up_m: float = 0.0) -> None:
+    """One period's part of a motion: with the drift, and so far up. Holds if there is none."""
+    x_m, y_m = loop.drift_m_s * s.period_s
+    if x_m == y_m == up_m == 0:
+        hold(loop)
+    else:
+        send(loop, s, loop.commanded + np.array([x_m, y_m, up_m, 0.0]))
+
+
 def straight(
     loop: Loop, phase: str, height_m: float, speed_m_s: float | Callable[[], float]
 ) -> Cycles:
-    """Stream targets straight up or down to a height, at a speed that may depend on where the hand is, one a
-    cycle; the driver smooths both ends. Holds while the page asks for a pause. Ends when the arm is there.
-    Raises Stop if the arm never gets there, and the robot's errors.
+    """Stream targets up or down to a height, with the loop's drift, at a speed that may depend on where the
+    hand is, one a cycle; the driver smooths both ends. Holds while the page asks for a pause. Ends when the
+    arm is there. Raises Stop if the arm never gets there, and the robot's errors.
     """
     speed = speed_m_s if callable(speed_m_s) else lambda: speed_m_s
     settle = max(int(_SETTLE_S * loop.config.rate), 10)
@@ -294,7 +333,8 @@ def straight(
         way = height_m - float(loop.commanded[2])
         most = speed() * s.period_s
         step = float(np.clip(way, -most, most))
-        send(loop, s, loop.commanded + np.array([0.0, 0.0, step, 0.0]))
+        x_m, y_m = loop.drift_m_s * s.period_s
+        send(loop, s, loop.commanded + np.array([x_m, y_m, step, 0.0]))
         record_cycle(loop, s)
         yield s
         if abs(way) < 1e-9:
@@ -314,16 +354,13 @@ def stay(
     seconds: float,
     rise: tuple[Callable[[], float], float] | None = None,
 ) -> Cycles:
-    """Hold the target for some time. rise: a height [m] that the hand must not be below, and the speed [m/s]
-    at which it rises to it."""
+    """Hold the target, or go on with the loop's drift, for some time. rise: a height [m] that the hand must
+    not be below, and the speed [m/s] at which it rises to it."""
     for _ in range(max(int(seconds * loop.config.rate), 1)):
         tick(loop)
         s = sense(loop, phase, loop.limits.min_grasp_height_m)
         up_m = 0.0 if rise is None else rise[0]() - float(loop.commanded[2])
-        if rise is not None and up_m > 0:
-            step = min(up_m, rise[1] * s.period_s)
-            send(loop, s, loop.commanded + np.array([0.0, 0.0, step, 0.0]))
-        else:
-            hold(loop)
+        step = min(up_m, rise[1] * s.period_s) if rise is not None and up_m > 0 else 0.0
+        _go_on(loop, s, step)
         record_cycle(loop, s)
         yield s

@@ -226,7 +226,7 @@ class Job(JobRecovery):
     def _pick(self, target: GraspTarget, attempt: Attempt) -> Iterator[Step]:
         loop = self.loop
         loop.forget()
-        self.outcome, self.grasp = None, None
+        self.outcome, self.grasp, self._before_m = None, None, None
         over = self._start_over(target)
         seen: dict[int, TableLook] = {}
         yield from self._go(over, "travel", settle=False, skippable=True, views=seen, places=[over])
