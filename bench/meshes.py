@@ -181,7 +181,7 @@ def _write(name: str, content: bytes, scale: tuple[float, float, float], path: P
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / Path(name).name
         file.write_bytes(content)
-        mesh = trimesh.load(file, force="mesh", process=False)
+        mesh: Any = trimesh.load(file, force="mesh", process=False)
         mesh.apply_transform(np.diag([*scale, 1.0]))
         scaled = file.with_name("scaled.stl")
         mesh.export(scaled)
@@ -189,9 +189,8 @@ def _write(name: str, content: bytes, scale: tuple[float, float, float], path: P
     if isinstance(read, str):
         return read
     path.parent.mkdir(parents=True, exist_ok=True)
-    closed = trimesh.Trimesh(read.vertices, read.faces, process=False)
-    export: Any = closed.export
-    export(path)
+    closed: Any = trimesh.Trimesh(read.vertices, read.faces, process=False)
+    closed.export(path)
     again = read_mesh(MeshSource(path), name)  # as other commands will read it, without options
     if isinstance(again, str):
         path.unlink()

@@ -174,4 +174,5 @@ if __name__ == "__main__":
         except PhysicsError as error:
             print(error, file=sys.stderr)
             raise SystemExit(_NO_COACD) from None
-    np.savez(sys.argv[2], **{f"part{k:05d}": part for k, part in enumerate(parts)})
+    named: dict[str, Any] = {f"part{k:05d}": part for k, part in enumerate(parts)}
+    np.savez(sys.argv[2], **named)
