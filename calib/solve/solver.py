@@ -79,7 +79,7 @@ class HandEyeResult:
     methods: dict[str, Array]
     """T_mount_camera of every closed form, on the kept views."""
     methods_held_out: dict[str, tuple[float, float]]
-    """Of every closed form: error [m] and [deg] at views that it was not given, as `left_out_m` of the fit."""
+    """Of every closed form: error [m] and [deg] at views that it was not given; compare `left_out_m`."""
     error_m: Array
     """(N,) distance of the target's middle from where all views put it."""
     error_deg: Array

@@ -138,26 +138,49 @@ def _tag_detectors(target: Target) -> list[cv2.aruco.ArucoDetector]:
 
 
 def _aprilgrid(target: Target, image: NDArray[np.uint8]) -> Detection | None:
-    seen: dict[int, Array] = {}
+    best: Detection | None = None
     for detector in _tag_detectors(target):
+        union: dict[int, Array] = {}
         # a Kalibr board's corner squares touch its tags: growing the white sets them apart
-        for zoom, grow in ((1, 0), (1, 3), (2, 3), (2, 5)):
+        for zoom, grow in ((1.0, 0), (1.0, 3), (_reduced(image)[1], 3), (2.0, 3), (2.0, 5)):
             if zoom > 1 and zoom * max(image.shape) > 3000:
                 continue
-            grown = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
-            grown = cv2.dilate(grown, np.ones((grow, grow), np.uint8)) if grow else grown
-            corners, ids, _ = detector.detectMarkers(grown)
-            for i, quad in zip(() if ids is None else ids.ravel(), corners, strict=False):
-                if i < target.columns * target.rows:
-                    seen[int(i)] = (quad[0].astype(np.float64) + 0.5) / zoom - 0.5
-            if len(seen) == target.columns * target.rows:
-                break
-        if len(seen) >= 2:
+            seen = _tags(target, detector, image, zoom, grow)
+            union |= seen
+            for tags in (seen, union):
+                found = _tag_corners(target, tags)
+                if found is not None and (best is None or len(found.ids) > len(best.ids)):
+                    best = found
+            if best is not None and len(best.ids) == len(target.points()):
+                return _refined_tags(target, image, best)
+        if best is not None:
             break
-    if len(seen) < min(2, target.columns * target.rows):
-        return None
-    found = _tag_corners(target, np.array(list(seen), dtype=np.intp), np.array(list(seen.values())))
-    return None if found is None else _refined_tags(target, image, found)
+    return None if best is None else _refined_tags(target, image, best)
+
+
+def _tags(
+    target: Target,
+    detector: cv2.aruco.ArucoDetector,
+    image: NDArray[np.uint8],
+    zoom: float,
+    grow: int,
+) -> dict[int, Array]:
+    """Corners (4, 2) of the target's tags in the image scaled by `zoom`, its white grown by `grow` pixels."""
+    grown = cv2.resize(
+        image,
+        None,
+        fx=zoom,
+        fy=zoom,
+        interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR,
+    )
+    grown = cv2.dilate(grown, np.ones((grow, grow), np.uint8)) if grow else grown
+    corners, ids, _ = detector.detectMarkers(grown)
+    pairs = zip(() if ids is None else ids.ravel(), corners, strict=False)
+    return {
+        int(i): (quad[0].astype(np.float64) + 0.5) / zoom - 0.5
+        for i, quad in pairs
+        if i < target.columns * target.rows
+    }
 
 
 def _refined_tags(target: Target, image: NDArray[np.uint8], found: Detection) -> Detection:
@@ -167,34 +190,46 @@ def _refined_tags(target: Target, image: NDArray[np.uint8], found: Detection) ->
         return found
     side_px = np.sqrt(abs(np.linalg.det(H[:2, :2])) / H[2, 2] ** 2) * target.size_m
     cell_px = side_px / (target.aruco().markerSize + 2)
-    window = int(min(cell_px * 0.9, side_px * target.second_m / target.size_m * 0.8, 7))
+    most = max(7.0, _NEAR * side_px)
+    window = int(min(cell_px * 0.9, side_px * target.second_m / target.size_m * 0.8, most))
     if window < 2:
         return found
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 50, 1e-3)
     start = found.pixels.astype(np.float32)[:, None]
     refined = cv2.cornerSubPix(image, start.copy(), (window, window), (-1, -1), criteria)
     moved = np.linalg.norm(refined - start, axis=-1)
-    pixels = np.where(moved < 4.0, refined[:, 0], start[:, 0]).astype(np.float64)
+    pixels = np.where(moved < max(4.0, _NEAR * side_px), refined[:, 0], start[:, 0]).astype(
+        np.float64
+    )
     return Detection(found.ids, pixels)
 
 
-def _tag_corners(target: Target, tags: NDArray[np.intp], pixels: Array) -> Detection | None:
-    """Number the corners of tags (k, 4, 2): makers differ in the first corner and the first row."""
+_NEAR = 0.05
+"""Part of a tag's side by which its corners may be off before they are refined."""
+
+
+def _tag_corners(target: Target, seen: dict[int, Array]) -> Detection | None:
+    """Number the corners (4, 2) of tags: makers differ in the first corner and the first row."""
+    if len(seen) < min(2, target.columns * target.rows):
+        return None
+    tags, pixels = np.array(list(seen), dtype=np.intp), np.array(list(seen.values()))
     best: tuple[float, Detection] | None = None
     points = target.points()[:, :2]
     row, column = np.divmod(tags, target.columns)
+    side_px = float(np.median(np.linalg.norm(pixels - np.roll(pixels, 1, axis=1), axis=2)))
+    near_px = max(4.0, _NEAR * side_px)
     for from_top in (False, True):
         place = (target.rows - 1 - row) * target.columns + column if from_top else tags
         ids = (4 * place[:, None] + np.arange(4)).ravel()
         for turn in range(4):
-            seen = np.roll(pixels, turn, axis=1).reshape(-1, 2)
-            H, inliers = cv2.findHomography(points[ids], seen, cv2.RANSAC, 4.0)
+            turned = np.roll(pixels, turn, axis=1).reshape(-1, 2)
+            H, inliers = cv2.findHomography(points[ids], turned, cv2.RANSAC, near_px)
             if H is None or inliers is None:
                 continue
             ok = inliers.ravel() > 0
             score = float(np.mean(ok))
             if best is None or score > best[0]:
-                best = score, Detection(ids[ok], seen[ok])
+                best = score, Detection(ids[ok], turned[ok])
     return best[1] if best is not None and best[0] > 0.5 else None
 
 

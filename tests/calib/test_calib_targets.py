@@ -199,7 +199,7 @@ def test_circles_are_found_where_opencv_finds_them_and_nearer_to_the_truth(
 
 
 def test_tags_are_found_in_a_large_image():
-    flat, A = raster("aprilgrid:4x3:40:12")
+    flat, _ = raster("aprilgrid:4x3:40:12")
     large = cv2.resize(flat, None, fx=6, fy=6, interpolation=cv2.INTER_LINEAR)
     assert max(large.shape) > 3000
     found = detect(parse("aprilgrid:4x3:40:12"), large)
