@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -107,6 +108,8 @@ class Loop:
         self.arm: ArmModel | None = getattr(cell.robot, "arm_model", None)
         self.end_m, self.descent_m = distance.contract.end_height_m, 0.0
         self.frames, self.repeated, self.heights = KeptFrames(), RepeatedViews(), HeightMemory()
+        self.drift_m_s = np.zeros(2)
+        """(2,) velocity, along x and y of base, with which the hand goes on during a grasp."""
         self.probability: float | None = None
         """Of a grasp at the goal of the last cycle; None from a network without one."""
         self.phase, self.number = "start", 0
@@ -221,7 +224,8 @@ class Loop:
     def keep(self, frame: Frame, T_base_hand: NDArray[np.float64]) -> None:
         """A frame that passed the guard, for the grasp's depth."""
         T_base_camera = T_base_hand @ self.camera.T_hand_camera
-        self.frames.keep(PosedFrame(frame.depth, T_base_camera, float(T_base_hand[2, 3])))
+        kept = PosedFrame(frame.depth, T_base_camera, float(T_base_hand[2, 3]), frame.stamp_ns)
+        self.frames.keep(kept)
 
 
 def tick(loop: Loop) -> None:
@@ -368,7 +372,7 @@ def record_cycle(
     )
 
 
-GRASPING = ("descend", "close", "lift", "retreat", "carry", "release")
+GRASPING = ("descend", "close", "lift", "retreat", "carry", "back off", "set down", "release")
 """Phases of the last centimetres, and those with something between the fingers."""
 
 
@@ -386,11 +390,15 @@ def wait_for_first_frame(loop: Loop) -> None:
     raise CameraError(f"no fresh frame within {loop.config.patience:g} s; check the camera's cable")
 
 
-def dwell(loop: Loop, target: NDArray[np.float64] | None) -> bool:
+def dwell(
+    loop: Loop, target: NDArray[np.float64] | None, meanwhile: Callable[[], None] | None = None
+) -> bool:
     """Wait until the arm is at rest, at most PATIENCE_S; True if it is. target: (4,), where it must come
-    to rest, under the guard; None: anywhere, after a stop."""
+    to rest, under the guard; None: anywhere, after a stop. meanwhile: called in every cycle."""
     for _ in range(max(int(PATIENCE_S * loop.config.rate), 10)):
         tick(loop)
+        if meanwhile is not None:
+            meanwhile()
         away = 0.0
         if target is None:
             state = loop.robot.state()

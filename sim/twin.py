@@ -27,6 +27,7 @@ from rt.view import START_HEIGHT_M, VIEW
 from sim.scene.rig import IDEAL, mounted
 from sim.scene.sensor import SENSORS, SensorError
 
+STILL = (0.0, 0.0)
 _SUBSTEP_NS = 1_000_000
 _START_NS = 1_000_000_000
 _FRAMES_KEPT = 64
@@ -151,6 +152,20 @@ def _follow(
 
 
 @dataclass(frozen=True)
+class Belt:
+    """A conveyor that carries all objects, from where they are at the start."""
+
+    velocity_m_s: tuple[float, float] = STILL
+    """Along x and y of the world."""
+
+    def to_objects(self, hand: NDArray[np.float64], now_ns: int) -> NDArray[np.float64]:
+        """A hand (4,) in the world at a time, relative to the objects: as if these were where they began."""
+        moved = hand.copy()
+        moved[:2] -= np.multiply(self.velocity_m_s, (now_ns - _START_NS) * 1e-9)
+        return moved
+
+
+@dataclass(frozen=True)
 class _Exposure:
     number: int
     stamp_ns: int
@@ -159,18 +174,26 @@ class _Exposure:
 
 class TwinCamera:
     """Exposes a frame every 1/rate; it can be read `delay_s` later. Only frames that can still be
-    read are rendered, when they are first wanted: the scene stands still, so that is the same."""
+    read are rendered, when they are first wanted: the time of a frame says where the objects were."""
 
     def __init__(
-        self, arm: TwinArm, image: Image, mount: Mount, *, rate_hz: float, delay_s: float
+        self,
+        arm: TwinArm,
+        image: Image,
+        mount: Mount,
+        *,
+        rate_hz: float,
+        delay_s: float,
+        belt: Belt | None = None,
     ) -> None:
         self._arm, self._image, self._mount = arm, image, mount
         self.period_ns, self.delay_ns = round(1e9 / rate_hz), round(delay_s * 1e9)
         self._next_ns, self._number = arm.now_ns(), 0
         self._exposures: deque[_Exposure] = deque(maxlen=_FRAMES_KEPT)
         self._rendered: Frame | None = None
+        self.belt = belt or Belt()
         self.seen_from: NDArray[np.float64] | None = None
-        """(4,) hand of the last frame read, for those who know the truth."""
+        """(4,) hand of the last frame read, relative to the objects, for those who know the truth."""
 
     @property
     def T_hand_camera(self) -> NDArray[np.float64]:
@@ -199,9 +222,9 @@ class TwinCamera:
         newest = self._newest()
         if newest is None or (self._rendered and self._rendered.number == newest.number):
             return
-        depth = self._image(newest.hand)
+        self.seen_from = self.belt.to_objects(newest.hand, newest.stamp_ns)
+        depth = self._image(self.seen_from)
         self._rendered = Frame(newest.stamp_ns, newest.number, depth, self._mount.intrinsics)
-        self.seen_from = newest.hand
 
     def read_latest(self, max_age_s: float) -> Frame:
         self.prepare()
@@ -223,8 +246,10 @@ class TwinGripper:
         grasps: NDArray[np.float64],
         hand: Hand | None = None,
         tips: TipTravel | None = None,
+        belt: Belt | None = None,
     ) -> None:
         """grasps: (G, 5) of x, y, z [m] of the tips as they hold, yaw [rad], width [m]."""
+        self._belt = belt or Belt()
         self._tips = tips or TipTravel()
         self._arm, self._grasps, self._hand = arm, grasps, hand or load_hand()
         self._opening_m = self._hand.opening_m
@@ -242,7 +267,8 @@ class TwinGripper:
         self._start(self._opening_m, False)
 
     def close(self) -> None:
-        away = grasp_distance(to_view(self._grasps[:, :4], self._arm.hand), np.zeros(3))
+        hand = self._belt.to_objects(self._arm.hand, self._arm.now_ns())
+        away = grasp_distance(to_view(self._grasps[:, :4], hand), np.zeros(3))
         best = int(away.argmin())
         # Below the top of the pads, or there is only air between them.
         tip_m = self._arm.hand[2] - self._tips(float(self._grasps[best, 4]))
@@ -274,14 +300,15 @@ def build(
     tips: TipTravel | None = None,
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
+    conveyor_m_s: tuple[float, float] = STILL,
     info: dict[str, Any] | None = None,
 ) -> Cell:
     """A twin over any world: what can be seen of it, and its grasps (G, 4) of x, y, z [m], yaw
     [rad], and in a fifth column their widths [m], if the gripper shall work.
 
     start: (4,) of x, y, z [m], yaw [rad]. mount: of the camera, or its name; image: what it gives, if
-    not the exact `depth` from there. tips: travel of the fingertips, None for none. Raises
-    CameraError for a mount that is not known.
+    not the exact `depth` from there. tips: travel of the fingertips, None for none. conveyor_m_s: velocity
+    of all objects along x and y. Raises CameraError for a mount that is not known.
     """
     if isinstance(mount, str):
         if mount not in MOUNTS:
@@ -293,12 +320,13 @@ def build(
         return depth(top_down(*hand) @ T_hand_camera, rays)
 
     robot = TwinArm(np.asarray(start, dtype=np.float64), arm)
+    belt = Belt(conveyor_m_s)
     camera = TwinCamera(
-        robot, image or exact, mount, rate_hz=camera_rate_hz, delay_s=camera_delay_s
+        robot, image or exact, mount, rate_hz=camera_rate_hz, delay_s=camera_delay_s, belt=belt
     )
     wide = np.asarray(grasps, dtype=np.float64)
     targets = wide[:, :4]
-    gripper = TwinGripper(robot, wide, hand, tips) if wide.shape[1] > 4 else None
+    gripper = TwinGripper(robot, wide, hand, tips, belt) if wide.shape[1] > 4 else None
 
     def advance(period_ns: int) -> None:
         end = robot.now_ns() + period_ns
@@ -309,7 +337,8 @@ def build(
         camera.prepare()
 
     def true_distance_m() -> float:
-        return float(grasp_distance(to_view(targets, robot.hand), np.zeros(3)).min())
+        hand = belt.to_objects(robot.hand, robot.now_ns())
+        return float(grasp_distance(to_view(targets, hand), np.zeros(3)).min())
 
     return Cell(
         robot,
@@ -333,13 +362,15 @@ def open_cell(
     hand: str = "robotiq_2f85",
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
+    conveyor_m_s: tuple[float, float] = STILL,
 ) -> Cell:
     """The twin over scene number `scene` of test objects; the hand starts above one of them, at the
     height and anywhere in the region that the network's training views come from.
 
     sensor: a name of sim.scene.sensor. A real one needs a mount (`wrist`), sees the hand's fingers, and gives
     the part of its image that the view can need, at the resolution of training. hand: whose grasps are
-    the truth, a name or a file (rt.hand). Raises CameraError or HandError.
+    the truth, a name or a file (rt.hand). conveyor_m_s: velocity of all objects along x and y of the world.
+    Raises CameraError or HandError.
     """
     from sim.scene.grasps import numbered_scene
     from sim.scene.objects import object_set
@@ -369,6 +400,7 @@ def open_cell(
         "grasps": len(grasps),
         "camera_rate_hz": camera_rate_hz,
         "camera_delay_s": camera_delay_s,
+        "conveyor_m_s": list(conveyor_m_s),
     }
     renderer = Renderer(world)
     camera = MOUNTS[mount]
@@ -387,5 +419,6 @@ def open_cell(
         tips=load_tip_travel(hand),
         camera_rate_hz=camera_rate_hz,
         camera_delay_s=camera_delay_s,
+        conveyor_m_s=conveyor_m_s,
         info=info,
     )

@@ -147,12 +147,15 @@ class PlacePart:
     """Of the moves between table and place."""
     acceleration_m_s2: float = 1.0
     turn_deg_s: float = 90.0
+    contact_N: float = 30.0
+    """Force, beyond the weight of what is carried, at which the hand stops, backs off and puts it back."""
 
     def __post_init__(self) -> None:
         for name, low in (("look_m", 0.01), ("area_m", 0.0)):
             if min(getattr(self, name)) < low or max(getattr(self, name)) > 2.0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be from {low:g} to 2 m")
-        for name, high in (("rows", 50), ("columns", 50), ("carry_m", 1.5), ("speed_m_s", 2.0)):
+        most = {"rows": 50, "columns": 50, "carry_m": 1.5, "speed_m_s": 2.0, "contact_N": 250.0}
+        for name, high in most.items():
             if not 0 < getattr(self, name) <= high:
                 raise ValueError(
                     f"{name} = {getattr(self, name)} must be above 0, at most {high:g}"

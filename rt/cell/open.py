@@ -128,7 +128,8 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
     """Open robot and camera; the gripper is prepared. Nothing moves. Raises the devices' errors."""
     if devices.cell is None:
         mount = config.mount if config.sensor == "ideal" else "wrist"
-        world = {"mount": mount, "sensor": config.sensor, "hand": devices.hand}
+        world: dict[str, Any] = {"mount": mount, "sensor": config.sensor, "hand": devices.hand}
+        world["conveyor_m_s"] = config.conveyor
         cell = open_cell("twin", seed=config.seed, scene=config.scene, **world)
         if config.camera == "replay":
             cell = _with_recording(cell, config)
