@@ -2,8 +2,9 @@
 
 rt.servo makes one long approach in the emulated cell (sim.hardware.cell) while busy processes load the
 computer. A bare loop, which only wakes up at the same rate and priority (rt.tools.clock), runs beside it.
-The run passes if rt.servo misses at most 0.1 % more of its deadlines than the bare loop and the guard
-records no event. The tracking error is read from the flight record, the jerk from the emulator's true motion.
+The run passes if rt.servo misses at most 0.1 % more of its deadlines than the bare loop, the guard
+records no event, and no process grew in the second half (bench.growth). The tracking error is read from the
+flight record, the jerk from the emulator's true motion.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from bench.growth import Growth, drift
 from bench.latency.cycle import background_load
 from rt.record.recorder import RecordError, read_record
 from rt.tools.clock import Clock, real_time
@@ -34,6 +36,7 @@ from sim.hardware.ur.process import EmulatorError
 EXTRA = 0.001
 """Share of deadlines that the loop may miss in addition to the bare loop's share."""
 _POLL_S = 2.0
+_AGES = ("state_age", "frame_age")
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def measure(config: EnduranceOptions, folder: Path) -> dict[str, Any]:
         )
         process = cell.start(folder, arguments, nice=config.nice)
         bare = context.Process(target=bare_loop, args=(config.rate, send, go, over), daemon=True)
-        jerk = Jerk()
+        jerk, growth = Jerk(), Growth()
         try:
             bare.start()
             if not receive.poll(120):
@@ -136,7 +139,7 @@ def measure(config: EnduranceOptions, folder: Path) -> dict[str, Any]:
             if wait_until_moving(cell, process, 120, BELOW_START_M):
                 with background_load(config.load):
                     go.set()
-                    _watch(config, cell, process, jerk)
+                    _watch(config, cell, process, jerk, growth)
                     over.set()
                     beside = receive.recv() if receive.poll(10) else None
             else:
@@ -148,15 +151,18 @@ def measure(config: EnduranceOptions, folder: Path) -> dict[str, Any]:
             for running in (process, bare):
                 with suppress(AssertionError, ValueError, OSError, AttributeError):
                     running.kill()
-    return judged(config, folder, process.returncode, beside, jerk)
+    return judged(config, folder, process.returncode, beside, jerk, growth)
 
 
-def _watch(config: EnduranceOptions, cell: EmulatedCell, process: Any, jerk: Jerk) -> None:
+def _watch(
+    config: EnduranceOptions, cell: EmulatedCell, process: Any, jerk: Jerk, growth: Growth
+) -> None:
     began = told = time.monotonic()
     limit = began + config.minutes * 60 * 1.5 + 60
     while process.poll() is None and time.monotonic() < limit:
         time.sleep(_POLL_S)
         jerk.add(cell.emulator.motion(_POLL_S))
+        growth.sample()
         if time.monotonic() - told > 15:
             told = time.monotonic()
             done = (told - began) / 60
@@ -169,6 +175,7 @@ def judged(
     code: int | None,
     bare: dict[str, Any] | None,
     jerk: Jerk,
+    growth: Growth,
 ) -> dict[str, Any]:
     """Content of endurance.json: figures of the run, and `problems`, empty if the run passed."""
     said = [line for line in (folder / "said.txt").read_text().splitlines() if line.strip()]
@@ -183,8 +190,10 @@ def judged(
         "jerk_peak_m_s3": max(jerk.peaks, default=None),
         "jerk_median_of_peaks_m_s3": float(np.median(jerk.peaks)) if jerk.peaks else None,
         "fastest_m_s": max(jerk.speeds, default=None),
+        "growth": growth.summary(),
     }
     problems = [] if code == 0 else [f"the run ended with exit code {code}: {result['said']}"]
+    problems += growth.problems()
     try:
         record = read_record(folder / "flight.mcap")
         cycles = record.cycles[record.cycles["phase"] == b"approach"]
@@ -192,6 +201,7 @@ def judged(
         result["guard"] = {name.decode(): events.count(name) for name in sorted(set(events))}
         result["cycles"] = len(cycles)
         result["lost"] = record.lost
+        result |= drift(cycles, config.rate) if len(cycles) else {}
         missed = int(cycles["missed"][-1]) if len(cycles) else 0
         result["missed"], result["missed_share"] = missed, missed / max(len(cycles) + missed, 1)
         error = cycles["hand"][1:, :3] - cycles["command"][:-1, :3]
@@ -244,16 +254,22 @@ def table(result: dict[str, Any]) -> Table:
     if "whole_ms" in result:
         times = result["whole_ms"]
         text = " / ".join(f"{times[k]:.1f}" for k in ("p50", "p99", "max"))
-        shown.add_row("cycle p50 / p99 / max [ms]", text, "")
+        shown.add_row("cycle p50 / p99 / max, ms", text, "")
     if "tracking_mm" in result:
         t = result["tracking_mm"]
         text = f"{t['rms']:.2f} / {t['p99']:.2f} / {t['max']:.2f}"
-        shown.add_row("behind the command rms / p99 / max [mm]", text, "")
+        shown.add_row("behind the command rms / p99 / max, mm", text, "")
     if result["jerk_peak_m_s3"] is not None:
-        shown.add_row("peak jerk [m/s^3]", f"{result['jerk_peak_m_s3']:.0f}", "")
-        shown.add_row("fastest [m/s]", f"{result['fastest_m_s']:.3f}", "")
+        shown.add_row("peak jerk, m/s^3", f"{result['jerk_peak_m_s3']:.0f}", "")
+        shown.add_row("fastest, m/s", f"{result['fastest_m_s']:.3f}", "")
     for name, count in result.get("guard", {}).items():
         shown.add_row(f"guard: {name}", str(count), "")
+    if "drift_ms" in result:
+        shown.add_row("drift of the slots, ms", f"{result['drift_ms']:.2f}", "")
+        ages = (f"{result[f'{k}_first_ms']:.1f} / {result[f'{k}_last_ms']:.1f}" for k in _AGES)
+        shown.add_row("age of state; of frame, first / last, ms", "; ".join(ages), "")
+    for module, s in result["growth"].items():
+        shown.add_row(f"{module}, half / end, MB", f"{s['half_mb']:.1f} / {s['end_mb']:.1f}", "")
     shown.add_row("cycles that the record lost", str(result.get("lost", "-")), "")
     return shown
 

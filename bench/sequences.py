@@ -29,7 +29,7 @@ from rt.guard.rows import Limits
 from rt.hand import load_tip_travel
 from rt.outcome import Outcome
 from rt.pose import top_down
-from rt.record.recorder import read_record
+from rt.record.recorder import RecordError, read_record
 from rt.robot.ur.link import UrError
 from rt.robot.ur_pose import pose_vector
 from rt.servo import Servo
@@ -41,6 +41,8 @@ from sim.hardware.virtual import HAND_AT, MAX_SILENCE_S, VirtualCell, VirtualDis
 
 LIMIT_S = 0.100
 STILL_M_S, STILL_RAD_S = 0.005, 0.05
+SAVED = 100
+"""The result so far is written after so many."""
 RECORDED = 20
 """Of so many sequences one is recorded to a file and read."""
 LIMITS = Limits(workspace_min_m=(-0.8, -0.5), workspace_max_m=(-0.1, 0.4))
@@ -248,7 +250,11 @@ def _named(begun: list[tuple[float, Event]], outcome: Any, reason: str, wrong: l
 
 
 def _readable(path: Path, outcome: Any, wrong: list[str]) -> None:
-    record = read_record(path)
+    try:
+        record = read_record(path)
+    except RecordError as error:
+        wrong.append(f"the record: {error}")
+        return
     if not len(record.cycles):
         wrong.append("the record is empty")
     if outcome == Outcome.STOPPED and not (record.cycles["guard_action"] == b"stop").any():
@@ -309,31 +315,45 @@ class SequencesOptions:
             raise ValueError("sequences must be 1 or more, first and seconds 0 or more")
 
 
-@command("bench.sequences", SequencesOptions)
+@command("bench.sequences", SequencesOptions, interrupted="the last hundreds are kept")
 def main(config: SequencesOptions) -> int:
     """Run the command; returns NOT_DONE if an invariant is broken."""
     folder = output_folder("sequences", config.out)
-    began, results, outcomes = time.monotonic(), [], Counter[str]()
+    began, results = time.monotonic(), list[SequenceResult]()
     for number in range(config.first, config.first + config.sequences):
         if config.seconds and time.monotonic() - began > config.seconds:
             break
         with tempfile.TemporaryDirectory(prefix="sequences-") as place:
             result = play(number, config.seed, Path(place))
         results.append(result)
-        outcomes[result.outcome] += 1
         if result.wrong:
             names = ", ".join(FAULTS[e.fault].name for e in result.events)
             print(f"sequence {number} ({names}): {result.wrong}", file=sys.stderr, flush=True)
+        if len(results) % SAVED == 0:
+            write_json(folder / "sequences.json", summary(config, results, began))
+    told = summary(config, results, began)
+    write_json(folder / "sequences.json", told)
+    print(
+        f"{len(results)} sequences in {told['seconds']:.0f} s ({told['outcomes']}): {told['broken']} broken; "
+        f"still after at most {told['still_s']['most'] * 1e3:.0f} ms; {folder}/: sequences.json"
+    )
+    return NOT_DONE if told["broken"] else DONE
+
+
+def summary(
+    config: SequencesOptions, results: list[SequenceResult], began_s: float
+) -> dict[str, Any]:
+    """Content of sequences.json."""
     broken = [r for r in results if r.wrong]
     stills = [r.still_s for r in results if r.still_s is not None]
-    took_s = time.monotonic() - began
-    summary = {
+    return {
         "command": "bench.sequences",
         "seed": config.seed,
+        "first": config.first,
         "sequences": len(results),
-        "seconds": took_s,
+        "seconds": time.monotonic() - began_s,
         "broken": len(broken),
-        "outcomes": dict(outcomes),
+        "outcomes": dict(Counter(r.outcome for r in results)),
         "still_s": {
             "most": max(stills, default=0.0),
             "median": float(np.median(stills)) if stills else 0.0,
@@ -341,12 +361,6 @@ def main(config: SequencesOptions) -> int:
         "faults": dict(Counter(FAULTS[e.fault].name for r in results for e in r.events)),
         "results": [asdict(r) for r in broken],
     }
-    write_json(folder / "sequences.json", summary)
-    print(
-        f"{len(results)} sequences in {took_s:.0f} s ({dict(outcomes)}): {len(broken)} broken; still after at most "
-        f"{max(stills, default=0.0) * 1e3:.0f} ms; {folder}/: sequences.json"
-    )
-    return NOT_DONE if broken else DONE
 
 
 if __name__ == "__main__":

@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rt.tools.interrupt import one_line
+
+one_line()
+
 if TYPE_CHECKING:
     from calib.collect.arrays import HandEye as HandEye
     from calib.collect.arrays import solve_arrays as solve_arrays

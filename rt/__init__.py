@@ -15,6 +15,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rt.tools.interrupt import one_line
+
+one_line()
+
 if TYPE_CHECKING:
     from rt.camera import Camera as Camera
     from rt.camera import CameraError as CameraError

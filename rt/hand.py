@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from rt.tools.files import parsed_file
+
 _FOLDER = Path(__file__).parent / "hands"
 TRAVEL = "tip_travel_m"
 """Key of the hand file for TipTravel."""
@@ -119,6 +121,6 @@ def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
         known = ", ".join(sorted(p.stem for p in _FOLDER.glob("*.toml")))
         raise HandError(f"no hand {str(name_or_path)!r}: give a .toml file or one of: {known}")
     try:
-        return path, tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return path, parsed_file(tomllib.loads, path)
+    except ValueError as error:
         raise HandError(f"{path} is not a TOML file: {error}") from error

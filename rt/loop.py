@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from rt import controller
 from rt.camera import CameraError, Frame, StaleFrameError
 from rt.camera.frames import KeptFrames, PosedFrame, RepeatedViews
+from rt.camera.own_hand import OwnHand
 from rt.cell.cell import Cell
 from rt.cell.options import ServoOptions
 from rt.cell.setup import RunSetup
@@ -39,6 +40,7 @@ from rt.grasp.memory import HeightMemory, needed_height_m
 from rt.guard.camera_watch import CameraWatch
 from rt.guard.force import contact_force, wrench_at_rest
 from rt.guard.rows import ROWS, CycleState, Guard, Hold, Limits
+from rt.guard.settings import SettingsWatch
 from rt.outcome import ScoredView
 from rt.record.schema import best_candidates
 from rt.robot import PoseHistory, RobotError
@@ -92,6 +94,7 @@ class Loop:
         self.pace, self.record, self.tips = setup.pace, setup.record, setup.tips
         self.guard = Guard(self.limits, simulated=cell.simulated)
         self.history = PoseHistory()
+        self.settings = SettingsWatch()
         self.camera_watch: CameraWatch | None = None
         if self.guard.watches_camera:
             self.camera_watch = CameraWatch(cell.camera.intrinsics, cell.camera.T_hand_camera)
@@ -161,9 +164,19 @@ class Loop:
         self.controller.forget()
         self.frames, self.repeated, self.heights = KeptFrames(), RepeatedViews(), HeightMemory()
         if self.camera_watch is not None:  # what was picked has changed the scene
-            self.camera_watch = CameraWatch(self.camera.intrinsics, self.camera.T_hand_camera)
+            self.camera_watch = CameraWatch(
+                self.camera.intrinsics, self.camera.T_hand_camera, self.camera_watch.own_hand
+            )
         self.end_m = self.distance.contract.end_height_m
         self.held_in_a_row, self._trusted_ns, self.probability = 0, None, None
+
+    def watch_open_hand(self) -> None:
+        """The fingers are open now: what the camera sees of them tells where it is. Takes up to a second."""
+        if self.camera_watch is not None:
+            hand = self.distance.contract.hand
+            self.camera_watch.own_hand = OwnHand(
+                self.camera.intrinsics, self.camera.T_hand_camera, hand
+            )
 
     def plan_descent(self) -> None:
         """Constant steps from the commanded height to the end height."""
@@ -246,6 +259,7 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> CycleState:
     loop.hand = xyz_yaw(state.T_base_hand)
     s = CycleState(loop.limits, loop.period_s, loop.hand, loop.commanded)
     s.state, s.before, s.floor_m, s.arm = state, loop.target.before, floor_m, loop.arm
+    s.settings = loop.settings.before(state.settings)
     # In the last centimetres the fingers go beside the object, by a height of their own (rt.grasp.height).
     s.needed_m = loop.needed_m if phase == "approach" else None
     s.missed_in_a_row, s.held_s = loop.clock.missed_in_a_row, loop.held_in_a_row * s.period_s
@@ -327,7 +341,9 @@ def record_cycle(
         state = s.state
         if state is not None:
             known.update(T_base_hand=state.T_base_hand, twist=state.twist)
-            known.update({k: v for k in ("q", "wrench") if (v := getattr(state, k)) is not None})
+            known.update(
+                {k: v for k in ("q", "wrench", "settings") if (v := getattr(state, k)) is not None}
+            )
     if frame is not None and s is not None:
         known.update(frame_stamp_ns=frame.stamp_ns, frame_age_s=s.frame_age_s)
         if view is not None:

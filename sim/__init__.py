@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rt.tools.interrupt import one_line
+
+one_line()
+
 if TYPE_CHECKING:
     from sim.experiment.run import TrialsOptions as TrialsOptions
     from sim.trials import run_trials as run_trials

@@ -18,7 +18,8 @@ from bench.fuzz.targets import TARGETS
 from rt.tools.command import DONE, NOT_DONE, command
 from rt.tools.files import output_folder, write_json
 
-_STARTS_S = 120.0
+_STARTS_S = 600.0
+"""For the imports of a target and its last input, beside twice its time: a busy computer takes long."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,19 @@ def fuzz(target: str, config: FuzzOptions, folder: Path) -> dict[str, Any]:
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=config.seconds + _STARTS_S,
+                timeout=2 * config.seconds + _STARTS_S,
             )
             code, said = done.returncode, done.stdout + done.stderr
         except subprocess.TimeoutExpired as error:
-            code, said = -1, f"did not end: {error}"
+            parts = [p.decode(errors="replace") for p in (error.stdout, error.stderr) if p]
+            code, said = -1, "".join(parts) + f"\nError: did not end within {error.timeout:g} s"
         (folder / f"{target}.txt").write_text(said)
         for finding in Path(corpus).parent.glob(Path(corpus).name + "-finding-*"):
             finding.rename(folder / f"{target}-{finding.name.rsplit('-finding-')[-1]}")
-        inputs = re.search(r"number_of_executed_units: (\d+)", said) or re.search(
-            r'"runs": (\d+)', said
+        inputs = (
+            re.search(r"number_of_executed_units: (\d+)", said)
+            or re.search(r'"runs": (\d+)', said)
+            or re.search(r"(?s).*^#(\d+)\s", said, re.MULTILINE)
         )
         seen = re.findall(r"cov: (\d+)", said)
         result = {

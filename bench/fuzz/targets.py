@@ -1,12 +1,19 @@
 """The parsers that are fuzzed: each target is a function of bytes that returns or raises its own error.
 
 Any other exception, a hang and unbounded growth are findings. What a peer sends arrives through `Peer`, a
-socket whose other end is the input.
+socket whose other end is the input. A target that reads a file or a text returns whether it was accepted.
 """
 
 from __future__ import annotations
 
+import atexit
+import itertools
+import json
 import os
+import re
+import shutil
+import socket
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,14 +29,18 @@ from rt.distance.contract import Contract, ModelError, read_model
 from rt.gripper import GripperError
 from rt.gripper.robotiq import _Line
 from rt.hand import HandError, load_hand, load_tip_travel
-from rt.record.recorder import RecordError, read_record
+from rt.record.mcap_format import log, to_cycle, topics
+from rt.record.recorder import FORMAT, RecordError, read_record
+from rt.record.schema import BLANK
 from rt.robot.ur.link import UrError, _read_line
 from sim.hardware.robotiq import GripperEmulator
 from sim.hardware.ur.channel import Channel
 from sim.hardware.ur.controller import MODELS, EmulatedController
 from sim.hardware.ur.wire import Dashboard, Line, Rtde, Script
 
-Target = Callable[[bytes], None]
+Target = Callable[[bytes], bool | None]
+_TICK_EVERY = 16
+"""Inputs for each tick of the emulated controller: a tick costs more than most inputs."""
 HANDS = Path(load_hand.__code__.co_filename).parent / "hands"
 
 
@@ -51,8 +62,10 @@ class Peer:
     def __init__(self, data: bytes) -> None:
         self.data = data
 
-    def recv(self, size: int) -> bytes:
-        part, self.data = self.data[:size], self.data[size:]
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        part = self.data[:size]
+        if not flags & socket.MSG_PEEK:
+            self.data = self.data[size:]
         return part
 
     def sendall(self, data: bytes) -> None:
@@ -74,6 +87,7 @@ class Peer:
 def _emulated(kind: type[Line]) -> Callable[[], Target]:
     def made() -> Target:
         controller = EmulatedController(MODELS["cb3"], np.eye(4), None, 0.004, 8.0, 4.0)
+        count = itertools.count()
         server: Any = SimpleNamespace(
             controller=controller, now_s=lambda: controller.time_s, close=lambda line: None
         )
@@ -86,10 +100,9 @@ def _emulated(kind: type[Line]) -> Callable[[], Target]:
             line.readable()  # its end
             if isinstance(line, Rtde) and line.fields:
                 line.publish(again=False)
-            controller.tick()
-            assert np.isfinite(controller.arm.q).all() and len(line.got) <= line.most_bytes
-            if controller.safety != "normal":
-                controller.clear()
+            assert len(line.got) <= line.most_bytes
+            if next(count) % _TICK_EVERY == 0:
+                _tick(controller)
 
         return run
 
@@ -111,10 +124,16 @@ def _channel() -> Target:
         if words:
             with suppress(ValueError, IndexError, TypeError):
                 channel.do(words[0], words[1:])
-        controller.tick()
-        assert np.isfinite(controller.arm.q).all()
+        _tick(controller)
 
     return run
+
+
+def _tick(controller: EmulatedController) -> None:
+    controller.tick()
+    assert np.isfinite(controller.arm.q).all()
+    if controller.safety != "normal":
+        controller.clear()
 
 
 def _gripper_emulator() -> Target:
@@ -144,7 +163,7 @@ def _dashboard_driver() -> Target:
         peer: Any = Peer(data)
         with suppress(OSError, UrError):
             while peer.data:
-                assert len(_read_line(peer, 0.2)) <= 4097
+                assert len(_read_line(peer, 0.2)) <= 3 * 4096  # a replaced byte is three
 
     return run
 
@@ -153,15 +172,20 @@ def _of_file(
     name: str, read: Callable[[Path], object], *errors: type[Exception]
 ) -> Callable[[], Target]:
     def made() -> Target:
-        path = Path(f"/dev/shm/fuzz-{os.getpid()}-{name}")
+        file = os.memfd_create(name)
+        path = Path(f"/proc/self/fd/{file}")
+        if name.endswith(".toml"):
+            path = Path(tempfile.mkdtemp(prefix="fuzz-")) / name
+            path.symlink_to(f"/proc/{os.getpid()}/fd/{file}")
+            atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
 
-        def run(data: bytes) -> None:
-            path.write_bytes(data)
-            try:
-                with suppress(*errors):
-                    read(path)
-            finally:
-                path.unlink()
+        def run(data: bytes) -> bool:
+            os.ftruncate(file, len(data))
+            os.pwrite(file, data, 0)
+            with suppress(*errors):
+                read(path)
+                return True
+            return False
 
         return run
 
@@ -169,9 +193,11 @@ def _of_file(
 
 
 def _contract() -> Target:
-    def run(data: bytes) -> None:
+    def run(data: bytes) -> bool:
         with suppress(ModelError):
             Contract.from_json(data.decode(errors="replace"))
+            return True
+        return False
 
     return run
 
@@ -200,18 +226,25 @@ def _record() -> list[bytes]:
     """A small flight record, cut at several places."""
     import io
 
-    from mcap.writer import Writer
+    from mcap.writer import CompressionType, Writer
+    from mcap_protobuf.schema import register_schema
 
+    header = {"format": FORMAT, "stages": ["whole"], "guard": ["force"]}
+    classes = topics(header)
+    cycle, said = to_cycle(BLANK[0], classes["/cycle"]), log(1, 2, "force", "12 N")
     made = io.BytesIO()
-    writer: Any = Writer(made)
+    writer: Any = Writer(made, compression=CompressionType.NONE)
     writer.start(library="grasp-servo")
-    writer.add_metadata("flight", {"header": '{"format": "flight/1"}'})
-    channel = writer.register_channel("/log", "json", 0)
-    writer.add_message(channel, 1, b"{}", 1, 1)
+    writer.add_metadata("flight", {"header": json.dumps(header)})
+    for topic, message in (("/cycle", cycle), ("/log", said)):
+        channel = writer.register_channel(
+            topic, "protobuf", register_schema(writer, classes[topic])
+        )
+        writer.add_message(channel, 1, message.SerializeToString(), 1, 1)
     writer.add_metadata("end", {"why": "over", "written": "1", "lost": "0"})
     writer.finish()
     whole = made.getvalue()
-    return [whole, whole[:60], whole[:-20]]
+    return [whole, whole[:60], whole[: len(whole) // 2], whole[:-20]]
 
 
 def _model() -> list[bytes]:
@@ -236,6 +269,14 @@ def _model() -> list[bytes]:
     return [model.SerializeToString()]
 
 
+def _cells() -> list[bytes]:
+    """The example without its comments, and its parts: short inputs are fast."""
+    lines = [line.partition("#")[0].strip() for line in EXAMPLE.read_text().splitlines()]
+    whole = "\n".join(line for line in lines if line)
+    parts = re.split(r"(?m)^(?=\[)", whole)
+    return [whole.encode(), *(part.encode() for part in parts if part)]
+
+
 def _hands() -> list[bytes]:
     return [path.read_bytes() for path in HANDS.glob("*.toml")]
 
@@ -249,10 +290,10 @@ TARGETS: dict[str, Fuzzed] = {
     "gripper": Fuzzed(_gripper_emulator, lambda: [b"GET POS", b"SET POS 255 SPE 255 FOR 50 GTO 1"], 256),
     "gripper_driver": Fuzzed(_gripper_driver, lambda: _GRIPPER, 512),
     "dashboard_driver": Fuzzed(_dashboard_driver, lambda: [b"URSoftware 5.11.0\n", b"x" * 5000], 6000),
-    "cell": Fuzzed(_of_file("cell", load_cell, CellError), lambda: [EXAMPLE.read_bytes()], 8192),
-    "hand": Fuzzed(_of_file("hand", _hand, HandError), _hands),
+    "cell": Fuzzed(_of_file("cell.toml", load_cell, CellError), _cells, 2048),
+    "hand": Fuzzed(_of_file("hand.toml", _hand, HandError), _hands),
     "contract": Fuzzed(_contract, lambda: [Contract(load_hand(), "x").to_json().encode()]),
     "model": Fuzzed(_of_file("model", read_model, ModelError), _model),
-    "record": Fuzzed(_of_file("record", read_record, RecordError), _record),
+    "record": Fuzzed(_of_file("record", read_record, RecordError), _record, 8192),
 }  # fmt: skip
 """Every parser of ours, by name."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -28,6 +29,7 @@ from rt.cell.plausible import (
 from rt.cell.transform import CellError, numbers, transform
 from rt.guard.limits import Limits
 from rt.pose import inverse
+from rt.tools.files import parsed_file
 
 Transform = NDArray[np.float64]
 T = TypeVar("T")
@@ -211,8 +213,8 @@ def load_cell(path: str | Path) -> CellFile:
     if not path.is_file():
         raise CellError(f"no cell file {path}; begin with a copy of {EXAMPLE.name}")
     try:
-        document = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        document = parsed_file(tomllib.loads, path)
+    except ValueError as error:
         raise CellError(f"{path} is not a TOML file: {error}") from error
     try:
         return _cell(path, document)
@@ -275,8 +277,8 @@ def _camera(path: Path, document: dict[str, Any], T_flange_hand: Transform) -> C
         if other is not None:
             source = other
             try:
-                section = tomllib.loads((path.parent / other).read_text()).get("handeye")
-            except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                section = parsed_file(tomllib.loads, path.parent / other).get("handeye")
+            except (OSError, ValueError) as error:
                 raise CellError(f"camera.handeye = {other!r}: {error}") from error
         if section is None:
             raise CellError(
@@ -352,9 +354,14 @@ def _need(section: dict[str, Any], name: str, key: str) -> Any:
     return section[key]
 
 
+@cache
+def _types(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _section(kind: type[T], values: dict[str, Any], name: str) -> T:
     """A section as its dataclass: every key known, every value of its type and finite."""
-    types: dict[str, Any] = get_type_hints(kind)
+    types = _types(kind)  # type: ignore[arg-type]
     places = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     hidden = {"calibration"} if kind is CameraPart else set()
     for key in values:

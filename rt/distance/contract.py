@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from rt.distance.field_shapes import FIELD_WEIGHTS, field_shapes
 from rt.hand import Hand
 from rt.pose import METRES_PER_DEGREE
+from rt.tools.files import parsed
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, VIEW, View
 
 FORMAT = "grasp-distance/1"
@@ -103,7 +104,7 @@ class Contract:
     def from_json(text: str) -> Contract:
         """Raises ModelError if a field is missing, unknown or of another format."""
         try:
-            values = json.loads(text)
+            values = parsed(json.loads, text)
             if values.get("format") != FORMAT:
                 raise ModelError(
                     f"model format {values.get('format')!r}, this program reads {FORMAT!r}"
@@ -111,7 +112,9 @@ class Contract:
             values["hand"] = Hand(**values["hand"])
             values["view"] = View(**values["view"])
             return _possible(Contract(**values))
-        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+        except DistanceError:
+            raise
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ModelError(
                 f"model contract is damaged: {error}; export the model again"
             ) from error

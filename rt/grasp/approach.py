@@ -157,6 +157,7 @@ def open_first(loop: Loop) -> None:
         tick(loop)
         if time.monotonic() > end:
             raise GripperError("the gripper did not open within 10 s; check it")
+    loop.watch_open_hand()
     loop.fresh_clock()
 
 

@@ -1,7 +1,8 @@
 """Watch over the camera's place: what its images say of the table and of the still scene, against the cell.
 
-Every 0.15 s one look at the table (some hundred points of the frame, in base by the cell's transforms)
-and one at the scene's shift since an earlier view. The row `camera_moved` judges the result (docs/guard.md).
+Every 0.15 s one look at the table (some hundred points of the frame, in base by the cell's transforms), one
+at the scene's shift since an earlier view, and one at the hand's own open fingers, where the camera sees
+them. The row `camera_moved` judges the result (docs/guard.md).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.camera import Intrinsics
+from rt.camera.own_hand import OwnHand
 from rt.camera.still_scene import TableFit, fit_table, shift_between
 from rt.distance.metric_map import metric_map
 from rt.guard.limits import Limits
@@ -47,8 +49,14 @@ _SAME_HEIGHT = 0.12
 _TINY = 1e-9
 _AGAIN = 0.5
 """A jump counts once a second pair tells the same, within this part of it."""
-_SURE = 2.0
-"""Standard deviations that are taken off an estimate before it is judged."""
+_HAND_ERROR_M = 0.0015
+"""Standard deviation of the fingertips' place in the hand's file (real ones are no boxes), of the measured
+outline, and of what a slight tilt of the camera does to it."""
+_HAND_LOOKS, _FEWEST_HAND = 8, 3
+"""Looks at the fingers that count, the last; and their least number."""
+_SURE, _SURE_JUMP = 2.0, 3.0
+"""Standard deviations that are taken off an estimate before it is judged; more off a jump between two views:
+where another side of an object comes into sight, they are farther apart than their outlines tell."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,15 @@ class CameraPlace:
 class CameraWatch:
     """Memory of one run: the last looks at the table and the pairs of views."""
 
-    def __init__(self, intrinsics: Intrinsics, T_hand_camera: NDArray[np.float64]) -> None:
+    def __init__(
+        self,
+        intrinsics: Intrinsics,
+        T_hand_camera: NDArray[np.float64],
+        own_hand: OwnHand | None = None,
+    ) -> None:
+        """own_hand: the open fingers in this camera's image; None if they may be closed, or are not known."""
+        self.own_hand = own_hand
+        self._beside: deque[NDArray[np.float64]] = deque(maxlen=_HAND_LOOKS)
         T = np.asarray(T_hand_camera, np.float64)
         pixels = intrinsics.width_px * intrinsics.height_px
         self._stride = max(1, math.isqrt(max(pixels - 1, 0) // POINTS) + (pixels > POINTS))
@@ -119,6 +135,7 @@ class CameraWatch:
             self._look_at_table(depth, T_base_hand)
         else:
             self._look_at_scene(view, T_base_hand)
+            self._look_at_hand(depth)
         self._judge()
         return self.place
 
@@ -143,6 +160,11 @@ class CameraWatch:
             return None
         height = fit.height_m + float(fit.slope @ (at - self._fit_at))
         return TableFit(height, fit.slope, fit.share, fit.spread_m)
+
+    def _look_at_hand(self, depth: NDArray[np.float32]) -> None:
+        beside = None if self.own_hand is None else self.own_hand.displaced_m(depth)
+        if beside is not None:
+            self._beside.append(beside)
 
     def _look_at_scene(self, view: NDArray[np.float32], T_base_hand: NDArray[np.float64]) -> None:
         hand = xyz_yaw(T_base_hand)
@@ -175,7 +197,7 @@ class CameraWatch:
         # The camera's error (x, y, turn) in the hand shows in base as it is turned with the hand.
         rows = np.column_stack([_turned(now[1]) - _turned(before[1]), (-way[1], way[0])])
         beyond = shift - rows @ self._error()[0]
-        jump_m = float(np.linalg.norm(beyond)) - _SURE * math.sqrt(float(variance.sum()))
+        jump_m = float(np.linalg.norm(beyond)) - _SURE_JUMP * math.sqrt(float(variance.sum()))
         if jump_m > 0:
             again = float(np.linalg.norm(beyond - self._beyond))
             if again < _AGAIN * float(np.linalg.norm(beyond)):
@@ -205,13 +227,24 @@ class CameraWatch:
         error, covariance = self._error()
         sd = math.sqrt(float(np.linalg.eigvalsh(covariance[:2, :2])[-1]))
         offset = float(np.hypot(*error[:2]))
-        shift_m = max(offset - _SURE * sd, self._jump_m, 0.0)
+        beside_m, by_scene_m = 0.0, offset - _SURE * sd
+        if (
+            len(self._beside) >= _FEWEST_HAND
+        ):  # ten times as exact as the scene's turn about the hand
+            beside_m, by_scene_m = float(np.hypot(*np.median(np.array(self._beside), axis=0))), 0.0
+        by_hand_m = beside_m - _SURE * _HAND_ERROR_M
+        shift_m = max(by_scene_m, by_hand_m, self._jump_m, 0.0)
         words = (
             f"the table is seen {math.degrees(math.atan(float(np.hypot(*slope)))):.1f} deg tilted and "
             f"{height * 1e3:+.1f} mm high"
         )
         if self._jump_m >= shift_m > 0:
             words += f"; the scene jumped by {self._jump_m * 1e3:.1f} mm or more between two views"
+        elif by_hand_m >= shift_m > 0:
+            words += (
+                f"; the fingertips are seen {beside_m * 1e3:.1f} mm beside where T_hand_camera and the "
+                "hand's file have them"
+            )
         elif shift_m > 0:
             words += f"; the camera seems {offset * 1e3:.1f} mm beside its place"
         self.place = CameraPlace(tilt_deg, height_m, shift_m, words)

@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.guard import clamps
 from rt.guard.camera_watch import CameraPlace
 from rt.guard.limits import Limits, joint_rooms_deg
+from rt.guard.settings import changes
 from rt.robot import RobotState
 from rt.robot.kinematics import JOINTS, ArmModel, singularity
 
@@ -98,6 +100,8 @@ class CycleState:
     """From the state that the command follows from to now, when it is about to be sent."""
     command: Hand = field(default_factory=lambda: np.zeros(4))
     """About to be sent."""
+    settings: NDArray[np.float64] | None = None
+    """Of the controller (RobotState.settings), as told last (rt.guard.settings)."""
     details: dict[str, str] = field(default_factory=dict)
     """More to say about a row, by its name."""
 
@@ -134,8 +138,15 @@ class CycleState:
     def singular_deg(self) -> float:
         return singularity(self.arm, self._q)[0] if self._q is not None else 90.0
 
+    @property
+    def changed_settings(self) -> int:
+        """Settings of the controller that somebody changed since they were told last."""
+        return len(changes(self.settings, self.state.settings)) if self.state else 0
+
     def detail(self, name: str) -> str:
         """Additional text for a row's message, by the row's name."""
+        if name == "controller_changed" and self.state is not None:
+            return ", ".join(changes(self.settings, self.state.settings))
         if name == "camera_moved":
             return self.place.words
         if name in self.details or self._q is None:
@@ -242,8 +253,6 @@ class CycleState:
         return float(self.command[2]) - self.limits.max_height_m
 
 
-_CLIMB_M_S = 0.1
-"""Speed at which the hand goes up from what stands in its way."""
 _USUAL_DEG_S = 180.0
 """Of a joint of an arm that is not known."""
 
@@ -251,45 +260,6 @@ _USUAL_DEG_S = 180.0
 def _outside_m(hand: Hand, limits: Limits) -> float:
     inside = np.clip(hand[:2], limits.workspace_min_m, limits.workspace_max_m)
     return float(np.linalg.norm(hand[:2] - inside))
-
-
-def _shorten(s: CycleState) -> Hand:
-    part = s.limits.max_speed_m_s / s.command_speed_m_s
-    return np.append(s.commanded[:3] + part * (s.command[:3] - s.commanded[:3]), s.command[3])
-
-
-def _soften(s: CycleState) -> Hand:
-    part = s.limits.max_acceleration_m_s2 / s.command_acceleration_m_s2
-    change = s.command[:3] - s.commanded[:3] - s.last_step
-    return np.append(s.commanded[:3] + s.last_step + part * change, s.command[3])
-
-
-def _slow_turn(s: CycleState) -> Hand:
-    part = s.limits.max_turn_deg_s / s.command_turn_deg_s
-    return np.append(s.command[:3], s.commanded[3] + part * (s.command[3] - s.commanded[3]))
-
-
-def _into_workspace(s: CycleState) -> Hand:
-    inside = np.clip(s.command[:2], s.limits.workspace_min_m, s.limits.workspace_max_m)
-    return np.append(inside, s.command[2:])
-
-
-def clear_of_the_scene(s: CycleState) -> Hand:
-    """On to the side, but no deeper; if that is too low even so, straight up."""
-    before = s.commanded
-    beside = np.array([*s.command[:2], before[2], s.command[3]])
-    lack_m = max(s.lack_m(beside), s.lack_m(before))
-    if lack_m <= 0:
-        return np.array([*s.command[:2], s.command[2] + s.lack_m(s.command), s.command[3]])
-    return np.array([*before[:2], before[2] + min(lack_m, _CLIMB_M_S * s.period_s), before[3]])
-
-
-def _up_to_floor(s: CycleState) -> Hand:
-    return np.array([*s.command[:2], s.floor, s.command[3]])
-
-
-def _down_to_ceiling(s: CycleState) -> Hand:
-    return np.array([*s.command[:2], s.limits.max_height_m, s.command[3]])
 
 
 @dataclass(frozen=True)
@@ -311,7 +281,7 @@ class GuardRow:
     """Remedy for the user, or the clamp's function of the command."""
 
 
-_CLAMP, _HOLD, _STOP = Action.CLAMP, Action.HOLD, Action.STOP
+_CLAMP, _HOLD, _STOP, _WARN = Action.CLAMP, Action.HOLD, Action.STOP, Action.WARN
 
 # fmt: off
 # ruff: noqa: E501  (a table has the width of its columns)
@@ -336,6 +306,7 @@ ROWS: tuple[GuardRow, ...] = (
     GuardRow("input", "joint_limit", _STOP, "joint_room_deg", "least", "joint_margin_deg", "deg", "turn the arm back by the pendant; begin in another posture"),
     GuardRow("input", "joint_speed", _STOP, "joint_speed", "most", "max_joint_speed", "of its most", "lower max_speed_m_s or max_turn_deg_s, or stay farther from the base"),
     GuardRow("input", "singularity", _STOP, "singular_deg", "least", "min_singular_deg", "deg", "narrow the workspace, or begin in another posture"),
+    GuardRow("input", "controller_changed", _WARN, "changed_settings", "most", 0, "settings", "set it back: the arm lags under a low slider, and a wrong payload makes the measured forces wrong"),
     GuardRow("frame", "intrinsics", _STOP, "other_intrinsics", "most", 0, "differences", "the camera changed its mode: start again"),
     GuardRow("frame", "frame_age", _HOLD, "frame_age_s", "most", "max_frame_age_s", "s", "check the camera's cable and frame rate"),
     GuardRow("frame", "exposure_gap", _HOLD, "exposure_gap_s", "most", "max_exposure_gap_s", "s", "the hand's pose at the exposure is not known: check both clocks"),
@@ -349,13 +320,13 @@ ROWS: tuple[GuardRow, ...] = (
     GuardRow("command", "bad_command", _STOP, "command_not_finite", "most", 0, "numbers", "report this: the controller is broken"),
     GuardRow("command", "step", _STOP, "command_step_m", "most", "max_step_m", "m", "report this: no controller asks for that"),
     GuardRow("command", "rotation", _STOP, "command_step_deg", "most", "max_step_deg", "deg", "report this: no controller asks for that"),
-    GuardRow("command", "acceleration", _CLAMP, "command_acceleration_m_s2", "most", "max_acceleration_m_s2", "m/s^2", _soften),
-    GuardRow("command", "speed", _CLAMP, "command_speed_m_s", "most", "max_speed_m_s", "m/s", _shorten),
-    GuardRow("command", "turn", _CLAMP, "command_turn_deg_s", "most", "max_turn_deg_s", "deg/s", _slow_turn),
-    GuardRow("command", "workspace", _CLAMP, "command_outside_m", "most", 0, "m", _into_workspace),
-    GuardRow("command", "path", _CLAMP, "command_in_scene_m", "most", 0, "m", clear_of_the_scene),
-    GuardRow("command", "floor", _CLAMP, "command_below_floor_m", "most", 0, "m", _up_to_floor),
-    GuardRow("command", "ceiling", _CLAMP, "command_above_ceiling_m", "most", 0, "m", _down_to_ceiling),
+    GuardRow("command", "acceleration", _CLAMP, "command_acceleration_m_s2", "most", "max_acceleration_m_s2", "m/s^2", clamps.soften),
+    GuardRow("command", "speed", _CLAMP, "command_speed_m_s", "most", "max_speed_m_s", "m/s", clamps.shorten),
+    GuardRow("command", "turn", _CLAMP, "command_turn_deg_s", "most", "max_turn_deg_s", "deg/s", clamps.slow_turn),
+    GuardRow("command", "workspace", _CLAMP, "command_outside_m", "most", 0, "m", clamps.into_workspace),
+    GuardRow("command", "path", _CLAMP, "command_in_scene_m", "most", 0, "m", clamps.clear_of_the_scene),
+    GuardRow("command", "floor", _CLAMP, "command_below_floor_m", "most", 0, "m", clamps.up_to_floor),
+    GuardRow("command", "ceiling", _CLAMP, "command_above_ceiling_m", "most", 0, "m", clamps.down_to_ceiling),
 )
 # fmt: on
 

@@ -206,7 +206,7 @@ def read_record(path: str | Path) -> FlightRecord:
     from rt.record.mcap_format import VIEW_TOPICS, from_cycle, to_view
 
     header: dict[str, Any] | None = None
-    end: dict[str, str] | None = None
+    lost, whole = 0, False
     schemas: dict[int, Schema] = {}
     decoders: dict[int, tuple[str, Callable[[bytes], Any]]] = {}
     rows: list[NDArray[np.void]] = []
@@ -223,7 +223,8 @@ def read_record(path: str | Path) -> FlightRecord:
             if isinstance(record, Metadata) and record.name == "flight":
                 header = json.loads(record.metadata["header"])
             elif isinstance(record, Metadata) and record.name == "end":
-                end = dict(record.metadata)
+                lost = int(record.metadata.get("lost", 0))
+                whole = True
             elif isinstance(record, Schema):
                 schemas[record.id] = record
             elif isinstance(record, Channel) and record.topic in ("/cycle", *VIEW_TOPICS, "/log"):
@@ -247,10 +248,10 @@ def read_record(path: str | Path) -> FlightRecord:
     except Exception as error:  # a file broken off, or damaged, in its middle raises anything
         if header is None:
             raise RecordError(f"{path} is no flight record ({error or 'broken off'})") from error
-    if header is None or header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise RecordError(f"{path} is no flight record of format {FORMAT!r}")
     cycles = np.concatenate(rows) if rows else np.zeros(0, CYCLE)
-    return FlightRecord(header, cycles, log, end is not None, int((end or {}).get("lost", 0)))
+    return FlightRecord(header, cycles, log, whole, lost)
 
 
 def write(ring: Reader, path: Path) -> None:

@@ -51,6 +51,7 @@ CYCLE = np.dtype([
     ("guard_limit", "f8"),
     ("gripper", "S16"),          # open, closing, object, closed, ...; empty: none
     ("gripper_m", "f8"),         # its opening
+    ("settings", "f8", (3,)),    # of the controller: speed slider, speed scaling, payload [kg]
 ], align=True)
 # fmt: on
 """One cycle. Numbers that are not known are NaN."""

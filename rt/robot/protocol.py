@@ -35,6 +35,8 @@ class RobotState:
     """(6,) joint positions [rad]."""
     qd: NDArray[np.float64] | None = None
     """(6,) joint speeds [rad/s]."""
+    settings: NDArray[np.float64] | None = None
+    """(3,) of the controller: speed slider and speed scaling (1: full speed), payload [kg]; NaN: not told."""
 
 
 class Robot(AbstractContextManager["Robot"], Protocol):

@@ -8,15 +8,38 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+T = TypeVar("T")
+MOST_BYTES = 1_000_000
+"""Longest text file that is read at once."""
+
+
+def parsed(parse: Callable[[str], T], text: str) -> T:
+    """A text through a parser such as tomllib.loads; ValueError also for one that is nested too deep."""
+    try:
+        return parse(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def parsed_file(parse: Callable[[str], T], path: Path) -> T:
+    """A text file through a parser. Raises OSError; ValueError for one that is no text, or longer than
+    MOST_BYTES."""
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"longer than {MOST_BYTES} bytes")
+    return parsed(parse, data.decode())
 
 
 class DiskFullError(OSError):

@@ -204,3 +204,18 @@ def children(pid: int, module: str) -> list[int]:
             if module.encode() in words:
                 found.append(int(child))
     return found
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Ids and modules of the processes below `pid` that run a module (`python -m module`)."""
+    found: dict[int, str] = {}
+    waiting = [pid]
+    while waiting:
+        with contextlib.suppress(OSError):
+            for task in list(Path(f"/proc/{waiting.pop()}/task").iterdir()):
+                for child in (task / "children").read_text().split():
+                    waiting.append(int(child))
+                    words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+                    if b"-m" in words[:-1]:
+                        found[int(child)] = words[words.index(b"-m") + 1].decode(errors="replace")
+    return found

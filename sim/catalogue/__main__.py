@@ -185,7 +185,7 @@ def report(
     rows: Sequence[Sequence[tuple[Object, str]]], found: dict[str, list[PoseGrasps]]
 ) -> Table:
     """A row for each category; found: the grasps of each name, empty if they were not asked for."""
-    table = Table("category", "train", "test", "longest side [mm]", "faces", "resting poses")
+    table = Table("category", "train", "test", "longest side, mm", "faces", "resting poses")
     if found:
         table.add_column("graspable poses")
     for row in rows:

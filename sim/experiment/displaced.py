@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from rich.table import Table
 from scipy.spatial.transform import Rotation
 
 from rt import controller
+from rt.camera.own_hand import OwnHand
 from rt.guard.camera_watch import CameraWatch
 from rt.guard.limits import Limits
 from rt.hand import load_hand
@@ -41,7 +43,7 @@ STRENGTHS: tuple[tuple[str, float], ...] = (
     ("none", 0.0),
     ("tilt", 0.5), ("tilt", 1.0), ("tilt", 2.0),
     ("height", 0.0025), ("height", 0.005), ("height", 0.010),
-    ("shift", 0.005), ("shift", 0.010), ("shift", 0.020),
+    ("shift", 0.0025), ("shift", 0.005), ("shift", 0.010), ("shift", 0.020),
     ("knock", 0.005), ("knock", 0.010),
 )  # fmt: skip
 """Displacements: of the camera's attitude about a level axis [deg]; along its optical axis, beside it, and
@@ -50,7 +52,7 @@ WORDS = {
     "none": "none",
     "tilt": "tilted by {:g} deg",
     "height": "{:.1f} mm along its axis",
-    "shift": "{:.0f} mm beside its axis",
+    "shift": "{:.1f} mm beside its axis",
     "knock": "{:.0f} mm beside its axis, from the middle of the approach on",
 }
 _GOAL_ERROR = np.array([0.004, 0.004, 0.004 / METRES_PER_RADIAN])
@@ -72,6 +74,8 @@ class DisplacedOptions:
     """With none, for the false alarms."""
     sensor: Literal["d405", "d435", "sr300"] = "d405"
     """Model of the depth camera (sim.scene.sensor)."""
+    fingers: bool = True
+    """The open fingers are known, and compared with what the camera sees of them."""
     seed: int = 0
     """Seed of scenes, starts and displacements."""
     workers: int = 0
@@ -110,21 +114,39 @@ def displacement(kind: str, amount: float, rng: np.random.Generator) -> NDArray[
     return T
 
 
+@cache
+def _own_hand(sensor: str) -> OwnHand:
+    """The same for all approaches, since the calibrated place is."""
+    T_hand_camera = mounted(load_hand())
+    return OwnHand(
+        make_rig(preset(sensor), T_hand_camera, whole_image=True).intrinsics,
+        T_hand_camera,
+        load_hand(),
+    )
+
+
 def approach(
-    world: World, start: NDArray[np.float64], sensor: str, kind: str, amount: float, seed: list[int]
+    world: World,
+    start: NDArray[np.float64],
+    options: DisplacedOptions,
+    kind: str,
+    amount: float,
+    seed: list[int],
 ) -> Told:
-    """One approach from a start (4,), with a camera of that sensor displaced so."""
+    """One approach from a start (4,), with a camera displaced so."""
+    sensor, sees_hand = options.sensor, options.fingers
     rng = np.random.default_rng(seed)
     hand_shape, sort = load_hand(), preset(sensor)
     T_hand_camera, error = mounted(hand_shape), displacement(kind, amount, rng)
     scale = 1 + sort.scale_error * float(rng.standard_normal())
     rigs = [
-        make_rig(sort, T_hand_camera, T_hand_camera @ off, scale)
+        make_rig(sort, T_hand_camera, T_hand_camera @ off, scale, whole_image=True)
         for off in (np.eye(4) if kind == "knock" else error, error)
     ]
     cameras = [RigView(world.renderer, rig, hand_shape) for rig in rigs]
     reproject = Reprojector(rigs[0].intrinsics, T_hand_camera)
-    watch, limits = CameraWatch(rigs[0].intrinsics, T_hand_camera), Limits()
+    own_hand = _own_hand(sensor) if sees_hand else None
+    watch, limits = CameraWatch(rigs[0].intrinsics, T_hand_camera, own_hand), Limits()
     hand, goal = start.copy(), world.grasps.poses[world.nearest(start), :4].astype(np.float64)
     descent = (START_HEIGHT_M - END_HEIGHT_M) / controller.ITERATIONS
     yaws: list[float] = []
@@ -168,7 +190,7 @@ def _scene(job: tuple[int, str, float, int]) -> list[Told]:
     starts[:, 2] = START_HEIGHT_M
     chances = [[options.seed, number, k, KINDS.index(kind)] for k in range(count)]
     return [
-        approach(world, start, options.sensor, kind, amount, chance)
+        approach(world, start, options, kind, amount, chance)
         for start, chance in zip(starts, chances, strict=True)
     ]
 

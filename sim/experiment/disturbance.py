@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 from scipy.spatial.transform import Rotation
 
+from rt.camera.own_hand import hand_depth
 from rt.controller import disturb
 from rt.hand import Hand, load_hand
 from rt.pose import METRES_PER_RADIAN, top_down
 from rt.view import VIEW, Reprojector, close_gaps
 from sim.gpd.detector import FINE
 from sim.scene.render import Renderer
-from sim.scene.rig import IDEAL, RigView, hand_depth, make_rig
+from sim.scene.rig import IDEAL, RigView, make_rig
 from sim.scene.sensor import sensor as preset
 from sim.twin import MOUNTS
 

@@ -21,7 +21,8 @@ from rt.controller import Surroundings
 from rt.controller.algorithm import place
 from rt.distance import Distance
 from rt.grasp.memory import HeightMemory, needed_height_m
-from rt.guard.rows import CycleState, Limits, clear_of_the_scene
+from rt.guard.clamps import clear_of_the_scene
+from rt.guard.rows import CycleState, Limits
 from rt.hand import Hand, load_hand
 from rt.pose import from_top_down, grasp_distance, planar, to_view, top_down
 from rt.view import END_HEIGHT_M, START_HEIGHT_M

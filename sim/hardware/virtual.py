@@ -121,7 +121,7 @@ class VirtualCell:
 
     def _connect(self, host: str) -> Link:
         client = VirtualClient(self)
-        return Link(host, client, client, float(self.controller.model.rate_hz), {})
+        return Link(host, client, client, float(self.controller.model.rate_hz), {"payload_kg": 0.0})
 
     def _stop_program(self, *_: Any) -> bool:
         """The dashboard's `stop`."""
@@ -199,11 +199,12 @@ class VirtualClient:
 
     def _read(self) -> tuple[Any, ...]:
         """The newest packet that the network lets through."""
-        if not self._last or not (self._cell.frozen or self._cell.repeats or self._cell.dropped):
-            c = self._c
+        c = self._c
+        silent = self._cell.frozen or self._cell.repeats or self._cell.dropped
+        if not self._last or not (silent or self._last[0] == c.time_s):
             self._last = (
                 c.time_s, pose_vector(c.arm.T), c.arm.twist, c.wrench.copy(), c.arm.q.copy(), c.arm.qd.copy(),
-                c.robot_mode, c.runtime, c.safety_bits,
+                c.robot_mode, c.runtime, c.safety_bits, c.speed_slider, c.payload_kg,
             )  # fmt: skip
         return self._last
 
@@ -233,6 +234,15 @@ class VirtualClient:
 
     def getSafetyStatusBits(self) -> int:
         return int(self._read()[8])
+
+    def getTargetSpeedFraction(self) -> float:
+        return float(self._read()[9])
+
+    def getSpeedScaling(self) -> float:
+        return float(self._read()[9])
+
+    def getPayload(self) -> float:
+        return float(self._read()[10])
 
     def isConnected(self) -> bool:
         return not self._cell.dropped

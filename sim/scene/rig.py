@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from rt.camera import Intrinsics
+from rt.camera.own_hand import hand_depth
 from rt.hand import Hand
 from rt.pose import top_down
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, VIEW, Reprojector, View
@@ -126,10 +127,13 @@ def make_rig(
     scale: float = 1.0,
     focal_px: float = TRACED_FOCAL_PX,
     view: View = VIEW,
+    whole_image: bool = False,
 ) -> CameraRig:
-    """A rig whose window is what the view can need of the sensor's image over the hand's travel."""
+    """A rig whose window is what the view can need of the sensor's image over the hand's travel, or all."""
     whole = _resized(kind.intrinsics, min(focal_px / kind.focal_px, 1.0))
-    u0, v0, u1, v1 = _window(whole, T_hand_camera, view)
+    u0, v0, u1, v1 = 0, 0, whole.width_px, whole.height_px
+    if not whole_image:
+        u0, v0, u1, v1 = _window(whole, T_hand_camera, view)
     window = Intrinsics(
         u1 - u0, v1 - v0, whole.fx_px, whole.fy_px, whole.cx_px - u0, whole.cy_px - v0
     )
@@ -187,32 +191,6 @@ class RigView:
     def __call__(self, hand: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.float32]:
         """The view (64, 64) float32 metres from there, 0 = no return."""
         return self._reproject(self.image(hand, rng))
-
-
-def hand_depth(
-    T_hand_camera: NDArray[np.float64], rays: NDArray[np.float32], hand: Hand
-) -> NDArray[np.float32]:
-    """Depth (H, W) of the open hand itself, its fingers and palm as boxes; 0 where it is not in sight."""
-    finger = (hand.opening_m + hand.finger_thickness_m) / 2
-    boxes = [
-        ((x, 0.0, -hand.finger_length_m / 2),
-         (hand.finger_thickness_m, hand.finger_width_m, hand.finger_length_m))
-        for x in (-finger, finger)
-    ]  # fmt: skip
-    # The palm has no length in the hand file: what a camera behind it would see of its back.
-    boxes.append(
-        ((0.0, 0.0, -hand.finger_length_m - 0.01), (hand.palm_length_m, hand.palm_width_m, 0.02))
-    )
-    direction = rays.astype(np.float64) @ T_hand_camera[:3, :3].T
-    origin = T_hand_camera[:3, 3]
-    nearest = np.full(rays.shape[:2], np.inf)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for centre, size in boxes:
-            low, high = np.array(centre) - np.array(size) / 2, np.array(centre) + np.array(size) / 2
-            a, b = (low - origin) / direction, (high - origin) / direction
-            enter, leave = np.fmin(a, b).max(axis=-1), np.fmax(a, b).min(axis=-1)
-            nearest = np.where((enter < leave) & (enter > 0), np.fmin(nearest, enter), nearest)
-    return np.where(np.isfinite(nearest), nearest, 0).astype(np.float32)
 
 
 def _resized(mode: Intrinsics, part: float) -> Intrinsics:

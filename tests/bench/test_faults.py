@@ -23,7 +23,9 @@ from flights import cycle, header
 
 from bench.endurance import EnduranceOptions, Jerk, judged
 from bench.faults import FAULTS, Fault, FaultsOptions, _result
+from bench.growth import Growth, drift
 from rt.record.recorder import Recorder
+from rt.record.schema import BLANK
 from sim.hardware.inject import FAULTS as INJECTED
 from sim.hardware.inject import Late, Same, Trigger, stall, zero
 
@@ -111,13 +113,27 @@ def test_endurance_is_judged_beside_the_bare_loop(tmp_path: Path) -> None:
         for k in range(100):
             recorder.put(**{**cycle(k), "missed": 2 if k > 50 else 0})
     bare = {"cycles": 100, "missed": 2, "p99_ms": 0.1}
-    result = judged(EnduranceOptions(), tmp_path, 0, bare, Jerk())
+    result = judged(EnduranceOptions(), tmp_path, 0, bare, Jerk(), Growth())
     assert result["missed"] == 2 and not result["problems"]
     # hand k is 10 mm along x and 1 mm down from hand k-1, whose command was 1 mm off in each.
     assert result["tracking_mm"]["max"] == pytest.approx(np.linalg.norm([9, 1, 2]), rel=1e-6)
-    result = judged(EnduranceOptions(), tmp_path, 1, {**bare, "missed": 0}, Jerk())
+    result = judged(EnduranceOptions(), tmp_path, 1, {**bare, "missed": 0}, Jerk(), Growth())
     assert "the run ended with exit code 1: done" in result["problems"]
     assert "more deadlines missed than the bare loop and 0.1 %" in result["problems"]
+
+
+def test_growth_and_drift_are_told() -> None:
+    growth = Growth()
+    flat, grows = [(100.0, 9, 3)] * 48, [(100.0 + k / 4, 9 + (k > 40), 3) for k in range(48)]
+    growth.samples = {"rt.servo": flat, "rt.leaks": grows, "rt.short": flat[:5]}
+    assert set(growth.summary()) == {"rt.servo", "rt.leaks"}
+    memory, handles = growth.problems()
+    assert memory.startswith("rt.leaks grew by 4.8 MB")
+    assert handles == "rt.leaks has 10 handles, 9 at half time"
+    growth.sample()
+    cycles = np.zeros(1200, BLANK.dtype)
+    cycles["stamp_ns"] = np.arange(1200) * 33_343_333  # 10 us too long
+    assert drift(cycles, 30.0)["drift_ms"] == pytest.approx(11.0, abs=0.1)
 
 
 def test_peak_jerk_of_a_known_motion() -> None:

@@ -14,6 +14,7 @@ needed("ur", "ruckig")
 from bench.fuzz import child
 from bench.fuzz.__main__ import FuzzOptions, fuzz
 from bench.fuzz.targets import TARGETS, Fuzzed, Peer
+from rt.record.recorder import read_record
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -64,3 +65,30 @@ def test_a_target_that_is_not_known_is_refused() -> None:
 def test_a_peer_sends_its_bytes_and_closes() -> None:
     peer = Peer(b"abc")
     assert (peer.recv(2), peer.recv(2), peer.recv(2)) == (b"ab", b"c", b"")
+
+
+@pytest.mark.parametrize("name", ["cell", "hand", "contract", "model", "record"])
+def test_the_first_seed_is_accepted(name: str) -> None:
+    """A target that refuses its own seed fuzzes nothing behind the refusal."""
+    fuzzed = TARGETS[name]
+    assert fuzzed.run()(fuzzed.seeds()[0]) is True
+
+
+NESTED = b"a = " + b"[" * 20_000
+DIGITS = b"a = " + b"9" * 5000
+
+
+@pytest.mark.parametrize("name", ["cell", "hand", "contract", "channel"])
+@pytest.mark.parametrize(
+    "data",
+    [NESTED, DIGITS, NESTED[4:], b"push 1 2 3 4 5 6 7", b"log 1e308", b"joints nan 0 0 0 0 0"],
+)
+def test_what_crashed_a_parser_once_is_refused(name: str, data: bytes) -> None:
+    assert not TARGETS[name].run()(data)
+
+
+def test_a_damaged_end_of_a_record_is_a_record_that_was_broken_off(tmp_path: Path) -> None:
+    data = TARGETS["record"].seeds()[0]
+    at = data.index(b"lost") + 8
+    (tmp_path / "flight.mcap").write_bytes(data[:at] + b"x" + data[at + 1 :])
+    assert not read_record(tmp_path / "flight.mcap").whole

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rt.guard.camera_watch import CameraPlace
 from rt.guard.rows import ROWS, Action, CycleState, Guard, Hold, Limits, Stop
+from rt.guard.settings import SettingsWatch
 from rt.robot import RobotState
 from rt.robot.kinematics import ARMS
 
@@ -44,6 +45,11 @@ def posture(
     q = np.radians([10, -90, elbow, -90, 90, wrist_3])
     qd = np.radians([0, 0, 0, -speed, 0, 0])
     return {"state": RobotState(0, np.eye(4), np.zeros(6), q=q, qd=qd), **more}
+
+
+def told(settings: np.ndarray) -> dict[str, Any]:
+    """The controller's settings."""
+    return {"state": RobotState(0, np.eye(4), np.zeros(6), settings=settings)}
 
 
 WHENS = tuple(dict.fromkeys(row.when for row in ROWS))
@@ -96,6 +102,10 @@ BAD: dict[str, tuple[type[Exception] | None, dict[str, Any]]] = {
     "exposure_gap": (Hold, {"exposure_gap_s": 0.03}),
     "view_filled": (Hold, {"view_filled": 0.4}),
     "camera_moved": (Hold, {"place": CameraPlace(tilt_deg=0.61)}),
+    "controller_changed": (
+        None,
+        {"settings": np.array([1.0, 1.0, 1.2]), **told(np.array([0.6, 0.6, 2.0]))},
+    ),
     "not_finite": (Stop, {"distances": np.float32([0.1, np.nan, 0.2])}),
     "flat_distances": (Hold, {"distances": np.float32([0.1, 0.1005])}),
     "late_command": (Stop, {"thought_s": 0.11}),
@@ -152,16 +162,29 @@ def test_each_row_acts_and_is_recorded_by_its_name(name: str) -> None:
     raised, known = BAD[name]
     guard = Guard()
     s = situation(guard.limits, **known)
+    action = next(row for row in ROWS if row.name == name).action
     if raised is None:
         check_all(guard, s)
-        assert next(row for row in ROWS if row.name == name).action is Action.CLAMP
+        assert action in (Action.CLAMP, Action.WARN)
     else:
         with pytest.raises(raised, match=f"^{name}: "):
             check_all(guard, s)
     assert guard.counts[name] == 1
     event = next(e for e in guard.events if e["name"] == name)
     assert event["cycle"] == 7
-    assert event["action"] == (Action.CLAMP if raised is None else raised.__name__.lower())
+    assert event["action"] == (action if raised is None else raised.__name__.lower())
+
+
+def test_a_setting_is_told_once_it_stays_with_both_values() -> None:
+    """The slider is drawn down, then the payload is changed; the scaling flickers."""
+    guard, watch = Guard(), SettingsWatch()
+    sliders = [*np.linspace(1, 0.6, 10), *[0.6] * 40]
+    for k, slider in enumerate(sliders):
+        now = np.array([slider, slider - 0.1 * (k % 2), 2.0 if k > 30 else 1.2])
+        guard.check("input", k, situation(guard.limits, settings=watch.before(now), **told(now)))
+    said = [event["said"] for event in guard.events]
+    assert len(said) == 2 and "slider went from 100% to 60%" in said[0]
+    assert "payload went from 1.2 to 2 kg" in said[1] and "slider" not in said[1].partition(";")[0]
 
 
 @pytest.mark.parametrize("quantity", ["frame_age_s", "state_age_s", "view_filled"])

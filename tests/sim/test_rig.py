@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from solids import box
 
+from rt.camera.own_hand import hand_depth
 from rt.hand import load_hand
 from rt.pose import top_down
 from rt.view import VIEW, Reprojector
 from sim.scene.render import Renderer
-from sim.scene.rig import MOUNT, RigView, hand_depth, make_rig, mounted, random_rig
+from sim.scene.rig import MOUNT, RigView, make_rig, mounted, random_rig
 from sim.scene.scene import Scene, assemble
 from sim.scene.sensor import SENSORS
 

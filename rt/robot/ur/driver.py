@@ -214,6 +214,7 @@ class UR:
             record["wrench"].copy(),
             record["q"].copy(),
             record["qd"].copy(),
+            record["settings"].copy(),
         )
 
     def move(self, T_base_hand: ArrayLike) -> None:

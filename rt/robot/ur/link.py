@@ -113,6 +113,12 @@ class Packet:
     safety_bits: int
 
 
+def read_settings(receive: Any, tells_payload: bool) -> Array:
+    """(3,) of speed slider, speed scaling and payload [kg], NaN from a controller that does not tell it."""
+    payload_kg = receive.getPayload() if tells_payload else np.nan
+    return np.array([receive.getTargetSpeedFraction(), receive.getSpeedScaling(), payload_kg])
+
+
 def read_packet(receive: Any) -> Packet:
     """The newest packet, all of it from the same one: the getters lock one by one. Raises UrError."""
     for _ in range(_PACKET_TRIES):
@@ -214,9 +220,9 @@ def connect(host: str, timeout_s: float = 2.0) -> Link:
         receive = RTDEReceiveInterface(host, rate_hz, variables, rt_priority=-1)
         packet = _first_packet(receive, host)
         _check_packet(packet, host)
-        about["payload_kg"] = round(receive.getPayload(), 3) if tells else None
-        about["speed_slider"] = round(receive.getTargetSpeedFraction(), 3)
-        about["speed_scaling"] = round(receive.getSpeedScaling(), 3)
+        slider, scaling, payload_kg = read_settings(receive, tells).round(3).tolist()
+        about["payload_kg"] = payload_kg if tells else None
+        about["speed_slider"], about["speed_scaling"] = slider, scaling
         about["reduced"] = bool(packet.safety_bits & REDUCED)
         flags = RTDEControlInterface.FLAG_NO_WAIT  # no program: it is started explicitly
         control = RTDEControlInterface(host, rate_hz, flags, rt_priority=-1)
@@ -320,10 +326,12 @@ def _read_line(sock: socket.socket, timeout_s: float) -> str:
         if left_s <= 0:
             raise TimeoutError(f"no whole line within {timeout_s:g} s")
         sock.settimeout(left_s)
-        more = sock.recv(1)
-        if not more:
+        waiting = sock.recv(
+            _LINE_BYTES, socket.MSG_PEEK
+        )  # what follows the line stays for the next
+        if not waiting:
             break
-        data += more
+        data += sock.recv(waiting.find(b"\n") + 1 or len(waiting))
         if len(data) > _LINE_BYTES:
             raise UrError(
                 "wrong_device",

@@ -25,6 +25,7 @@ STATE = np.dtype(
         ("wrench", "f8", 6),
         ("q", "f8", 6),
         ("qd", "f8", 6),
+        ("settings", "f8", 3),
         ("safety_bits", "u4"),
         ("runtime", "u4"),
         ("moving", "i8"),
@@ -33,7 +34,8 @@ STATE = np.dtype(
         ("end", "u8"),
     ]
 )
-"""Written by the streaming process. moving: 1 if the set-point is not at rest. fault: name, or empty."""
+"""Written by the streaming process. moving: 1 if the set-point is not at rest. settings: speed slider,
+speed scaling, payload [kg] or NaN. fault: name, or empty."""
 
 STARTS_PROGRAM = b"starts the program"
 """Message of a state without a stamp: connected and checked, about to start the control program."""

@@ -42,6 +42,7 @@ from rt.robot.ur.link import (
     UrError,
     connect,
     read_packet,
+    read_settings,
     safety_fault,
     stop_program,
 )
@@ -202,6 +203,7 @@ class SetpointStream:
             wrench=p.wrench,
             q=p.q,
             qd=p.qd,
+            settings=read_settings(self.receive, self.link.about.get("payload_kg") is not None),
             safety_bits=p.safety_bits,
             runtime=p.runtime,
             moving=int(self.follower is not None),

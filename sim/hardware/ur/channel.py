@@ -59,6 +59,20 @@ COMMANDS = {
 }
 
 
+LONGEST = 4096
+"""Of a line [bytes]; a longer one is taken in parts."""
+MOST = 1e6
+"""Largest number that a command takes."""
+
+
+def numbers(words: list[str], count: int) -> list[float]:
+    """So many numbers, of at most MOST. Raises ValueError."""
+    found = [float(word) for word in words]
+    if len(found) != count or not all(abs(value) <= MOST for value in found):
+        raise ValueError(f"{count} numbers, each at most {MOST:g}, are needed")
+    return found
+
+
 class Channel:
     """Serves the commands on a thread of its own, under the lock that the ticks take too."""
 
@@ -81,7 +95,7 @@ class Channel:
 
     def serve(self, sock: socket.socket) -> None:
         with sock, sock.makefile("rb") as lines, suppress(OSError):
-            for line in lines:
+            while line := lines.readline(LONGEST):
                 words = line.decode(errors="replace").split()
                 if not words:
                     continue
@@ -105,7 +119,7 @@ class Channel:
         if name == "flange":
             return {"pose": pose_vector(c.flange()).tolist()} | stamp, b""
         if name == "log":
-            rows = c.motion_log(float(arguments[0]))
+            rows = c.motion_log(numbers(arguments, 1)[0])
             return {"rows": len(rows), "columns": rows.shape[1]}, rows.tobytes()
         if name == "events":
             return c.events, b""
@@ -147,20 +161,19 @@ class Channel:
         elif name == "reduced":
             c.set_reduced(bool(int(arguments[0])))
         elif name == "slider":
-            c.speed_slider = min(max(float(arguments[0]), 0.001), 1.0)
+            c.speed_slider = min(max(numbers(arguments, 1)[0], 0.001), 1.0)
         elif name == "payload":
-            c.payload_kg, c.true_payload_kg = (float(a) for a in arguments)
+            c.payload_kg, c.true_payload_kg = numbers(arguments, 2)
         elif name == "table":
-            c.table_z_m = None if arguments[0] == "none" else float(arguments[0])
+            c.table_z_m = None if arguments[0] == "none" else numbers(arguments, 1)[0]
         elif name == "stiffness":
-            c.stiffness_n_m = float(arguments[0])
+            c.stiffness_n_m = numbers(arguments, 1)[0]
         elif name == "push":
-            force = [float(a) for a in arguments]
-            c.external = np.array(force + [0.0] * (6 - len(force)))
+            c.external = np.array(numbers([*arguments, *["0"] * (6 - len(arguments))], 6))
         elif name == "place":
-            self.place([float(a) for a in arguments])
+            self.place(numbers(arguments, 6))
         elif name == "joints":
-            self.put(np.array([float(a) for a in arguments]))
+            self.put(np.array(numbers(arguments, 6)))
         elif name == "gripper":
             c.note(f"gripper {' '.join(arguments)}")
             self.gripper_fault = " ".join(arguments)
@@ -197,7 +210,5 @@ class Channel:
         c = self.controller
         if c.runtime == 2:
             raise ValueError("a program runs; stop it first")
-        if q.shape != (6,):
-            raise ValueError(f"{q.size} joints, not 6")
         c.arm.q, c.arm.qd = q, np.zeros(6)
         c.arm.set_tcp(c.arm.T_flange_tcp)
