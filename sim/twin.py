@@ -42,6 +42,9 @@ DepthImage = Callable[[NDArray[np.float64], NDArray[np.float32]], NDArray[np.flo
 Image = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 """hand (4,) of x, y, z [m], yaw [rad] -> depth (H, W) float32 m of the camera on it."""
 
+ColourImage = Callable[[NDArray[np.float64]], NDArray[np.uint8]]
+"""The same -> (H, W, 3) RGB in the depth image's pixels."""
+
 
 @dataclass(frozen=True)
 class ArmDynamics:
@@ -162,8 +165,16 @@ class TwinCamera:
     read are rendered, when they are first wanted: the scene stands still, so that is the same."""
 
     def __init__(
-        self, arm: TwinArm, image: Image, mount: Mount, *, rate_hz: float, delay_s: float
+        self,
+        arm: TwinArm,
+        image: Image,
+        mount: Mount,
+        *,
+        rate_hz: float,
+        delay_s: float,
+        colour: ColourImage | None = None,
     ) -> None:
+        self._colour = colour
         self._arm, self._image, self._mount = arm, image, mount
         self.period_ns, self.delay_ns = round(1e9 / rate_hz), round(delay_s * 1e9)
         self._next_ns, self._number = arm.now_ns(), 0
@@ -200,7 +211,10 @@ class TwinCamera:
         if newest is None or (self._rendered and self._rendered.number == newest.number):
             return
         depth = self._image(newest.hand)
-        self._rendered = Frame(newest.stamp_ns, newest.number, depth, self._mount.intrinsics)
+        colour = None if self._colour is None else self._colour(newest.hand)
+        self._rendered = Frame(
+            newest.stamp_ns, newest.number, depth, self._mount.intrinsics, colour
+        )
         self.seen_from = newest.hand
 
     def read_latest(self, max_age_s: float) -> Frame:
@@ -269,6 +283,7 @@ def build(
     *,
     mount: str | Mount = "ideal",
     image: Image | None = None,
+    colour: ColourImage | None = None,
     arm: ArmDynamics | None = None,
     hand: Hand | None = None,
     tips: TipTravel | None = None,
@@ -280,8 +295,8 @@ def build(
     [rad], and in a fifth column their widths [m], if the gripper shall work.
 
     start: (4,) of x, y, z [m], yaw [rad]. mount: of the camera, or its name; image: what it gives, if
-    not the exact `depth` from there. tips: travel of the fingertips, None for none. Raises
-    CameraError for a mount that is not known.
+    not the exact `depth` from there; colour: its colour images, None for none. tips: travel of the
+    fingertips, None for none. Raises CameraError for a mount that is not known.
     """
     if isinstance(mount, str):
         if mount not in MOUNTS:
@@ -294,7 +309,12 @@ def build(
 
     robot = TwinArm(np.asarray(start, dtype=np.float64), arm)
     camera = TwinCamera(
-        robot, image or exact, mount, rate_hz=camera_rate_hz, delay_s=camera_delay_s
+        robot,
+        image or exact,
+        mount,
+        rate_hz=camera_rate_hz,
+        delay_s=camera_delay_s,
+        colour=colour,
     )
     wide = np.asarray(grasps, dtype=np.float64)
     targets = wide[:, :4]
@@ -333,13 +353,15 @@ def open_cell(
     hand: str = "robotiq_2f85",
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
+    colour: bool = False,
 ) -> Cell:
     """The twin over scene number `scene` of test objects; the hand starts above one of them, at the
     height and anywhere in the region that the network's training views come from.
 
     sensor: a name of sim.scene.sensor. A real one needs a mount (`wrist`), sees the hand's fingers, and gives
     the part of its image that the view can need, at the resolution of training. hand: whose grasps are
-    the truth, a name or a file (rt.hand). Raises CameraError or HandError.
+    the truth, a name or a file (rt.hand). colour: frames have a colour image too, each object in a colour of
+    its own (sim.scene.render.COLOURS). Raises CameraError or HandError.
     """
     from sim.scene.grasps import numbered_scene
     from sim.scene.objects import object_set
@@ -377,6 +399,11 @@ def open_cell(
         rig = make_rig(kind, camera.T_hand_camera)
         camera = Mount(rig.intrinsics, rig.T_hand_camera)
         image = partial(RigView(renderer, rig, described).image, rng=rng)
+    rays = camera.intrinsics.rays()
+
+    def painted(at: NDArray[np.float64]) -> NDArray[np.uint8]:
+        return renderer.colour(top_down(*at) @ camera.T_hand_camera, rays)
+
     return build(
         renderer.depth,
         grasps.poses,
@@ -387,5 +414,6 @@ def open_cell(
         tips=load_tip_travel(hand),
         camera_rate_hz=camera_rate_hz,
         camera_delay_s=camera_delay_s,
+        colour=painted if colour else None,
         info=info,
     )

@@ -56,6 +56,8 @@ def grasp(
             f"{options.min_probability:g}; begin nearer to an object that fits the hand"
         )
         return GraspResult(Outcome.NO_GRASP, "look", reason)
+    if reason := loop.off_target():
+        return GraspResult(Outcome.NO_GRASP, "look", f"{reason}; nothing was touched")
     try:
         wrenches: list[NDArray[np.float64]] = []
         yield from _depth(loop, options, notes, wrenches)

@@ -51,6 +51,7 @@ CYCLE = np.dtype([
     ("guard_limit", "f8"),
     ("gripper", "S16"),          # open, closing, object, closed, ...; empty: none
     ("gripper_m", "f8"),         # its opening
+    ("target", "f8", (2,)),      # the wanted object, x, y [m] in base; NaN: any object
 ], align=True)
 # fmt: on
 """One cycle. Numbers that are not known are NaN."""

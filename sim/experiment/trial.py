@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt import controller
-from rt.controller import Surroundings
+from rt.controller import Surroundings, Target
 from rt.distance import Distance
 from rt.grasp.memory import HeightMemory, needed_height_m
 from rt.guard.rows import CycleState, Limits, clear_of_the_scene
@@ -232,7 +232,7 @@ def servo(
                 ahead_s=min(k, latency) / CONTROL_HZ,
                 heights=heights,
                 hand=world.hand,
-                target_xy_m=None if target is None else (float(target[0]), float(target[1])),
+                target=None if target is None else Target((float(target[0]), float(target[1]))),
             )
         told = control(distance, view, seen_from, believed)
         goal = fate.to_objects(told.goal, k)

@@ -1,0 +1,144 @@
+"""The wanted object: a point of it in base, followed with the scene, and the candidates that are on it.
+
+A target is a point and the farthest that its object may reach from there. The object itself is read from the
+remembered heights: all cells that hang together with the point, without a step. Candidates elsewhere get
+OFF_TARGET_M and their way to it on top of their score: none is chosen while one on the object is left, and a
+hand that is still far away goes toward it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from rt.controller.motion import Shift
+from rt.grasp.memory import CELL_M, HeightMemory
+
+OFF_TARGET_M = 1.0
+"""Added to the score of a candidate off the wanted object: more than any distance, doubt or unseen ground."""
+RADIUS_M = 0.10
+"""Reach of an object from the point, where only the point is given."""
+NEAR_M = 0.02
+"""An object begins within this of the point (the middle of a ring is table); where nothing stands, places
+this near to the point are on it."""
+LOW_M = 0.005
+"""Lower than this is table."""
+STEP_M = 0.010
+"""A higher step between neighbouring cells of the height map is the border of another object."""
+MARGIN_M = 0.005
+"""A hand's middle may be this far outside: a cell of the height map."""
+_REMEMBERED = 64
+"""Shifts that a target which was seen earlier is carried by: two seconds at 30 Hz."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A point of the wanted object, as it was at one time."""
+
+    xy_m: tuple[float, float]
+    """x and y in base."""
+    radius_m: float = RADIUS_M
+    """No part of the object is further from the point."""
+    seen_s: float = -np.inf
+    """Time of the exposure that showed it there, on the clock of Surroundings.exposed_s; minus infinity: of
+    no picture, it stands."""
+
+    def at(self, xy: NDArray[np.floating]) -> Target:
+        """The same object elsewhere; xy (2,) in base [m]."""
+        return replace(self, xy_m=(float(xy[0]), float(xy[1])))
+
+
+class FollowedTarget:
+    """The target that was given last, moved with the scene since."""
+
+    def __init__(self) -> None:
+        self.now: Target | None = None
+        """None: any object."""
+        self._given: Target | None = None
+        self._shifts: deque[tuple[float, Shift]] = deque(maxlen=_REMEMBERED)
+
+    def give(self, target: Target | None) -> None:
+        """Take a target; one that is equal to the last one is no news. One of an earlier picture is moved as
+        the scene has moved since."""
+        if target == self._given:
+            return
+        self._given = self.now = target
+        if target is not None and np.isfinite(target.seen_s):
+            for at_s, shift in self._shifts:
+                if at_s > target.seen_s:
+                    self._move(shift)
+
+    def of(self, target: Target | None) -> Target | None:
+        """Where a target is now: followed if it is the last one given, else as it is."""
+        return self.now if target == self._given else target
+
+    def carry(self, shift: Shift, exposed_s: float) -> None:
+        """The scene has moved by this, up to the view exposed then."""
+        self._shifts.append((exposed_s, shift))
+        self._move(shift)
+
+    def _move(self, shift: Shift) -> None:
+        if self.now is not None:
+            self.now = self.now.at(shift.carry(np.array([[*self.now.xy_m, 0.0, 0.0]]))[0])
+
+    def centre_m(self, otherwise: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(2,) in base of the place whose motion counts."""
+        return otherwise if self.now is None else np.array(self.now.xy_m)
+
+
+def beyond_m(
+    target: Target, heights: HeightMemory | None, xy_m: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Way (N,) [m] of points (N, 2) in base from the wanted object; 0 on it."""
+    way = np.hypot(*(xy_m - np.asarray(target.xy_m)).T)
+    found = None if heights is None else object_cells(target, heights)
+    if found is None:
+        return np.asarray(np.maximum(way - NEAR_M, 0))
+    away = distance_transform_edt(~found) * CELL_M
+    at = np.floor((xy_m - target.xy_m) / CELL_M + len(found) / 2).astype(np.int64)
+    inside = ((at >= 0) & (at < len(found))).all(axis=-1)
+    at = np.clip(at, 0, len(found) - 1)
+    # Outside of the map: from the map's edge on, the way to the point goes on growing.
+    off = away[at[:, 1], at[:, 0]] + np.where(inside, 0.0, way)
+    return np.asarray(np.maximum(off - MARGIN_M, 0))
+
+
+def object_cells(target: Target, heights: HeightMemory) -> NDArray[np.bool_] | None:
+    """Cells of the wanted object in a square map about its point, rows along y in base; None where nothing
+    stands."""
+    half = int(np.ceil(target.radius_m / CELL_M)) + 1
+    along = (np.arange(2 * half) - half + 0.5) * CELL_M
+    x, y = np.meshgrid(along, along)
+    height = heights.at(np.stack([x, y], axis=-1) + np.asarray(target.xy_m))
+    way = np.hypot(x, y)
+    high = (height > LOW_M) & (way <= target.radius_m)  # comparison with NaN is false
+    begin = high & (way <= NEAR_M)
+    if not begin.any():
+        return None
+    label = _regions(height, high)
+    own = label[np.unravel_index(np.where(begin, way, np.inf).argmin(), way.shape)]
+    return np.asarray(high & (label == own))
+
+
+def _regions(height: NDArray[np.float32], high: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """A number for each cell (n, n), the same for high cells that hang together without a step."""
+    number = np.arange(height.size).reshape(height.shape)
+    pairs = []
+    for one, other in (
+        ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
+        ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
+    ):
+        with np.errstate(invalid="ignore"):
+            level = np.abs(height[one] - height[other]) < STEP_M
+        joined = level & high[one] & high[other]
+        pairs.append(np.stack([number[one][joined], number[other][joined]]))
+    a, b = np.concatenate(pairs, axis=1)
+    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(height.size, height.size))
+    _, label = connected_components(graph, directed=False)
+    return np.asarray(label, np.int32).reshape(height.shape)
