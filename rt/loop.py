@@ -32,7 +32,7 @@ from rt.camera.frames import KeptFrames, PosedFrame, RepeatedViews
 from rt.cell.cell import Cell
 from rt.cell.options import ServoOptions
 from rt.cell.setup import RunSetup
-from rt.controller import Target, open_controller
+from rt.controller import TargetPoint, open_controller
 from rt.controller.target import FollowedTarget
 from rt.distance.contract import Contract
 from rt.grasp.memory import HeightMemory, needed_height_m
@@ -129,7 +129,7 @@ class Loop:
         return self.target.commanded
 
     @property
-    def wanted_now(self) -> Target | None:
+    def wanted_now(self) -> TargetPoint | None:
         """The wanted object, where the controller has followed it to; None: any object."""
         followed = getattr(self.controller, "target", None)
         wanted = self.wanted.now

@@ -124,6 +124,8 @@ def open_camera(
         camera = RealSense(rs, context, found, T, mode, software=source is not None, colour=colour)
         for line in judge_mode(mode, final_height_m):
             camera.warn(line)
+        if colour and not camera.has_colour:
+            camera.warn(f"{mode.camera} has no colour: its frames are without")
         camera.start(record)
         camera.stream.closes(stack.pop_all())
         return camera
@@ -145,7 +147,7 @@ class RealSense:
     ) -> None:
         self._rs, self._mode = rs, mode
         self._colours = colour_streams(rs, device, mode) if colour else []
-        self._align = rs.align(rs.stream.depth) if colour else None
+        self._align = rs.align(rs.stream.depth) if self._colours else None
         self._colour_due_s = 0.0
         texts = ("serial_number", "firmware_version", "usb_type_descriptor")
         self._texts = {key: device_text(rs, device, key) for key in texts}
@@ -168,6 +170,11 @@ class RealSense:
     @property
     def intrinsics(self) -> Intrinsics:
         return self._mode.intrinsics
+
+    @property
+    def has_colour(self) -> bool:
+        """True if frames come with colour."""
+        return self._align is not None
 
     @property
     def info(self) -> dict[str, Any]:
@@ -339,7 +346,7 @@ def _depth_modes(rs: Any, device: Any, T_hand_camera: NDArray[np.float64]) -> li
 
 def colour_streams(rs: Any, device: Any, mode: Mode) -> list[tuple[Any, ...]]:
     """Arguments of rs.config.enable_stream for the colour mode that is nearest to a depth mode in rate and
-    size. Raises CameraError for a camera without colour."""
+    size; none for a camera without colour."""
     found = [
         p.as_video_stream_profile()
         for sensor in device.query_sensors()
@@ -347,10 +354,7 @@ def colour_streams(rs: Any, device: Any, mode: Mode) -> list[tuple[Any, ...]]:
         if p.stream_type() == rs.stream.color and p.format() == rs.format.rgb8
     ]
     if not found:
-        raise CameraError(
-            f"{mode.name} has no colour: name the wanted object by a point, a box or a click (--target X Y, "
-            "--target-box, --view)"
-        )
+        return []
     best = min(
         found,
         key=lambda p: (abs(p.fps() - mode.rate_hz), abs(p.width() - mode.size[0]), -p.height()),

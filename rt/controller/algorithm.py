@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.controller.target import OFF_TARGET_M, FollowedTarget, Target, beyond_m
+from rt.controller.target import OFF_TARGET_M, FollowedTarget, TargetPoint, beyond_m
 from rt.grasp.memory import HeightMemory, unseen_share
 from rt.hand import Hand
 from rt.pose import METRES_PER_RADIAN, from_top_down, planar, top_down, wrap_theta
@@ -158,7 +158,7 @@ class Surroundings:
     """Heights of all that the views have shown."""
     hand: Hand | None = None
     """Shape of the hand, for the ground under its jaws."""
-    target: Target | None = None
+    target: TargetPoint | None = None
     """The object that is wanted; None: any object."""
 
 
@@ -223,6 +223,7 @@ class Paper:
         if around.heights is not None and around.hand is not None:
             penalty = UNSEEN_M * unseen_share(around.heights, places, around.hand)
         self.target.give(around.target)
+        self.target.remember(around.heights)
         if self.target.now is not None:
             off = beyond_m(self.target.now, around.heights, places[:, :2])
             penalty = penalty + np.where(off > 0, OFF_TARGET_M + off, 0)

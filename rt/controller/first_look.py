@@ -80,12 +80,12 @@ class FirstLook(Ensemble):
     def _follow(self, view: NDArray[np.float32], seen_from: NDArray[np.float64]) -> None:
         """Move what is remembered as the scene has moved; forget it if the scene is another."""
         around = self.around or Surroundings()
-        centre_m = self.target.centre_m((seen_from if self.aim is None else self.aim)[:2])
+        centre_m = (seen_from if self.aim is None else self.aim)[:2]
         shift = self.motion.see(view, seen_from, centre_m, around.exposed_s)
         if self.motion.lost:
             self.forget()
         elif shift is not None:
-            self.target.carry(shift, around.exposed_s)
+            self.target.carry(shift, around.exposed_s, around.heights)
             self.goals = shift.carry(self.goals)
             if self.aim is not None:
                 self.aim = shift.carry(self.aim)

@@ -33,12 +33,19 @@ STEP_M = 0.010
 """A higher step between neighbouring cells of the height map is the border of another object."""
 MARGIN_M = 0.005
 """A hand's middle may be this far outside: a cell of the height map."""
+_ALONG = np.arange(-0.03, 0.031, CELL_M)
+_ABOUT = np.stack(np.meshgrid(_ALONG, _ALONG), axis=-1).reshape(-1, 2)
+_ABOUT = _ABOUT[np.hypot(*_ABOUT.T) < 0.031]
+"""Points about a target whose heights tell whether it is still the same place."""
+_SEEN = 0.5
+SAME_M = 0.0015
+"""A place that differs by less from how it looked at first has not moved."""
 _REMEMBERED = 64
 """Shifts that a target which was seen earlier is carried by: two seconds at 30 Hz."""
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetPoint:
     """A point of the wanted object, as it was at one time."""
 
     xy_m: tuple[float, float]
@@ -49,51 +56,88 @@ class Target:
     """Time of the exposure that showed it there, on the clock of Surroundings.exposed_s; minus infinity: of
     no picture, it stands."""
 
-    def at(self, xy: NDArray[np.floating]) -> Target:
-        """The same object elsewhere; xy (2,) in base [m]."""
-        return replace(self, xy_m=(float(xy[0]), float(xy[1])))
-
 
 class FollowedTarget:
-    """The target that was given last, moved with the scene since."""
+    """The target that was given last, moved with the scene since.
+
+    A registration of two views may err, most where little stands. So the target only goes along if the
+    heights about it no longer look as they did at first, and look more so where it is to go; and not before
+    they have been seen.
+    """
 
     def __init__(self) -> None:
-        self.now: Target | None = None
+        self.now: TargetPoint | None = None
         """None: any object."""
-        self._given: Target | None = None
+        self._given: TargetPoint | None = None
+        self._at = self._along = np.zeros(4)
+        """(4,) like a hand: where `now` is, and the same moved by all shifts since that was believed."""
+        self._looks: NDArray[np.float32] | None = None
+        """(N,) heights about the target at first."""
         self._shifts: deque[tuple[float, Shift]] = deque(maxlen=_REMEMBERED)
 
-    def give(self, target: Target | None) -> None:
+    def give(self, target: TargetPoint | None) -> None:
         """Take a target; one that is equal to the last one is no news. One of an earlier picture is moved as
         the scene has moved since."""
         if target == self._given:
             return
-        self._given = self.now = target
-        if target is not None and np.isfinite(target.seen_s):
-            for at_s, shift in self._shifts:
-                if at_s > target.seen_s:
-                    self._move(shift)
+        self._given, self.now, self._looks = target, target, None
+        if target is None:
+            return
+        at = np.array([*target.xy_m, 0.0, 0.0])
+        if np.isfinite(target.seen_s):
+            for seen_s, shift in self._shifts:
+                at = shift.carry(at[None])[0] if seen_s > target.seen_s else at
+        self._go(at)
 
-    def of(self, target: Target | None) -> Target | None:
-        """Where a target is now: followed if it is the last one given, else as it is."""
+    def of(self, target: TargetPoint | None) -> TargetPoint | None:
+        """The target now: followed if it is the last one given, else as it is."""
         return self.now if target == self._given else target
 
-    def carry(self, shift: Shift, exposed_s: float) -> None:
-        """The scene has moved by this, up to the view exposed then."""
+    def carry(self, shift: Shift, exposed_s: float, heights: HeightMemory | None) -> None:
+        """The scene has moved by this, up to the view exposed then, which the heights know already."""
         self._shifts.append((exposed_s, shift))
-        self._move(shift)
+        if self.now is None or (heights is not None and self._looks is None):
+            return
+        self._along = shift.carry(self._along[None])[0]
+        if heights is None or self._looks is None:
+            self._go(self._along)
+            return
+        stays, goes = (_unlike(self._looks, heights, at) for at in (self._at, self._along))
+        if stays >= SAME_M and goes < stays:
+            self._go(self._along)
+        elif goes > stays + SAME_M:
+            self._along = self._at
 
-    def _move(self, shift: Shift) -> None:
-        if self.now is not None:
-            self.now = self.now.at(shift.carry(np.array([[*self.now.xy_m, 0.0, 0.0]]))[0])
+    def remember(self, heights: HeightMemory | None) -> None:
+        """Remember the target's looks, once they have been seen."""
+        if self._looks is None and self.now is not None and heights is not None:
+            looks = _heights_about(heights, self._at)
+            if np.isfinite(looks).mean() > _SEEN:
+                self._looks = looks
 
-    def centre_m(self, otherwise: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(2,) in base of the place whose motion counts."""
-        return otherwise if self.now is None else np.array(self.now.xy_m)
+    def _go(self, at: NDArray[np.float64]) -> None:
+        assert self.now is not None
+        self._at = self._along = at
+        self.now = replace(self.now, xy_m=(float(at[0]), float(at[1])))
+
+
+def _heights_about(heights: HeightMemory, at: NDArray[np.float64]) -> NDArray[np.float32]:
+    c, s = np.cos(at[3]), np.sin(at[3])
+    return heights.at(_ABOUT @ np.array([[c, s], [-s, c]]) + at[:2])
+
+
+def _unlike(looks: NDArray[np.float32], heights: HeightMemory, at: NDArray[np.float64]) -> float:
+    """Mean difference [m] of the heights about a place from those at first, each of STEP_M at most: an edge
+    that moves by a cell of the map is no other place. STEP_M where too few are seen."""
+    off = np.abs(_heights_about(heights, at) - looks)
+    off = off[np.isfinite(off)]
+    if len(off) < _SEEN * len(looks):
+        return STEP_M
+    return float(np.minimum(off, STEP_M).mean())
 
 
 def beyond_m(
-    target: Target, heights: HeightMemory | None, xy_m: NDArray[np.float64]
+    target: TargetPoint, heights: HeightMemory | None, xy_m: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Way (N,) [m] of points (N, 2) in base from the wanted object; 0 on it."""
     way = np.hypot(*(xy_m - np.asarray(target.xy_m)).T)
@@ -109,7 +153,7 @@ def beyond_m(
     return np.asarray(np.maximum(off - MARGIN_M, 0))
 
 
-def object_cells(target: Target, heights: HeightMemory) -> NDArray[np.bool_] | None:
+def object_cells(target: TargetPoint, heights: HeightMemory) -> NDArray[np.bool_] | None:
     """Cells of the wanted object in a square map about its point, rows along y in base; None where nothing
     stands."""
     half = int(np.ceil(target.radius_m / CELL_M)) + 1

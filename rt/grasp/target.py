@@ -1,5 +1,5 @@
 """The wanted object as a user names it: a point in base, a box in the picture, a function of the picture, or
-a click on the live page. Each becomes a point in base (rt.controller.target.Target)."""
+a click on the live page. Each becomes a point in base (rt.controller.target.TargetPoint)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rt.camera import Frame, Intrinsics
 from rt.controller import FAR_M
-from rt.controller.target import LOW_M, RADIUS_M, Target, beyond_m
+from rt.controller.target import LOW_M, RADIUS_M, TargetPoint, beyond_m
 from rt.grasp.memory import HeightMemory
 from rt.grasp.target_function import FunctionProcess, TargetError
 
@@ -37,7 +37,7 @@ def point_of(
     T_base_camera: NDArray[np.float64],
     seen_s: float,
     radius_m: float | None = None,
-) -> Target:
+) -> TargetPoint:
     """The middle of the measured surface in a part of a depth image, as a target.
 
     depth (H, W) m; where (H, W); rays (H, W, 3) of the camera; T_base_camera (4, 4) at the exposure. The
@@ -49,8 +49,8 @@ def point_of(
     least = max(min(_LEAST_PX, of), 1)
     if count < least:
         raise TargetError(
-            f"{count} of {of} pixels there have a depth, at least {least} must: choose a part of the object that "
-            "is not shiny, black or too near"
+            f"{count} of {of} pixels there have a depth, at least {least} must: choose a part of the "
+            "object that is not shiny, black or too near"
         )
     points = (rays[seen] * depth[seen, None]) @ T_base_camera[:3, :3].T + T_base_camera[:3, 3]
     high = points[:, 2] > LOW_M
@@ -60,7 +60,7 @@ def point_of(
     if radius_m is None:
         way = np.hypot(*(points[:, :2] - middle).T)
         radius_m = float(np.percentile(way, 98)) + _EDGE_M
-    return Target((float(middle[0]), float(middle[1])), radius_m, seen_s)
+    return TargetPoint((float(middle[0]), float(middle[1])), radius_m, seen_s)
 
 
 def mask_of(answer: Any, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -88,7 +88,7 @@ class AskedTarget(Protocol):
     """The target that the live page asks for (rt.record.ring.Ring)."""
 
     def asked_target(self) -> tuple[int, NDArray[np.float64]]:
-        """How often the page has asked, and the last: x, y [m], time seen [s]; NaN: any object."""
+        """Number of requests so far, and the last one: x, y [m], time seen [s]; NaN: any object."""
 
 
 class WantedObject:
@@ -99,7 +99,7 @@ class WantedObject:
     ) -> None:
         """target: a point in base [m], `module:function`, or CLICK. Raises TargetError for a box off the
         image."""
-        self.now: Target | None = None
+        self.now: TargetPoint | None = None
         """None: any object."""
         self._rays = intrinsics.rays()
         self._where = None
@@ -107,7 +107,7 @@ class WantedObject:
             self._where = mask_of(box, (intrinsics.height_px, intrinsics.width_px))
         self._function: FunctionProcess | None = None
         if isinstance(target, tuple):
-            self.now = Target(target)
+            self.now = TargetPoint(target)
         elif target not in (None, CLICK):
             self._function = FunctionProcess(target, self._target_of)
         self._clicks = 0
@@ -136,7 +136,7 @@ class WantedObject:
         if count > self._clicks:
             self._clicks = count
             x, y, seen_s = asked.tolist()
-            self.now = Target((x, y), RADIUS_M, seen_s) if np.isfinite(x) else None
+            self.now = TargetPoint((x, y), RADIUS_M, seen_s) if np.isfinite(x) else None
 
     def see(self, frame: Frame, T_base_camera: NDArray[np.float64]) -> None:
         """A frame that passed the guard. Never waits. Raises TargetError if the function has failed for
@@ -148,13 +148,13 @@ class WantedObject:
         if self._function.failing_s > LOST_S:
             raise TargetError(f"{self._function.trouble}, for {LOST_S:g} s now")
 
-    def _target_of(self, answer: Any, frame: Frame, T: NDArray[np.float64]) -> Target:
+    def _target_of(self, answer: Any, frame: Frame, T: NDArray[np.float64]) -> TargetPoint:
         where = mask_of(answer, frame.depth.shape)
         return point_of(frame.depth, where, self._rays, T, frame.stamp_ns * 1e-9)
 
 
 def off_target(
-    target: Target, heights: HeightMemory, hand: NDArray[np.float64], predicted_m: float
+    target: TargetPoint, heights: HeightMemory, hand: NDArray[np.float64], predicted_m: float
 ) -> str:
     """Why a grasp by a hand (4,) in base would be none of the wanted object; empty if nothing speaks against
     it. predicted_m: distance to the nearest grasp that the network gives to this hand."""

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.camera import Frame
-from rt.controller.target import Target
+from rt.controller.target import TargetPoint
 from rt.tools.process import killed_with_parent
 from rt.tools.resolve import ResolveError, resolve
 
@@ -44,11 +44,11 @@ class FunctionProcess:
     """The function's process, and the thread that talks to it."""
 
     def __init__(
-        self, text: str, target_of: Callable[[Any, Frame, NDArray[np.float64]], Target]
+        self, text: str, target_of: Callable[[Any, Frame, NDArray[np.float64]], TargetPoint]
     ) -> None:
         """text: `module:function`. target_of: of an answer that is not None; may raise TargetError."""
         self.name, self._target_of = text, target_of
-        self.now: Target | None = None
+        self.now: TargetPoint | None = None
         """The last that was found."""
         self.trouble = ""
         """Why the last call gave no answer; empty: it gave one."""
@@ -75,7 +75,7 @@ class FunctionProcess:
         self._offered = frame, T_base_camera
         self._news.set()
 
-    def first(self, look: Callable[[], Posed], patience_s: float) -> Target:
+    def first(self, look: Callable[[], Posed], patience_s: float) -> TargetPoint:
         """The first target, within so long after the imports. Raises TargetError."""
         until = time.monotonic() + _STARTS_WITHIN_S
         asked = False

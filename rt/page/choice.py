@@ -80,7 +80,7 @@ class Choice:
         self.say("Any object. Click the view to choose one.")
 
     def say(self, words: str) -> None:
-        """What was chosen."""
+        """Show the user what was chosen."""
         self._words.content = (
             f"<div id='{_MARK}-words' style='padding:0 10px 6px;font-size:11.5px;color:#2667c9'>"
             f"{html.escape(words)}</div>"

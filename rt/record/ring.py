@@ -226,7 +226,7 @@ class Ring:
         self._mapping.control[CONTROL.index(word)] = 0
 
     def asked_target(self) -> tuple[int, NDArray[np.float64]]:
-        """How often readers have asked for a target, and the last: x, y [m] in base and the time [s] of the
+        """Number of requests for a target so far, and the last one: x, y [m] in base and the time [s] of the
         exposure that it was seen in; NaN: any object. A count of 0 while one is being written or none was."""
         lock = self._mapping.target_lock
         count = lock.begin_read(0)

@@ -97,7 +97,7 @@ class Renderer:
     def colour(
         self, T_world_camera: NDArray[np.floating], rays: NDArray[np.float32]
     ) -> NDArray[np.uint8]:
-        """What `depth` sees as (H, W, 3) RGB: each object in one of COLOURS, by its index; the table grey."""
+        """Colours of what `depth` sees, (H, W, 3) RGB: objects in COLOURS by their index, the table grey."""
         R, origin = T_world_camera[:3, :3], T_world_camera[:3, 3].astype(np.float32)
         directions = np.ascontiguousarray(rays.reshape(-1, 3) @ R.T.astype(np.float32))
         origins = np.ascontiguousarray(np.broadcast_to(origin, directions.shape))
