@@ -140,7 +140,9 @@ class Loop:
         target = self.wanted_now
         if target is None or self.last is None:
             return ""
-        return off_target(target, self.heights, self.commanded, float(self.last.distances[0]))
+        followed = getattr(self.controller, "target", None)
+        cells = followed.cells if isinstance(followed, FollowedTarget) else None
+        return off_target(target, cells, self.commanded, float(self.last.distances[0]))
 
     @property
     def period_s(self) -> float:
@@ -234,7 +236,7 @@ class Loop:
 
     def hear(self) -> None:
         """Take the object that was clicked on the live page."""
-        if self.record is not None:
+        if self.record is not None and hasattr(self.record.ring, "asked_target"):
             self.wanted.hear(self.record.ring)
 
     def score(self, scored: ScoredView) -> None:

@@ -223,9 +223,9 @@ class Paper:
         if around.heights is not None and around.hand is not None:
             penalty = UNSEEN_M * unseen_share(around.heights, places, around.hand)
         self.target.give(around.target)
-        self.target.remember(around.heights)
+        self.target.look(around.heights)
         if self.target.now is not None:
-            off = beyond_m(self.target.now, around.heights, places[:, :2])
+            off = beyond_m(self.target.now, self.target.cells, places[:, :2])
             penalty = penalty + np.where(off > 0, OFF_TARGET_M + off, 0)
         return penalty
 

@@ -33,6 +33,9 @@ STEP_M = 0.010
 """A higher step between neighbouring cells of the height map is the border of another object."""
 MARGIN_M = 0.005
 """A hand's middle may be this far outside: a cell of the height map."""
+NEWS, OWN_SHARE = 0.15, 0.4
+"""Weight of the newest view in the share of views in which a cell was the object's, and the share from which
+on it is: slopes are steps in some views and none in others."""
 _ALONG = np.arange(-0.03, 0.031, CELL_M)
 _ABOUT = np.stack(np.meshgrid(_ALONG, _ALONG), axis=-1).reshape(-1, 2)
 _ABOUT = _ABOUT[np.hypot(*_ABOUT.T) < 0.031]
@@ -73,6 +76,8 @@ class FollowedTarget:
         """(4,) like a hand: where `now` is, and the same moved by all shifts since that was believed."""
         self._looks: NDArray[np.float32] | None = None
         """(N,) heights about the target at first."""
+        self._share: NDArray[np.float64] | None = None
+        """(n, n) share of the last views in which a cell of object_cells was the object's."""
         self._shifts: deque[tuple[float, Shift]] = deque(maxlen=_REMEMBERED)
 
     def give(self, target: TargetPoint | None) -> None:
@@ -80,7 +85,7 @@ class FollowedTarget:
         the scene has moved since."""
         if target == self._given:
             return
-        self._given, self.now, self._looks = target, target, None
+        self._given, self.now, self._looks, self._share = target, target, None, None
         if target is None:
             return
         at = np.array([*target.xy_m, 0.0, 0.0])
@@ -108,12 +113,26 @@ class FollowedTarget:
         elif goes > stays + SAME_M:
             self._along = self._at
 
-    def remember(self, heights: HeightMemory | None) -> None:
-        """Remember the target's looks, once they have been seen."""
-        if self._looks is None and self.now is not None and heights is not None:
+    def look(self, heights: HeightMemory | None) -> None:
+        """Take in the heights after a view: the cells that are the object's, and its looks once they have
+        been seen."""
+        if self.now is None or heights is None:
+            return
+        found = object_cells(self.now, heights)
+        if self._share is None:
+            self._share = None if found is None else found.astype(np.float64)
+        else:
+            self._share += NEWS * ((0.0 if found is None else found) - self._share)
+        if self._looks is None:
             looks = _heights_about(heights, self._at)
             if np.isfinite(looks).mean() > _SEEN:
                 self._looks = looks
+
+    @property
+    def cells(self) -> NDArray[np.bool_] | None:
+        """The object's cells, as object_cells gives them, steadied over views."""
+        own = None if self._share is None else self._share > OWN_SHARE
+        return own if own is not None and own.any() else None
 
     def _go(self, at: NDArray[np.float64]) -> None:
         assert self.now is not None
@@ -137,11 +156,11 @@ def _unlike(looks: NDArray[np.float32], heights: HeightMemory, at: NDArray[np.fl
 
 
 def beyond_m(
-    target: TargetPoint, heights: HeightMemory | None, xy_m: NDArray[np.float64]
+    target: TargetPoint, found: NDArray[np.bool_] | None, xy_m: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Way (N,) [m] of points (N, 2) in base from the wanted object; 0 on it."""
+    """Way (N,) [m] of points (N, 2) in base from the wanted object; 0 on it. found: its cells, as
+    object_cells gives them; None: places near the point."""
     way = np.hypot(*(xy_m - np.asarray(target.xy_m)).T)
-    found = None if heights is None else object_cells(target, heights)
     if found is None:
         return np.asarray(np.maximum(way - NEAR_M, 0))
     away = distance_transform_edt(~found) * CELL_M

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from rt.camera import Frame, Intrinsics
 from rt.controller import FAR_M
 from rt.controller.target import LOW_M, RADIUS_M, TargetPoint, beyond_m
-from rt.grasp.memory import HeightMemory
 from rt.grasp.target_function import FunctionProcess, TargetError
 
 Box = tuple[float, float, float, float]
@@ -154,12 +153,15 @@ class WantedObject:
 
 
 def off_target(
-    target: TargetPoint, heights: HeightMemory, hand: NDArray[np.float64], predicted_m: float
+    target: TargetPoint,
+    found: NDArray[np.bool_] | None,
+    hand: NDArray[np.float64],
+    predicted_m: float,
 ) -> str:
     """Why a grasp by a hand (4,) in base would be none of the wanted object; empty if nothing speaks against
-    it. predicted_m: distance to the nearest grasp that the network gives to this hand."""
+    it. found: its cells. predicted_m: distance to the nearest grasp that the network gives to this hand."""
     where = f"of the wanted object at {target.xy_m[0]:.3f}, {target.xy_m[1]:.3f} m"
-    off_m = float(beyond_m(target, heights, hand[None, :2])[0])
+    off_m = float(beyond_m(target, found, hand[None, :2])[0])
     if off_m > 0:
         return f"no grasp {where} was found: the hand is {off_m * 1e3:.0f} mm beside it"
     if predicted_m > FAR_M:

@@ -256,8 +256,10 @@ def servo(
     }
     if wanted is not None:
         followed = getattr(control, "target", None)
-        now = followed.now if isinstance(followed, FollowedTarget) else None
-        notes["declined"] = off_target(now or wanted, heights, believed, notes["predicted_m"])
+        now, cells = wanted, None
+        if isinstance(followed, FollowedTarget):
+            now, cells = followed.now or wanted, followed.cells
+        notes["declined"] = off_target(now, cells, believed, notes["predicted_m"])
     motion = getattr(control, "motion", None)
     velocity = np.zeros(2) if motion is None else motion.velocity_m_s
     return Approach(np.stack(path), velocity, notes)

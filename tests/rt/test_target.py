@@ -22,7 +22,7 @@ from rt.cell.open import open_cell, open_devices, settle
 from rt.cell.options import ServoOptions
 from rt.controller import Surroundings, TargetPoint
 from rt.controller.motion import Shift
-from rt.controller.target import FollowedTarget, beyond_m
+from rt.controller.target import FollowedTarget, beyond_m, object_cells
 from rt.distance import open_model
 from rt.grasp.memory import HeightMemory
 from rt.grasp.target import WantedObject, point_of
@@ -51,18 +51,22 @@ def test_an_object_ends_at_a_gap_and_at_a_step() -> None:
     memory = memory_of(BLOCKS)
     target = TargetPoint((float(BLOCKS[0, 0]), float(BLOCKS[0, 1])))
     on, other = BLOCKS[:1, :2], BLOCKS[1:, :2]
-    assert beyond_m(target, memory, on)[0] == 0
+    assert beyond_m(target, object_cells(target, memory), on)[0] == 0
+    # 25 mm from the point, and the same block:
     end = BLOCKS[0, :2] + 0.025 * np.array([np.cos(0.3), np.sin(0.3)])
-    assert beyond_m(target, memory, end[None])[0] == 0  # 25 mm from the point, and the same block
-    assert 0.01 < beyond_m(target, memory, other)[0] < np.linalg.norm(on - other)
+    assert beyond_m(target, object_cells(target, memory), end[None])[0] == 0
+    assert (
+        0.01 < beyond_m(target, object_cells(target, memory), other)[0] < np.linalg.norm(on - other)
+    )
     # A lower block that touches it is another object.
     low = (memory.heights_m > 0.02) & (np.arange(memory.heights_m.shape[1]) < 96)
     memory.heights_m[low] = 0.03
     half = np.argwhere(memory.heights_m == np.float32(0.03))
     assert len(half) > 10
-    inside = beyond_m(target, memory, memory._corner + (half[:, ::-1] + 0.5) * 0.005)
+    found = object_cells(target, memory)
+    inside = beyond_m(target, found, memory._corner + (half[:, ::-1] + 0.5) * 0.005)
     assert (inside > 0).mean() > 0.5
-    assert beyond_m(TargetPoint((9.0, 9.0)), memory, np.array([[9.01, 9.0], [9.05, 9.0]]))[0] == 0
+    assert beyond_m(TargetPoint((9.0, 9.0)), None, np.array([[9.01, 9.0], [9.05, 9.0]]))[0] == 0
 
 
 @given(st.floats(-0.3, 0.3), st.floats(-0.3, 0.3), st.floats(-1, 1))
@@ -114,7 +118,7 @@ def test_a_bad_grasp_of_the_wanted_object_is_chosen_before_a_perfect_one_beside_
         distance.seen_from = hand
         decision = control(distance, view_of(BLOCKS, hand), hand, hand)
         hand = hand + np.array([*decision.move[:2], -0.001, decision.move[2]])
-    assert beyond_m(wanted, memory, decision.goal[None, :2])[0] == 0
+    assert beyond_m(wanted, object_cells(wanted, memory), decision.goal[None, :2])[0] == 0
 
 
 def test_the_target_goes_with_an_object_that_moves_and_stays_with_one_that_stands() -> None:
