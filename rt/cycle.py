@@ -147,7 +147,7 @@ def pause(loop: Loop) -> Step:
     s = sense(loop, "paused")
     loop.count_pause()
     hold(loop)
-    loop.hear()
+    loop.wanted.hear(loop.record)
     record_cycle(loop, s)
     return step_of(loop)
 
@@ -158,7 +158,7 @@ def choose(loop: Loop) -> Step:
     s = sense(loop, "choose")
     loop.count_pause()
     hold(loop)
-    loop.hear()
+    loop.wanted.hear(loop.record)
     frame = newest_frame(loop, s)
     view = None if frame is None or s.other_intrinsics else close_gaps(loop.reproject(frame.depth))
     record_cycle(loop, s, frame, view)

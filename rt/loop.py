@@ -110,6 +110,8 @@ class Loop:
         self.arm: ArmModel | None = getattr(cell.robot, "arm_model", None)
         self.end_m, self.descent_m = distance.contract.end_height_m, 0.0
         self.frames, self.repeated, self.heights = KeptFrames(), RepeatedViews(), HeightMemory()
+        self.drift_m_s = np.zeros(2)
+        """(2,) velocity, along x and y of base, with which the hand goes on during a grasp."""
         self.probability: float | None = None
         """Of a grasp at the goal of the last cycle; None from a network without one."""
         self.phase, self.number = "start", 0
@@ -222,7 +224,7 @@ class Loop:
         stamp_ns = frame.stamp_ns
         T_base_hand = self.history.at(stamp_ns)
         self.heights.see(view, xyz_yaw(T_base_hand))
-        self.hear()
+        self.wanted.hear(self.record)
         self.wanted.see(frame, T_base_hand @ self.camera.T_hand_camera)
         if hasattr(self.controller, "around"):
             self.controller.around = controller.Surroundings(
@@ -233,11 +235,6 @@ class Loop:
                 hand=self.distance.contract.hand,
                 target=self.wanted.now,
             )
-
-    def hear(self) -> None:
-        """Take the object that was clicked on the live page."""
-        if self.record is not None and hasattr(self.record.ring, "asked_target"):
-            self.wanted.hear(self.record.ring)
 
     def score(self, scored: ScoredView) -> None:
         """The newest view with its distances."""
@@ -250,7 +247,8 @@ class Loop:
     def keep(self, frame: Frame, T_base_hand: NDArray[np.float64]) -> None:
         """A frame that passed the guard, for the grasp's depth."""
         T_base_camera = T_base_hand @ self.camera.T_hand_camera
-        self.frames.keep(PosedFrame(frame.depth, T_base_camera, float(T_base_hand[2, 3])))
+        kept = PosedFrame(frame.depth, T_base_camera, float(T_base_hand[2, 3]), frame.stamp_ns)
+        self.frames.keep(kept)
 
 
 def tick(loop: Loop) -> None:

@@ -89,6 +89,8 @@ class GraspResult:
     width_m: float | None = None
     """Between the pads once closed."""
     lifted_m: float = 0.0
+    drift_m_s: float = 0.0
+    """Speed with which the hand went on with the object; 0 for one that stands."""
     true_m: float | None = None
     """True distance when the fingers closed; None if it is not known."""
 

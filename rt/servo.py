@@ -209,13 +209,16 @@ class Servo(AbstractContextManager["Servo"]):
             yield step
 
     def _finish(self) -> Iterator[Step]:
-        """Come to rest, score one more view, and grasp if that is wanted."""
+        """Come to rest, score one more view, grasp if that is wanted; over an object that moves, at once."""
         loop = self.loop
         arrived = self.outcome is None
         loop.allow(math.inf)
-        self.standing = dwell(loop, loop.commanded if arrived else None)
-        if arrived:
-            self._look_at_rest()
+        if arrived and self.grasps and approach.believed_drift_m_s(loop).any():
+            self.standing = True
+        else:
+            self.standing = dwell(loop, loop.commanded if arrived else None)
+            if arrived:
+                self._look_at_rest()
         self.true_end_m = self._true_m()
         if arrived and self.grasps:
             cycles = approach.grasp(loop, self.setup.grasping, self._tell)

@@ -27,6 +27,7 @@ from rt.view import START_HEIGHT_M, VIEW
 from sim.scene.rig import IDEAL, mounted
 from sim.scene.sensor import SENSORS, SensorError
 
+STILL = (0.0, 0.0)
 _SUBSTEP_NS = 1_000_000
 _START_NS = 1_000_000_000
 _FRAMES_KEPT = 64
@@ -154,6 +155,20 @@ def _follow(
 
 
 @dataclass(frozen=True)
+class Belt:
+    """A conveyor that carries all objects, from where they are at the start."""
+
+    velocity_m_s: tuple[float, float] = STILL
+    """Along x and y of the world."""
+
+    def to_objects(self, hand: NDArray[np.float64], now_ns: int) -> NDArray[np.float64]:
+        """A hand (4,) in the world at a time, relative to the objects: as if these were where they began."""
+        moved = hand.copy()
+        moved[:2] -= np.multiply(self.velocity_m_s, (now_ns - _START_NS) * 1e-9)
+        return moved
+
+
+@dataclass(frozen=True)
 class _Exposure:
     number: int
     stamp_ns: int
@@ -162,7 +177,7 @@ class _Exposure:
 
 class TwinCamera:
     """Exposes a frame every 1/rate; it can be read `delay_s` later. Only frames that can still be
-    read are rendered, when they are first wanted: the scene stands still, so that is the same."""
+    read are rendered, when they are first wanted: the time of a frame says where the objects were."""
 
     def __init__(
         self,
@@ -173,6 +188,7 @@ class TwinCamera:
         rate_hz: float,
         delay_s: float,
         colour: ColourImage | None = None,
+        belt: Belt | None = None,
     ) -> None:
         self._colour = colour
         self._arm, self._image, self._mount = arm, image, mount
@@ -180,8 +196,9 @@ class TwinCamera:
         self._next_ns, self._number = arm.now_ns(), 0
         self._exposures: deque[_Exposure] = deque(maxlen=_FRAMES_KEPT)
         self._rendered: Frame | None = None
+        self.belt = belt or Belt()
         self.seen_from: NDArray[np.float64] | None = None
-        """(4,) hand of the last frame read, for those who know the truth."""
+        """(4,) hand of the last frame read, relative to the objects, for those who know the truth."""
 
     @property
     def T_hand_camera(self) -> NDArray[np.float64]:
@@ -210,12 +227,12 @@ class TwinCamera:
         newest = self._newest()
         if newest is None or (self._rendered and self._rendered.number == newest.number):
             return
-        depth = self._image(newest.hand)
-        colour = None if self._colour is None else self._colour(newest.hand)
+        self.seen_from = self.belt.to_objects(newest.hand, newest.stamp_ns)
+        depth = self._image(self.seen_from)
+        colour = None if self._colour is None else self._colour(self.seen_from)
         self._rendered = Frame(
             newest.stamp_ns, newest.number, depth, self._mount.intrinsics, colour
         )
-        self.seen_from = newest.hand
 
     def read_latest(self, max_age_s: float) -> Frame:
         self.prepare()
@@ -237,8 +254,10 @@ class TwinGripper:
         grasps: NDArray[np.float64],
         hand: Hand | None = None,
         tips: TipTravel | None = None,
+        belt: Belt | None = None,
     ) -> None:
         """grasps: (G, 5) of x, y, z [m] of the tips as they hold, yaw [rad], width [m]."""
+        self._belt = belt or Belt()
         self._tips = tips or TipTravel()
         self._arm, self._grasps, self._hand = arm, grasps, hand or load_hand()
         self._opening_m = self._hand.opening_m
@@ -256,7 +275,8 @@ class TwinGripper:
         self._start(self._opening_m, False)
 
     def close(self) -> None:
-        away = grasp_distance(to_view(self._grasps[:, :4], self._arm.hand), np.zeros(3))
+        hand = self._belt.to_objects(self._arm.hand, self._arm.now_ns())
+        away = grasp_distance(to_view(self._grasps[:, :4], hand), np.zeros(3))
         best = int(away.argmin())
         # Below the top of the pads, or there is only air between them.
         tip_m = self._arm.hand[2] - self._tips(float(self._grasps[best, 4]))
@@ -289,6 +309,7 @@ def build(
     tips: TipTravel | None = None,
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
+    conveyor_m_s: tuple[float, float] = STILL,
     info: dict[str, Any] | None = None,
 ) -> Cell:
     """A twin over any world: what can be seen of it, and its grasps (G, 4) of x, y, z [m], yaw
@@ -296,7 +317,8 @@ def build(
 
     start: (4,) of x, y, z [m], yaw [rad]. mount: of the camera, or its name; image: what it gives, if
     not the exact `depth` from there; colour: its colour images, None for none. tips: travel of the
-    fingertips, None for none. Raises CameraError for a mount that is not known.
+    fingertips, None for none. conveyor_m_s: velocity of all objects along x and y. Raises CameraError for a
+    mount that is not known.
     """
     if isinstance(mount, str):
         if mount not in MOUNTS:
@@ -308,6 +330,7 @@ def build(
         return depth(top_down(*hand) @ T_hand_camera, rays)
 
     robot = TwinArm(np.asarray(start, dtype=np.float64), arm)
+    belt = Belt(conveyor_m_s)
     camera = TwinCamera(
         robot,
         image or exact,
@@ -315,10 +338,11 @@ def build(
         rate_hz=camera_rate_hz,
         delay_s=camera_delay_s,
         colour=colour,
+        belt=belt,
     )
     wide = np.asarray(grasps, dtype=np.float64)
     targets = wide[:, :4]
-    gripper = TwinGripper(robot, wide, hand, tips) if wide.shape[1] > 4 else None
+    gripper = TwinGripper(robot, wide, hand, tips, belt) if wide.shape[1] > 4 else None
 
     def advance(period_ns: int) -> None:
         end = robot.now_ns() + period_ns
@@ -329,7 +353,8 @@ def build(
         camera.prepare()
 
     def true_distance_m() -> float:
-        return float(grasp_distance(to_view(targets, robot.hand), np.zeros(3)).min())
+        hand = belt.to_objects(robot.hand, robot.now_ns())
+        return float(grasp_distance(to_view(targets, hand), np.zeros(3)).min())
 
     return Cell(
         robot,
@@ -354,14 +379,16 @@ def open_cell(
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
     colour: bool = False,
+    conveyor_m_s: tuple[float, float] = STILL,
 ) -> Cell:
     """The twin over scene number `scene` of test objects; the hand starts above one of them, at the
     height and anywhere in the region that the network's training views come from.
 
     sensor: a name of sim.scene.sensor. A real one needs a mount (`wrist`), sees the hand's fingers, and gives
     the part of its image that the view can need, at the resolution of training. hand: whose grasps are
-    the truth, a name or a file (rt.hand). colour: frames have a colour image too, each object in a colour of
-    its own (sim.scene.render.COLOURS). Raises CameraError or HandError.
+    the truth, a name or a file (rt.hand). conveyor_m_s: velocity of all objects along x and y of the world.
+    colour: frames have a colour image too, each object in a colour of its own (sim.scene.render.COLOURS).
+    Raises CameraError or HandError.
     """
     from sim.scene.grasps import numbered_scene
     from sim.scene.objects import object_set
@@ -391,6 +418,7 @@ def open_cell(
         "grasps": len(grasps),
         "camera_rate_hz": camera_rate_hz,
         "camera_delay_s": camera_delay_s,
+        "conveyor_m_s": list(conveyor_m_s),
     }
     renderer = Renderer(world)
     camera = MOUNTS[mount]
@@ -415,5 +443,6 @@ def open_cell(
         camera_rate_hz=camera_rate_hz,
         camera_delay_s=camera_delay_s,
         colour=painted if colour else None,
+        conveyor_m_s=conveyor_m_s,
         info=info,
     )

@@ -34,12 +34,12 @@ LONG = (
 
 SLOW = (
     *LONG,
-    "test_bench_training", "test_catalogue", "test_clear", "test_clear_emulated", "test_compare",
-    "test_convergence", "test_device_batches",
+    "test_bench_training", "test_calib_outliers", "test_calib_scene", "test_calib_targets", "test_catalogue",
+    "test_clear", "test_clear_emulated", "test_compare", "test_convergence", "test_device_batches",
     "test_emulator", "test_export", "test_fit", "test_gpd", "test_label_check", "test_latency", "test_lifts",
-    "test_packaging", "test_physics", "test_realsense", "test_realsense_emulated", "test_record",
-    "test_replay", "test_show", "test_table", "test_twin", "test_ur", "test_ur_stream", "test_validation",
-    "test_verify",
+    "test_look", "test_merge", "test_meshes", "test_packaging", "test_physics", "test_realsense",
+    "test_realsense_emulated", "test_record", "test_replay", "test_sequences", "test_show", "test_table",
+    "test_target_camera", "test_twin", "test_ur", "test_ur_stream", "test_validation", "test_verify",
 )  # fmt: skip
 """Files that `make check` leaves out, by their names alone wherever they lie: those that take longer than a
 few seconds, most of them because they run whole commands. `pytest --durations=30` shows candidates."""

@@ -11,9 +11,10 @@ from typing import Any, cast
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from rt.distance.contract import ModelError, read_model
 from rt.tools.files import whole
 from train.architectures import build
-from train.field import FieldNetwork
+from train.field import FieldNetwork, FieldShape
 from train.network import DistanceNetwork
 
 CHECKPOINT_FORMAT = "grasp-checkpoint/1"
@@ -125,13 +126,48 @@ def network_of(saved: dict[str, Any]) -> DistanceNetwork | FieldNetwork:
     return network.float().eval()
 
 
-def begin_from(path: Path, network: DistanceNetwork | FieldNetwork) -> dict[str, Any]:
-    """Give a new network the weights of a checkpoint, of any run; returns where they came from.
+def _exported(path: Path) -> tuple[FieldNetwork, dict[str, Any]]:
+    """The field network of a model file, and its training set and hash. Raises FitError for another kind."""
+    try:
+        contract, weights = read_model(path)
+    except ModelError as error:
+        raise FitError(f"--init: {error}") from error
+    if contract.architecture != "field":
+        raise FitError(
+            f"--init {path}: a model file of the {contract.architecture} network holds its normalisation "
+            "folded in; give the checkpoint.pt that it was exported from"
+        )
+    widths = tuple(
+        len(weights[f"{name}.bias"]) for name in ("in1", "in2", "down2", "down3", "down4")
+    )
+    shape = FieldShape(
+        contract.cells,
+        contract.cell_m,
+        cast(tuple[int, int, int, int, int], widths),
+        len(weights["out.bias"]),
+        len(weights["head1.bias"]),
+        contract.distance_scale_m,
+    )
+    network = FieldNetwork(shape)
+    network.load_state_dict({name: torch.from_numpy(w.copy()) for name, w in weights.items()})
+    return network, {"data_id": contract.training_set, "weights_sha256": contract.weights_sha256}
 
-    Raises FitError if the networks are not of one kind.
+
+def begin_from(path: Path, network: DistanceNetwork | FieldNetwork) -> dict[str, Any]:
+    """Give a new network the weights of a checkpoint, of any run, or of a field network's model file.
+
+    Returns where they came from. Raises FitError if the networks are not of one kind.
     """
-    saved = load_checkpoint(path)
-    other = network_of(saved)
+    other: DistanceNetwork | FieldNetwork
+    if path.suffix == ".onnx":
+        other, began = _exported(path)
+    else:
+        saved = load_checkpoint(path)
+        other, run = network_of(saved), saved["run"]
+        images = saved["step"] * run["batch"]
+        began = {"data_id": run["data_id"], "steps": saved["step"], "images_seen": images}
+        if run.get("init") is not None:
+            began["init"] = run["init"]
     was = {"architecture": other.architecture, **other.settings}
     now: dict[str, Any] = {"architecture": network.architecture, **network.settings}
     for name in {**now, **was}:
@@ -141,10 +177,7 @@ def begin_from(path: Path, network: DistanceNetwork | FieldNetwork) -> dict[str,
                 "begin from a network of the same kind, or without --init"
             )
     network.load_state_dict(other.state_dict())
-    images = saved["step"] * saved["run"]["batch"]
-    run = saved["run"]
-    began = {"data_id": run["data_id"], "steps": saved["step"], "images_seen": images}
-    return began if run.get("init") is None else {**began, "init": run["init"]}
+    return began
 
 
 def resume(path: Path, state: TrainingState, run: dict[str, Any], device: torch.device) -> None:

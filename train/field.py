@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rt.distance.metric_map import CELL_M, CELLS, CHANNELS, metric_map
+from rt.distance.metric_map import CHANNELS, metric_map
 from train.calibration import COVERAGE, GRASP_WITHIN_M, Answers
 
 SLOPE = 0.1
@@ -37,11 +37,11 @@ LEAST_ERROR_M = 1e-4
 class FieldShape:
     """Sizes of a field network; the defaults are those of the shipped one."""
 
-    cells: int = CELLS
+    cells: int = 80
     """Cells of the map a side, a multiple of 16."""
-    cell_m: float = CELL_M
+    cell_m: float = 0.0042
     """A cell's side, m."""
-    channels: tuple[int, int, int, int, int] = (24, 32, 48, 96, 128)
+    channels: tuple[int, int, int, int, int] = (24, 32, 64, 128, 192)
     """Of the first convolution, then at 1/2, 1/4, 1/8 and 1/16 of the map."""
     features: int = 32
     """Channels that the head looks up."""

@@ -122,7 +122,8 @@ class FitOptions:
     seed: int = 0
     """Seed of weights, order, offsets and noise."""
     init: Path | None = None
-    """Begin with the weights of this checkpoint (another run's) instead of random ones."""
+    """Begin with the weights of this checkpoint, or of this field network's model file (such as the shipped
+    rt/models/field.onnx), instead of random ones."""
     resume: bool = False
     """Go on from the checkpoint in --out; every other option must be as it was."""
     checkpoint_minutes: float = 5.0

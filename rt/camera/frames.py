@@ -44,6 +44,8 @@ class PosedFrame:
     T_base_camera: NDArray[np.float64]
     hand_m: float
     """Height of the hand."""
+    stamp_ns: int = 0
+    """Time of the exposure, on the robot's clock."""
 
 
 class KeptFrames:

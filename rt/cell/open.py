@@ -129,8 +129,9 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
     colour = config.target_function is not None
     if devices.cell is None:
         mount = config.mount if config.sensor == "ideal" else "wrist"
-        world = {"mount": mount, "sensor": config.sensor, "hand": devices.hand}
-        cell = open_cell("twin", seed=config.seed, scene=config.scene, colour=colour, **world)
+        world: dict[str, Any] = {"mount": mount, "sensor": config.sensor, "hand": devices.hand}
+        world |= {"conveyor_m_s": config.conveyor, "colour": colour}
+        cell = open_cell("twin", seed=config.seed, scene=config.scene, **world)
         if config.camera == "replay":
             cell = _with_recording(cell, config)
         return replace(cell, setup=devices.setup)

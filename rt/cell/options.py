@@ -87,6 +87,8 @@ class ServoOptions:
     """The twin's camera: `ideal` is the network's own view, `wrist` a D405 beside the hand, reprojected."""
     sensor: Literal["ideal", "d405", "d435", "sr300"] = "ideal"
     """Depth noise of the twin's camera (sim.scene.sensor); any but the ideal one sits at the `wrist`."""
+    conveyor: tuple[float, float] = (0.0, 0.0)
+    """Velocity of the twin's objects [m/s] along x and y: a conveyor."""
     fast: bool = False
     """No pacing: cycles as fast as they can be computed (simulated time is the same). Twin only."""
     realtime: Literal["auto", "off", "require"] = "auto"

@@ -1,4 +1,5 @@
-"""Algorithm 1 with a memory: goals kept in base, each with its mean score over the last views."""
+"""Algorithm 1 with a memory: goals kept in base, moved with the scene, each with its mean score over the
+last views."""
 
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ from rt.controller.algorithm import (
     Decision,
     DistanceFunction,
     Paper,
+    Surroundings,
     ask,
     candidates,
     place_all,
     step,
 )
+from rt.controller.motion import SceneMotion
 from rt.pose import METRES_PER_RADIAN, to_view, wrap_theta
 
 
@@ -24,24 +27,34 @@ class Ensemble(Paper):
     the luckiest error. The best candidates are therefore kept as places in base and scored again in the
     next views; the goal is the place with the least mean. A new candidate replaces a kept goal only if it
     is better by the uncertainty of a single view, which keeps the hand from turning back and forth
-    between two grasps. A quarter of the new candidates is drawn around the best, as in the cross-entropy
-    method. Each view is scored in the next of its eight symmetries (`symmetry`), so that the mean is over
-    these too. If no good grasp is near, the search widens, to leave an object without a grasp.
+    between two grasps, and one that is further than STAY_WITHIN_M from the last goal only if it is better by
+    STAY_M, which keeps it from turning to another object. A quarter of the new candidates is drawn around
+    the best, as in the cross-entropy method. Each view is scored in the next of its eight symmetries
+    (`symmetry`), so that the mean is over these too. If no good grasp is near, the search widens, to leave an
+    object without a grasp.
+
+    The goals move with the scene (rt.controller.motion): with an object that is pushed or carried by a
+    conveyor, and with one that seems to move because the arm does not go where it is told. The command leads
+    by the scene's velocity, so that the hand does not trail behind.
 
     One call of the network in a cycle, with as many candidates as the paper's.
     """
 
     def __init__(self, ratio: float, n: int, rng: np.random.Generator) -> None:
         super().__init__(ratio, n, rng)
+        self.motion = SceneMotion()
         self.symmetry = -1
         self.forget()
 
     def forget(self) -> None:
+        self.motion.forget()
         self.goals = np.empty((0, 4))
         """(K, 4) hands in base."""
         self.mean_m, self.views = np.empty(0), np.empty(0)
         """(K,) mean score of each, and the number of views in it, at most MEMORY."""
         self.best_m = np.inf
+        self.aim: NDArray[np.float64] | None = None
+        """(4,) the last goal, in base."""
 
     def __call__(
         self,
@@ -50,6 +63,7 @@ class Ensemble(Paper):
         seen_from: NDArray[np.float64],
         commanded: NDArray[np.float64],
     ) -> Decision:
+        self._follow(view, seen_from)
         kept = to_view(self.goals, seen_from).astype(np.float32)
         fresh = self.fresh(self.n - len(kept), kept)
         actions = np.concatenate([fresh, kept])
@@ -62,11 +76,12 @@ class Ensemble(Paper):
         self.mean_m = np.append(scores[: len(fresh)], self.mean_m)
         self.mean_m += (scores - self.mean_m) / self.views
         doubtful_m = self.mean_m + DOUBT_M * (self.views**-0.5 - MEMORY**-0.5)
-        order = np.argsort(doubtful_m, kind="stable")[: self.most_kept]
+        order = np.argsort(doubtful_m + self.turns_m(places), kind="stable")[: self.most_kept]
         self.goals, self.mean_m, self.views = (a[order] for a in (places, self.mean_m, self.views))
         best = int(order[0])
         self.best_m = float(doubtful_m[best])
         goal = self.goals[0].copy()
+        self.aim = goal.copy()
         goal[2] = seen_from[2]
         move = self.step(commanded, goal)
         return Decision(actions, answer.distances, best, goal, move, self.symmetry, answer.at(best))
@@ -76,11 +91,38 @@ class Ensemble(Paper):
         """Number of goals that are kept from one view to the next."""
         return self.n // 4
 
+    def turns_m(self, places: NDArray[np.float64]) -> NDArray[np.float64] | float:
+        """(N,) m to add to the scores of places (N, 4) in base: for turning away from the last goal."""
+        if self.aim is None:
+            return 0.0
+        way = places[:, :2] - self.aim[:2]
+        beyond = np.hypot(way[:, 0], way[:, 1]) / STAY_WITHIN_M - 1
+        return np.asarray(STAY_M * np.clip(beyond, 0, 1))
+
+    def _follow(self, view: NDArray[np.float32], seen_from: NDArray[np.float64]) -> None:
+        """Move what is remembered as the scene has moved; forget it if the scene is another."""
+        around = self.around or Surroundings()
+        centre_m = (seen_from if self.aim is None else self.aim)[:2]
+        shift = self.motion.see(view, seen_from, centre_m, around.exposed_s)
+        if self.motion.lost:
+            self.forget()
+        elif shift is not None:
+            self.target.carry(shift, around.exposed_s, around.heights)
+            self.goals = shift.carry(self.goals)
+            if self.aim is not None:
+                self.aim = shift.carry(self.aim)
+
     def step(
         self, commanded: NDArray[np.float64], goal: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """(3,) of dx, dy [m], dyaw [rad]: part of the way to the goal."""
-        return step(commanded, goal, self.ratio)
+        """(3,) of dx, dy [m], dyaw [rad]: part of the way to where the goal is by then, and its own way in
+        one period."""
+        around, velocity = self.around or Surroundings(), self.motion.velocity_m_s
+        ahead = goal.copy()
+        ahead[:2] += velocity * around.ahead_s
+        move = step(commanded, ahead, self.ratio)
+        move[:2] += velocity * around.period_s
+        return move
 
     def fresh(self, n: int, kept: NDArray[np.float32]) -> NDArray[np.float32]:
         """New candidates (n, 3): the paper's, a quarter around the best kept; wider if no goal is good."""
@@ -107,6 +149,10 @@ reach as far as WIDE_M."""
 
 WIDE_M = 0.15
 """Most of what a view shows."""
+
+STAY_M, STAY_WITHIN_M = 0.008, 0.03
+"""Twice as far from the last goal as the second, a goal must be better by the first: nearly the DOUBT_M of
+one view. Without it a fifth of the approaches turn to another object more than once."""
 
 AROUND_M = 0.005
 """Standard deviation of new candidates around the best kept ones, in the grasp metric: about the tolerance

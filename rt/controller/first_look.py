@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.controller.algorithm import Decision, DistanceFunction, Surroundings, step
+from rt.controller.algorithm import Decision, DistanceFunction
 from rt.controller.ensemble import FAR_M, MEMORY, Ensemble
-from rt.controller.motion import SceneMotion
 from rt.pose import to_view, wrap_theta
 
 MAP_RADIUS_M, MAP_SIDE, MAP_TURNS = 0.15, 33, 18
@@ -41,21 +40,11 @@ class FirstLook(Ensemble):
     and the least mean score is the place to go to. From then on candidates are drawn around the best goal
     so far, not around the hand, so that nothing on the way draws the hand aside. If no goal is good for
     some views, the whole view is weighed anew.
-
-    The goals move with the scene (rt.controller.motion). The command leads by the scene's velocity, so that
-    the hand does not trail behind an object that moves.
     """
-
-    def __init__(self, ratio: float, n: int, rng: np.random.Generator) -> None:
-        self.motion = SceneMotion()
-        super().__init__(ratio, n, rng)
 
     def forget(self) -> None:
         super().forget()
-        self.motion.forget()
         self.looks = self.bad_views = 0
-        self.aim: NDArray[np.float64] | None = None
-        """(4,) hand in base, which new candidates are drawn around."""
         self.shift = np.zeros(3, np.float32)
         """The same as an action in the view at hand."""
 
@@ -66,11 +55,7 @@ class FirstLook(Ensemble):
         seen_from: NDArray[np.float64],
         commanded: NDArray[np.float64],
     ) -> Decision:
-        self._follow(view, seen_from)
-        aim = seen_from if self.aim is None else self.aim
-        self.shift = to_view(aim, seen_from).astype(np.float32)
         decision = super().__call__(distance, view, seen_from, commanded)
-        self.aim = self.goals[0].copy()
         self.looks += 1
         self.bad_views = self.bad_views + 1 if self.best_m > FAR_M and self.looks > MEMORY else 0
         if self.bad_views >= GIVE_UP_VIEWS:
@@ -78,28 +63,13 @@ class FirstLook(Ensemble):
         return decision
 
     def _follow(self, view: NDArray[np.float32], seen_from: NDArray[np.float64]) -> None:
-        """Move what is remembered as the scene has moved; forget it if the scene is another."""
-        around = self.around or Surroundings()
-        centre_m = (seen_from if self.aim is None else self.aim)[:2]
-        shift = self.motion.see(view, seen_from, centre_m, around.exposed_s)
-        if self.motion.lost:
-            self.forget()
-        elif shift is not None:
-            self.target.carry(shift, around.exposed_s, around.heights)
-            self.goals = shift.carry(self.goals)
-            if self.aim is not None:
-                self.aim = shift.carry(self.aim)
+        super()._follow(view, seen_from)
+        aim = seen_from if self.aim is None else self.aim
+        self.shift = to_view(aim, seen_from).astype(np.float32)
 
-    def step(
-        self, commanded: NDArray[np.float64], goal: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Part of the way to where the goal is by then, and its own way in one period."""
-        around, velocity = self.around or Surroundings(), self.motion.velocity_m_s
-        ahead = goal.copy()
-        ahead[:2] += velocity * around.ahead_s
-        move = step(commanded, ahead, self.ratio)
-        move[:2] += velocity * around.period_s
-        return move
+    def turns_m(self, places: NDArray[np.float64]) -> NDArray[np.float64] | float:
+        """None while the whole view is looked at."""
+        return super().turns_m(places) if self.looks >= MEMORY else 0.0
 
     @property
     def most_kept(self) -> int:

@@ -39,10 +39,16 @@ SURE = 1.5
 it is told makes shifts of all directions."""
 STILL_M_S = 0.012
 """Slower than this is still."""
+LONG_VIEWS = (8, 24)
+"""Least and most views that a velocity is measured over, beside that of single ones: many times as exact."""
+ALIKE_M_S = 0.015
+"""The two velocities of a steady motion differ by less."""
 _STEPS = 6
 _DONE_M = 5e-5
-_GRADIENT_FLOOR = np.diag([1e-2, 1e-2, 1e-5])
-"""Keeps the shift at zero where the map is flat."""
+_FORETOLD = np.diag([100.0, 100.0, 0.1])
+"""Weight of the shift that the velocity foretells, beside the squared slopes of the cells in the window,
+which sum to some 150 for a small box: it decides along a lying bottle and where the map is flat. It falls
+with the way from there on the scale JUMP_M, JUMP_RAD."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class SceneMotion:
         """Begin anew with the next view."""
         self._before: _HeightImage | None = None
         self._rates: deque[NDArray[np.float64]] = deque(maxlen=VIEWS)
+        self._seen: deque[_HeightImage] = deque(maxlen=LONG_VIEWS[1])
         self.velocity_m_s = np.zeros(2)
         """(2,) of x, y in base; zeros while the scene stands."""
 
@@ -107,6 +114,7 @@ class SceneMotion:
         if left_m > LOST_M:
             self.lost = True
             self._rates.clear()
+            self._seen.clear()
             self.velocity_m_s = np.zeros(2)
             return None
         self._rates.append(found[:2] / passed_s)
@@ -114,11 +122,29 @@ class SceneMotion:
         apart = np.median(np.linalg.norm(np.array(self._rates) - typical, axis=1))
         speed = np.linalg.norm(typical)
         moving = len(self._rates) >= 3 and speed > max(STILL_M_S, SURE * apart)
-        self.velocity_m_s = typical if moving else np.zeros(2)
+        # A steady motion goes on although a few views do not tell.
+        likely = typical if moving else self.velocity_m_s
+        steady = self._steady(likely, now, centre_m) if likely.any() else None
+        self.velocity_m_s = steady if steady is not None else typical * moving
+        self._seen.append(now)
         off, turn = found[:2] - foretold, float(found[2])
         if np.linalg.norm(off) < JUMP_M and abs(turn) < JUMP_RAD:
             off, turn = BELIEF * off, BELIEF * turn
         return Shift(centre_m, foretold + off, turn)
+
+    def _steady(
+        self, likely_m_s: NDArray[np.float64], now: _HeightImage, centre_m: NDArray[np.float64]
+    ) -> NDArray[np.float64] | None:
+        """The velocity from the oldest view to this one, if it is like the likely one and no standstill."""
+        if len(self._seen) < LONG_VIEWS[0]:
+            return None
+        old = self._seen[0]
+        passed_s = now.exposed_s - old.exposed_s
+        way_m = likely_m_s * passed_s
+        found, left_m = register(old, now, centre_m - way_m, way_m, trust=0.1)
+        long_m_s = found[:2] / passed_s
+        alike = left_m <= LOST_M and np.linalg.norm(long_m_s - likely_m_s) < ALIKE_M_S
+        return long_m_s if alike and np.linalg.norm(long_m_s) > STILL_M_S else None
 
     lost = False
     """True after a view that does not show the scene of the one before."""
@@ -159,9 +185,11 @@ def register(
     centre_m: NDArray[np.float64],
     foretold_m: NDArray[np.float64],
     coarse: bool = False,
+    trust: float = 1.0,
 ) -> tuple[NDArray[np.float64], float]:
     """(3,) of x, y [m], turn [rad] about the centre that bring `before` onto `now`, and the median difference
-    of height that is left [m]; infinite if too little of the window is seen in both."""
+    of height that is left [m]; infinite if too little of the window is seen in both. trust: in the shift that
+    is foretold, beside that of one view to the next."""
     blur = 3 * BLUR_CELLS if coarse else BLUR_CELLS
     old, old_weight = before.blurred(blur)
     new, new_weight = now.blurred(blur)
@@ -176,7 +204,8 @@ def register(
     along_y, along_x = (np.asarray(np.gradient(old, CELL_M, axis=k)) for k in (0, 1))
     slope = np.stack([along_x[near], along_y[near]], axis=-1).astype(np.float64)
     J = np.column_stack([slope, slope[:, 1] * way[:, 0] - slope[:, 0] * way[:, 1]])
-    found, left_m = np.array([foretold_m[0], foretold_m[1], 0.0]), np.inf
+    foretold = np.array([foretold_m[0], foretold_m[1], 0.0])
+    found, left_m = foretold.copy(), np.inf
     if len(way) < 50:
         return found, left_m
     for _ in range(_STEPS):
@@ -199,7 +228,9 @@ def register(
         # The slopes are the older map's: they turn with it.
         G = J @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
         WG = G * weight[:, None]
-        step = np.linalg.solve(WG.T @ G + _GRADIENT_FLOOR, WG.T @ error)
+        off = (found - foretold) / (JUMP_M, JUMP_M, JUMP_RAD)
+        prior = trust / (1 + off @ off) * _FORETOLD
+        step = np.linalg.solve(WG.T @ G + prior, WG.T @ error + prior @ (foretold - found))
         found += step
         if np.abs(step[:2]).max() < _DONE_M:
             break

@@ -1,5 +1,8 @@
 """The last centimetres: find the depth, come straight down, close, lift, and check that the object is held.
 
+On a conveyor the hand goes on with the object, at the velocity that the controller believed at the end of
+the approach.
+
 Every phase streams targets at the loop's rate, with the guard active, and ends with a reason; each is a
 generator that yields the CycleState of every cycle. Contact on the way down stops the arm at once: just
 above the depth aimed at contact ends the descent, higher up it is a collision and the arm stays there.
@@ -47,7 +50,24 @@ def grasp(
 
     Raises Stop and the devices' errors like the cycles before; the arm is then stopped by the caller.
     """
-    notes: dict[str, Any] = {}
+    loop.drift_m_s = believed_drift_m_s(loop)
+    try:
+        return (yield from _grasp(loop, options, tell))
+    finally:
+        loop.drift_m_s = np.zeros(2)
+
+
+def believed_drift_m_s(loop: Loop) -> NDArray[np.float64]:
+    """(2,) velocity of the scene as the controller believes it; zeros from one without an opinion."""
+    motion = getattr(loop.controller, "motion", None)
+    return np.zeros(2) if motion is None else np.array(motion.velocity_m_s, np.float64)
+
+
+def _grasp(
+    loop: Loop, options: Grasping, tell: Callable[[str], None]
+) -> Generator[CycleState, None, GraspResult]:
+    """The phases of `grasp`."""
+    notes: dict[str, Any] = {"drift_m_s": float(np.linalg.norm(loop.drift_m_s))}
     above_m = float(loop.commanded[2])
     loop.enter("look")
     if loop.probability is not None and loop.probability < options.min_probability:
@@ -55,9 +75,9 @@ def grasp(
             f"the probability of a grasp here is {loop.probability:.2f}, must be at least "
             f"{options.min_probability:g}; begin nearer to an object that fits the hand"
         )
-        return GraspResult(Outcome.NO_GRASP, "look", reason)
+        return GraspResult(Outcome.NO_GRASP, "look", reason, **notes)
     if reason := loop.off_target():
-        return GraspResult(Outcome.NO_GRASP, "look", f"{reason}; nothing was touched")
+        return GraspResult(Outcome.NO_GRASP, "look", f"{reason}; nothing was touched", **notes)
     try:
         wrenches: list[NDArray[np.float64]] = []
         yield from _depth(loop, options, notes, wrenches)
@@ -97,14 +117,17 @@ def open_first(loop: Loop) -> None:
 def _depth(
     loop: Loop, options: Grasping, notes: dict[str, Any], wrenches: list[NDArray[np.float64]]
 ) -> Cycles:
-    """Height maps of the kept frames, one a cycle, while the arm stands; then notes["height"]. Appends the
-    wrenches measured meanwhile, at least ZERO_SAMPLES if the arm has a force sensor. Raises HeightError."""
+    """Height maps of the kept frames, one a cycle, while the hand stays over the object; then
+    notes["height"]. Appends the wrenches measured meanwhile, at least ZERO_SAMPLES if the arm has a force
+    sensor. Raises HeightError."""
 
     def feel(s: CycleState) -> None:
         if s.state is not None and s.state.wrench is not None:
             wrenches.append(s.state.wrench)
 
-    hand, where = loop.distance.contract.hand, loop.commanded
+    hand, since_ns = loop.distance.contract.hand, loop.robot.now_ns()
+    # Over an object that moves the command is ahead of the hand, by what the arm lags.
+    where = loop.hand.copy() if loop.drift_m_s.any() else loop.commanded
     rays = loop.camera.intrinsics.rays()
     grid = Grid.around(hand, float(where[2]) / loop.camera.intrinsics.fx_px)
     late, early = loop.frames.late(loop.end_m), loop.frames.early(loop.end_m)
@@ -112,9 +135,13 @@ def _depth(
     for seen in (*late, *early):
         tick(loop)
         s = sense(loop, "look")
-        hold(loop)
+        _go_on(loop, s)
         feel(s)
-        maps.append(height_map(seen.depth, rays, seen.T_base_camera, where, grid))
+        T_base_camera = (
+            seen.T_base_camera.copy()
+        )  # as if the object had been where it is at since_ns
+        T_base_camera[:2, 3] += loop.drift_m_s * (since_ns - seen.stamp_ns) * 1e-9
+        maps.append(height_map(seen.depth, rays, T_base_camera, where, grid))
         record_cycle(loop, s)
         yield s
     if 0 < (missing := ZERO_SAMPLES - len(wrenches)) < ZERO_SAMPLES:
@@ -205,6 +232,7 @@ def _lift(loop: Loop, options: Grasping, notes: dict[str, Any]) -> Cycles:
     for s in straight(loop, "lift", goal_m, options.lift_speed_m_s):
         check(s)
         yield s
+    loop.drift_m_s = np.zeros(2)
     for s in stay(loop, "lift", options.hold_s):
         check(s)
         yield s
@@ -221,10 +249,19 @@ def _retreat(loop: Loop, options: Grasping, height_m: float) -> Cycles:
     yield from straight(loop, "retreat", height_m, options.lift_speed_m_s)
 
 
+def _go_on(loop: Loop, s: CycleState, up_m: float = 0.0) -> None:
+    """One period's part of a motion: with the drift, and so far up. Holds if there is none."""
+    x_m, y_m = loop.drift_m_s * s.period_s
+    if x_m == y_m == up_m == 0:
+        hold(loop)
+    else:
+        send(loop, s, loop.commanded + np.array([x_m, y_m, up_m, 0.0]))
+
+
 def straight(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> Cycles:
-    """Stream targets straight up or down to a height, at a constant speed, one a cycle; the driver smooths
-    both ends. Holds while the page asks for a pause. Ends when the arm is there. Raises Stop if the arm never
-    gets there, and the robot's errors.
+    """Stream targets up or down to a height, with the loop's drift, at a constant speed, one a cycle; the
+    driver smooths both ends. Holds while the page asks for a pause. Ends when the arm is there. Raises Stop
+    if the arm never gets there, and the robot's errors.
     """
     settle = max(int(_SETTLE_S * loop.config.rate), 10)
     loop.allow(abs(height_m - float(loop.commanded[2])) / speed_m_s + _SETTLE_S)
@@ -239,7 +276,8 @@ def straight(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> Cycle
             continue
         way = height_m - float(loop.commanded[2])
         step = float(np.clip(way, -speed_m_s * s.period_s, speed_m_s * s.period_s))
-        send(loop, s, loop.commanded + np.array([0.0, 0.0, step, 0.0]))
+        x_m, y_m = loop.drift_m_s * s.period_s
+        send(loop, s, loop.commanded + np.array([x_m, y_m, step, 0.0]))
         record_cycle(loop, s)
         yield s
         if abs(way) < 1e-9:
@@ -259,16 +297,13 @@ def stay(
     seconds: float,
     rise: tuple[Callable[[], float], float] | None = None,
 ) -> Cycles:
-    """Hold the target for some time. rise: a height [m] that the hand must not be below, and the speed [m/s]
-    at which it rises to it."""
+    """Hold the target, or go on with the loop's drift, for some time. rise: a height [m] that the hand must
+    not be below, and the speed [m/s] at which it rises to it."""
     for _ in range(max(int(seconds * loop.config.rate), 1)):
         tick(loop)
         s = sense(loop, phase, loop.limits.min_grasp_height_m)
         up_m = 0.0 if rise is None else rise[0]() - float(loop.commanded[2])
-        if rise is not None and up_m > 0:
-            step = min(up_m, rise[1] * s.period_s)
-            send(loop, s, loop.commanded + np.array([0.0, 0.0, step, 0.0]))
-        else:
-            hold(loop)
+        step = min(up_m, rise[1] * s.period_s) if rise is not None and up_m > 0 else 0.0
+        _go_on(loop, s, step)
         record_cycle(loop, s)
         yield s

@@ -16,7 +16,7 @@ from rt.view import VIEW, View
 
 CELL_M = 0.005
 SIDE = 192
-"""Cells a side: 0.96 m, the reach of an approach and of a view's edge to all sides of where it began."""
+"""Cells a side: 0.96 m, twice a view."""
 _SEEN_CELLS = 96
 """Cells a side of one view's own map: 0.48 m, all that a view shows of the table at 0.34 m."""
 _ABOVE_TIPS_M = 0.001
@@ -26,7 +26,8 @@ _STEP_M = 0.004
 
 
 class HeightMemory:
-    """Heights in base over a square about the first view's hand: (SIDE, SIDE), rows along y."""
+    """Heights in base over a square: (SIDE, SIDE), rows along y. It begins about the first view's hand,
+    and goes along with a hand that would leave it; what falls behind is forgotten."""
 
     def __init__(self, view: View = VIEW) -> None:
         self._view = view
@@ -48,17 +49,24 @@ class HeightMemory:
         opened = maximum_filter(minimum_filter(heights, 2), 2, origin=-1)
         heights = np.where(opened > -1, opened, heights)
         first = np.round((seen_from[:2] - self._corner) / CELL_M).astype(int) - _SEEN_CELLS // 2
-        low = np.maximum(first, 0)
-        high = np.minimum(first + _SEEN_CELLS, SIDE)
-        if (high <= low).any():
+        inside = np.clip(first, 0, SIDE - _SEEN_CELLS)
+        self._scroll(first - inside)
+        rows, columns = (slice(k, k + _SEEN_CELLS) for k in inside[::-1])
+        self.heights_m[rows, columns][seen] = heights[seen]
+
+    def _scroll(self, cells: NDArray[np.int64]) -> None:
+        """Move the square by so many cells along x and y; what comes in is unseen."""
+        if not cells.any():
             return
-        rows, columns = slice(low[1], high[1]), slice(low[0], high[0])
-        own = (
-            slice(low[1] - first[1], high[1] - first[1]),
-            slice(low[0] - first[0], high[0] - first[0]),
-        )
-        part = self.heights_m[rows, columns]
-        part[seen[own]] = heights[own][seen[own]]
+        assert self._corner is not None
+        self._corner = self._corner + cells * CELL_M
+        kept = np.full_like(self.heights_m, np.nan)
+        if (np.abs(cells) < SIDE).all():
+            x, y = (int(k) for k in cells)
+            now = slice(max(-y, 0), SIDE - max(y, 0)), slice(max(-x, 0), SIDE - max(x, 0))
+            before = slice(max(y, 0), SIDE - max(-y, 0)), slice(max(x, 0), SIDE - max(-x, 0))
+            kept[now] = self.heights_m[before]
+        self.heights_m = kept
 
     def at(self, xy_m: NDArray[np.floating]) -> NDArray[np.float32]:
         """Heights (...) at points (..., 2) in base [m]; NaN where nothing was seen."""

@@ -4,12 +4,13 @@ a click on the live page. Each becomes a point in base (rt.controller.target.Tar
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rt.camera import Frame, Intrinsics
+from rt.cell.setup import RecordSink
 from rt.controller import FAR_M
 from rt.controller.target import LOW_M, RADIUS_M, TargetPoint, beyond_m
 from rt.grasp.target_function import FunctionProcess, TargetError
@@ -83,13 +84,6 @@ def mask_of(answer: Any, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return where
 
 
-class AskedTarget(Protocol):
-    """The target that the live page asks for (rt.record.ring.Ring)."""
-
-    def asked_target(self) -> tuple[int, NDArray[np.float64]]:
-        """Number of requests so far, and the last one: x, y [m], time seen [s]; NaN: any object."""
-
-
 class WantedObject:
     """The target of a run, from whatever names it; the live page has the last word."""
 
@@ -129,9 +123,12 @@ class WantedObject:
         elif self._function is not None:
             self.now = self._function.first(look, patience_s)
 
-    def hear(self, page: AskedTarget) -> None:
-        """Take the page's word, if there is a new one."""
-        count, asked = page.asked_target()
+    def hear(self, record: RecordSink | None) -> None:
+        """Take the object that was clicked on the live page, if there is news."""
+        asked_target = getattr(getattr(record, "ring", None), "asked_target", None)
+        if asked_target is None:
+            return
+        count, asked = asked_target()
         if count > self._clicks:
             self._clicks = count
             x, y, seen_s = asked.tolist()

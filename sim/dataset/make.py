@@ -27,12 +27,12 @@ from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import Catalogue, ObjectError, ObjectSet, Split, object_set
 from sim.scene.openrave import RENDERERS, probe
 from sim.scene.rig import IDEAL, RigView, random_rig, settings
-from sim.scene.scene import Scene, camera_poses
+from sim.scene.scene import BIN_MAX_HEIGHT_M, CIRCLE_M, CLUTTER, Scene, camera_poses
 from sim.scene.sensor import USUAL
 
 _objects = cache(object_set)
-_LIFTS = 7
-"""Stream of the choice of grasps that are lifted; scenes use others."""
+_LIFTS, _KINDS = 7, 8
+"""Streams of the choice of grasps that are lifted, and of tight scenes and bins; scenes use others."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,13 @@ class GenerateOptions:
     grasp_samples: int = SAMPLES
     """Surface points tried for grasps on each object."""
     catalogue: Catalogue = "household"
-    """Objects: the household catalogue of 381, or the wide one of 1,000 objects of twenty categories."""
+    """Objects: the household catalogue of 381, the wide one of 1,000 of twenty categories, or both:
+    scenes of either in turn."""
+    tight: float = 0.0
+    """Share of the scenes that are tight clutter: up to ten objects in a circle of 30 cm, such as 0.2."""
+    bins: float = 0.0
+    """Share of the scenes that are bins: up to ten objects of up to 25 cm inside walls of 5 to 15 cm, such as
+    0.2. The other scenes are loose: one to five objects on a bare table."""
     meshes: Path | None = None
     """Folder of your own meshes (obj, stl, ply, off, glb; metres), URDF and MJCF objects to add to the
     catalogue."""
@@ -100,15 +106,30 @@ class GenerateOptions:
 
     def scene(self, split: Split, number: int) -> tuple[Scene, Grasps, np.random.Generator]:
         """A scene of the set, as numbered_scene makes it."""
+        objects = self.objects(split)
+        if self.catalogue == "both":
+            which: Catalogue = "wide" if number % 2 else "household"
+            objects = _objects(split, self.meshes, self.only_meshes, self.mesh, which)
         return numbered_scene(
-            self.objects(split),
+            objects,
             self.seed,
             split,
             number,
             load_hand(self.hand),
             friction=self.friction,
             samples=self.grasp_samples,
+            **self._kind(split, number),
         )
+
+    def _kind(self, split: Split, number: int) -> dict[str, Any]:
+        """Arguments of numbered_scene that make this scene loose, tight or a bin."""
+        chance = np.random.default_rng((self.seed, store.SPLITS.index(split), number, _KINDS))
+        draw, count = chance.random(), int(chance.integers(2, CLUTTER + 1))
+        if draw < self.bins:
+            return {"walled": True, "count": count, "max_height_m": BIN_MAX_HEIGHT_M}
+        if draw < self.bins + self.tight:
+            return {"circle_m": CIRCLE_M, "count": count}
+        return {}
 
 
 def parameters(config: GenerateOptions) -> dict[str, Any]:
@@ -149,6 +170,14 @@ def parameters(config: GenerateOptions) -> dict[str, Any]:
             )
         traced["odd_materials"] = config.odd_materials
         traced["materials"] = {name: asdict(kind) for name, kind in MATERIALS.items()}
+    if not (config.bins >= 0 and config.tight >= 0 and config.bins + config.tight <= 1):
+        raise DatasetError(
+            f"--bins {config.bins} and --tight {config.tight} are shares of the scenes: at least 0, together "
+            "at most 1"
+        )
+    traced |= {
+        name: share for name, share in (("bins", config.bins), ("tight", config.tight)) if share
+    }
     if config.lift_share > 0:
         require_physics()
         traced["lift_share"] = config.lift_share

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rt import controller
 from rt.controller import Surroundings, TargetPoint
+from rt.controller.algorithm import place
 from rt.controller.target import FollowedTarget
 from rt.distance import Distance
 from rt.grasp.memory import HeightMemory, needed_height_m
@@ -34,7 +35,7 @@ from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import ObjectError, ObjectSet, object_set
 from sim.scene.render import Renderer
 from sim.scene.rig import IDEAL
-from sim.scene.scene import MAX_HEIGHT_M, Scene, camera_poses
+from sim.scene.scene import CIRCLE_M, CLUTTER, MAX_HEIGHT_M, Scene, camera_poses
 
 Hand4 = NDArray[np.float64]
 """(4,) of x, y, z [m], yaw [rad] of a hand that looks straight down."""
@@ -42,8 +43,6 @@ Hand4 = NDArray[np.float64]
 Experiment = Literal["figure5", "single", "clutter", "moved"]
 Baseline = Literal["GPD", "MAP", "TRUE"]
 BASELINES: tuple[Baseline, ...] = ("GPD", "MAP", "TRUE")
-CLUTTER, CIRCLE_M = 10, 0.15
-"""Objects of a cluttered scene, and the radius of the circle that their centres lie in."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +238,8 @@ def servo(
                 target=wanted,
             )
         told = control(distance, view, seen_from, believed)
-        goal = fate.to_objects(told.goal, k)
+        seen_goal = place(hand, to_view(told.goal[None], believed)[0])
+        goal = fate.to_objects(seen_goal, k)
         aimed.append(int(world.grasps.object[world.nearest(goal)]) if len(world.grasps) else -1)
         move = np.array([told.move[0], told.move[1], 0.0, told.move[2]])
         move[2] = controller.descend(believed[2], descent, END_HEIGHT_M) - believed[2]

@@ -26,7 +26,7 @@ from sim.scene.hull import MAP_STEP_M, HandHull
 from sim.scene.lines import Lines
 from sim.scene.objects import ObjectSet
 from sim.scene.raster import RasterRenderer
-from sim.scene.scene import MAX_HEIGHT_M, Scene, SceneError, make_scene
+from sim.scene.scene import MAX_HEIGHT_M, NoRoomError, Scene, SceneError, make_scene
 
 FRICTION = 0.5
 """Coulomb coefficient of rubber pads on household materials; 0.4 to 1 in handbooks."""
@@ -36,6 +36,8 @@ ENOUGH = 200
 """An object with this many grasps is sampled no further: rare grasps get the work, easy ones do not."""
 TRIES = 300
 """Scenes drawn, until one has a grasp, before the set's objects are refused."""
+CROWDED_TRIES = 5
+"""Circles or bins drawn without room for so many objects, before these are refused."""
 _ROUND = 500
 """Surface points tried on each object before looking again which of them has enough."""
 
@@ -136,19 +138,26 @@ def numbered_scene(
     The scene has `count` objects, or one to five; circle_m, walled and max_height_m are those of
     make_scene. The result depends on the arguments alone: the same ones give the same bytes on any worker,
     in any order. With `empty` the first scene drawn, also if it has no grasp. Raises NoGraspError if TRIES
-    scenes have none.
+    scenes have none, and NoRoomError if CROWDED_TRIES have no room for the objects.
     """
     root = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
+    crowded = 0
     for _ in range(TRIES):
         for_scene, for_grasps, for_views, root = root.spawn(4)
-        scene = make_scene(
-            objects,
-            np.random.default_rng(for_scene),
-            count,
-            circle_m=circle_m,
-            walled=walled,
-            max_height_m=max_height_m,
-        )
+        try:
+            scene = make_scene(
+                objects,
+                np.random.default_rng(for_scene),
+                count,
+                circle_m=circle_m,
+                walled=walled,
+                max_height_m=max_height_m,
+            )
+        except NoRoomError:  # another bin, and other objects, may do
+            crowded += 1
+            if crowded == CROWDED_TRIES:
+                raise
+            continue
         grasps = true_grasps(
             scene, np.random.default_rng(for_grasps), hand, friction=friction, samples=samples
         )

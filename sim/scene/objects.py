@@ -37,7 +37,7 @@ from sim.scene.meshes import ObjectError as ObjectError
 from sim.scene.resting import resting_poses
 
 Split = Literal["train", "test", "all"]
-Catalogue = Literal["household", "wide"]
+Catalogue = Literal["household", "wide", "both"]
 """Catalogues by name: 381 objects of ten categories, and 1,000 of twenty."""
 
 
@@ -126,6 +126,10 @@ def _catalogue_object(category: str, index: int) -> Object:
 def catalogue_set(split: Split, which: Catalogue = "household") -> ObjectSet:
     """A catalogue's objects of a split: 331 for training and 50 for test; of the wide one 850 and 150."""
     _check_split(split)
+    if which == "both":
+        return ObjectSet(
+            tuple(sorted(catalogue_set(split).names + catalogue_set(split, "wide").names))
+        )
     if which == "wide":
         split_of, instances = catalogue.wide.instance_split, catalogue.wide.instances()
     else:

@@ -21,12 +21,20 @@ TILT_SHARE, TILT_MAX_DEG = 0.25, 8.0
 """A quarter of the objects are not quite at rest: leaning by up to this, as when half supported."""
 SPREAD_M = 0.06
 """Objects' centres lie in a disc of radius SPREAD_M * sqrt(number of objects), wider if full."""
+CLUTTER, CIRCLE_M = 10, 0.15
+"""Tight clutter: at most so many objects, their centres in a circle of this radius."""
+BIN_MAX_HEIGHT_M = 0.25
+"""Objects in the bins of a training set are up to this high."""
 _PLACES, _DRAWS, _PACKINGS = 40, 20, 20
 """Tries to pack objects tightly: places for one object, objects without a place in a row, beginnings."""
 
 
 class SceneError(ValueError):
     """No scene can be made of these objects."""
+
+
+class NoRoomError(SceneError):
+    """Objects found no room in a circle or a bin."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,7 @@ def _packed(
     """`count` objects with their centres in a circle, or inside a bin, by rejection.
 
     An object that finds no place is drawn again, so small ones are more frequent than in loose scenes; after
-    _DRAWS of these the whole is begun again. Raises SceneError after _PACKINGS of these.
+    _DRAWS of these the whole is begun again. Raises NoRoomError after _PACKINGS of these.
     """
     radius = circle_m if circle_m is not None else np.inf
     if around is not None:
@@ -165,7 +173,7 @@ def _packed(
             if len(chosen) == count:
                 return assemble(chosen, around)
     room = f"a circle of {circle_m} m" if circle_m is not None else "a bin"
-    raise SceneError(
+    raise NoRoomError(
         f"{count} objects found no room in {room} in {_PACKINGS} tries; ask for fewer, or use smaller objects"
     )
 

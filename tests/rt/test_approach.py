@@ -365,3 +365,19 @@ def test_nothing_is_touched_where_the_network_doubts() -> None:
     c = cell()
     report = run(CONFIG, c, Doubtful(c), 64)
     assert report.exit_code == 3 and "probability of a grasp here is 0.10" in report.text
+
+
+def test_an_object_on_a_conveyor_is_followed_down_and_lifted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the end of the approach and the closed fingers the belt goes 30 mm or more."""
+    monkeypatch.setattr(
+        rt.controller.ensemble, "symmetry", lambda k, view, actions: (view, actions)
+    )  # the oracle does not look at the view
+    belt = replace(CONFIG, controller="ensemble", conveyor=(0.05, -0.02))
+    c = build(depth_of_a_box, GRASPS, START, camera_rate_hz=30, conveyor_m_s=belt.conveyor)
+    report = go(c, replace(belt, iterations=60))
+    grasp = report.grasp
+    assert report.outcome == "grasped" and grasp is not None
+    assert grasp.drift_m_s == pytest.approx(np.hypot(*belt.conveyor), rel=0.05)
+    np.testing.assert_allclose(c.robot.state().twist[:2], 0, atol=1e-3)  # at the end it stands

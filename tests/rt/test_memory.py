@@ -91,3 +91,18 @@ def test_points_of_the_hand_are_where_the_hand_is(x: float, y: float, yaw: float
     T = top_down(x, y, 0.2, yaw) @ planar([0.03, 0.01, 0.0])
     np.testing.assert_allclose(point, T[:2, 3], atol=1e-12)
     assert HAND.finger_thickness_m > CELL_M
+
+
+@pytest.mark.parametrize("way", [(0.1, -0.06), (-0.13, 0.09)])
+def test_the_memory_goes_along_with_a_hand_that_travels_far(way: tuple[float, float]) -> None:
+    memory, height_m = HeightMemory(), 0.05
+    hand = np.array([0.3, -0.2, 0.3, 0.4])
+    for _ in range(8):  # a metre and more
+        column = hand[:2] + np.array([0.02, -0.03])
+        memory.see(tower(*column, height_m, hand), hand)
+        assert float(memory.at(column)) == pytest.approx(height_m, abs=1e-5)
+        assert unseen_share(memory, hand[None], HAND)[0] == 0
+        last, hand = column, hand + np.array([*way, 0, 0])
+    memory.see(tower(9, 9, height_m, hand), hand)
+    assert float(memory.at(last)) in (pytest.approx(height_m, abs=1e-5), pytest.approx(0, abs=1e-5))
+    assert np.isnan(memory.at(np.array([0.3, -0.2])))

@@ -6,11 +6,12 @@ import pytest
 from solids import box
 
 from rt.hand import load_hand
+from sim.scene import grasps
 from sim.scene.bin import SIDE_M, THICKNESS_M, WALL_HEIGHT_M, OpenBin, random_bin
 from sim.scene.grasps import numbered_scene, true_grasps
 from sim.scene.objects import catalogue_set
 from sim.scene.render import Renderer
-from sim.scene.scene import GAP_M, SceneError, assemble, make_scene
+from sim.scene.scene import GAP_M, NoRoomError, SceneError, assemble, make_scene
 
 
 def test_the_walls_are_closed_and_of_their_size():
@@ -94,3 +95,22 @@ def test_numbered_scenes_of_bins_repeat_and_default_ones_keep_their_bytes():
     assert a[0].vertices.tobytes() == b[0].vertices.tobytes() and a[0].bin == b[0].bin
     assert random_bin(np.random.default_rng(1)) == random_bin(np.random.default_rng(1))
     assert numbered_scene(objects, 0, "test", 1, samples=500)[0].bin is None
+
+
+def test_a_crowded_draw_is_drawn_again_and_a_hopeless_one_refused(monkeypatch):
+    test, calls, tries = catalogue_set("test"), [], grasps.CROWDED_TRIES
+
+    def crowded(objects, rng, count, **options):
+        calls.append(count)
+        if len(calls) < tries:
+            raise NoRoomError("full")
+        return make_scene(objects, rng, count, **options)
+
+    monkeypatch.setattr(grasps, "make_scene", crowded)
+    found, _, _ = numbered_scene(test, 0, "test", 0, count=2, walled=True, samples=200)
+    assert len(found.placed) == 2 and len(calls) == tries
+    monkeypatch.setattr(grasps, "CROWDED_TRIES", 2)
+    calls.clear()
+    with pytest.raises(NoRoomError, match="full"):
+        numbered_scene(test, 0, "test", 0, count=2, walled=True, samples=200)
+    assert len(calls) == 2

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from rt.hand import load_hand
 from rt.pose import top_down
 from rt.view import VIEW
 from sim.dataset import store
+from sim.dataset.make import GenerateOptions, parameters
 from sim.scene.grasps import numbered_scene
 from sim.scene.objects import catalogue_set
 from sim.scene.raster import RasterRenderer
 from sim.scene.rig import RigView, random_rig
-from sim.scene.scene import camera_poses
+from sim.scene.scene import CIRCLE_M, camera_poses
 from sim.scene.sensor import USUAL
 
 SMALL = ["--scenes", "6", "--test-scenes", "2", "--views", "5", "--scenes-per-shard", "2"]
@@ -125,6 +127,7 @@ def test_other_parameters_and_foreign_folders_are_refused(unbroken, tmp_path):
         (["--hand", "nope"], "no hand 'nope'"),
         (["--only-meshes"], "needs --meshes"),
         (["--meshes", "/nonexistent"], "/nonexistent"),
+        (["--bins", "0.6", "--tight", "0.5"], "together at most 1"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, options, message):
@@ -150,6 +153,23 @@ def test_the_manifest_names_every_parameter(unbroken):
     params = json.loads((unbroken / "manifest.json").read_text())["params"]
     assert params["hand"]["opening_m"] == 0.085 and params["view"]["fov_deg"] == 70.0
     assert params["seed"] == 5 and params["grasp_samples"] == 200 and params["friction"] == 0.5
+
+
+def test_scenes_are_loose_tight_or_bins_of_one_catalogue_each(tmp_path):
+    plain = GenerateOptions(out=tmp_path, seed=5, grasp_samples=200)
+    assert not {"bins", "tight"} & parameters(plain).keys()
+    mixed = replace(plain, bins=0.4, tight=0.3, catalogue="both")
+    assert parameters(mixed)["bins"] == 0.4 and parameters(mixed)["tight"] == 0.3
+    scenes = [mixed.scene("train", k)[0] for k in range(12)]
+    wide = [{thing.name.startswith("wide_") for thing in scene.placed} for scene in scenes]
+    assert wide == [{False}, {True}] * 6
+    walled = [scene for scene in scenes if scene.bin is not None]
+    reach = [
+        max(np.linalg.norm(thing.T_world_object[:2, 3]) for thing in scene.placed)
+        for scene in scenes
+    ]
+    assert 1 <= len(walled) <= 8 and max(len(scene.placed) for scene in scenes) > 5
+    assert sum(len(s.placed) > 5 and r <= CIRCLE_M for s, r in zip(scenes, reach, strict=True)) >= 1
 
 
 @pytest.mark.skipif(

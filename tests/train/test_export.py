@@ -24,7 +24,14 @@ from rt.distance.contract import DistanceError, read_model
 from rt.hand import load_hand
 from rt.view import VIEW
 from sim.dataset.store import open_split, read_manifest
-from train.checkpoint import TrainingState, load_checkpoint, network_of, save_checkpoint
+from train.checkpoint import (
+    FitError,
+    TrainingState,
+    begin_from,
+    load_checkpoint,
+    network_of,
+    save_checkpoint,
+)
 from train.export import main
 from train.field import FieldNetwork, FieldShape, field_predictor
 from train.network import DistanceNetwork
@@ -112,6 +119,26 @@ def test_the_file_is_the_field_network_with_its_spread_calibrated(
     np.testing.assert_allclose(said[0].probability, expected.probability[0], rtol=0, atol=1e-4)
     factor = json.loads(out.with_suffix(".json").read_text())["spread_factor"]
     assert factor > 0
+
+
+def test_a_training_begins_from_a_field_networks_file(
+    field_run: Path, run: Path, tmp_path: Path
+) -> None:
+    assert export(field_run, "--out", tmp_path / "field.onnx")[0] == 0
+    kept = network_of(load_checkpoint(field_run / "checkpoint.pt"))
+    network = FieldNetwork(FieldShape(32, 0.01, (4, 5, 6, 7, 8), features=3, hidden=8))
+    began = begin_from(tmp_path / "field.onnx", network)
+    contract, _ = read_model(tmp_path / "field.onnx")
+    assert began["weights_sha256"] == contract.weights_sha256
+    rng = np.random.default_rng(0)
+    depth, actions = random_views(1, rng), random_actions((1, 9), rng)
+    found, expected = (field_predictor(n)(depth.numpy(), actions.numpy()) for n in (network, kept))
+    np.testing.assert_array_equal(found.distance, expected.distance)
+    with pytest.raises(FitError, match="cells is 32, here 80"):
+        begin_from(tmp_path / "field.onnx", FieldNetwork())
+    assert export(run, "--out", tmp_path / "paper.onnx")[0] == 0
+    with pytest.raises(FitError, match=r"give the checkpoint\.pt"):
+        begin_from(tmp_path / "paper.onnx", DistanceNetwork())
 
 
 def test_a_field_network_is_not_exported_without_views_to_calibrate_on(
