@@ -124,6 +124,8 @@ def _grasp(
             f"{options.min_probability:g}; begin nearer to an object that fits the hand"
         )
         return GraspResult(Outcome.NO_GRASP, "look", reason, **notes)
+    if reason := loop.off_target():
+        return GraspResult(Outcome.NO_GRASP, "look", f"{reason}; nothing was touched", **notes)
     try:
         wrenches: list[NDArray[np.float64]] = []
         yield from _depth(loop, options, notes, wrenches, maps)
