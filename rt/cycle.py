@@ -73,8 +73,11 @@ def cycle(loop: Loop) -> Decision:
         s.same_views = loop.repeated.count(frame, view, xyz_yaw(T_base_hand))
         closed = close_gaps(view)
         if loop.camera_watch is not None:
-            watched = loop.camera_watch.look(frame.depth, closed, T_base_hand, frame.stamp_ns)
-            s.place = watched
+            motion = getattr(loop.controller, "motion", None)
+            still = motion is None or not motion.velocity_m_s.any()
+            s.place = loop.camera_watch.look(
+                frame.depth, closed, T_base_hand, frame.stamp_ns, still
+            )
         guard.check("view", loop.number, s)
         loop.keep(frame, T_base_hand)
         loop.look_around(view, s, frame)
