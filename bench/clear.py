@@ -11,9 +11,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +29,7 @@ from rt.tools.command import DONE, NOT_DONE, command
 from rt.tools.files import output_folder, write_json
 from rt.tools.pool import PoolError, spread
 from sim.experiment.statistics import wilson
+from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.scene import SceneError
 from sim.table import ARM, PLACE, open_cell
 
@@ -48,6 +50,9 @@ class TablesOptions:
     """Number of the first."""
     objects: int = 10
     """Objects on each."""
+    meshes: Path | None = None
+    """Folder of your own meshes in place of the test objects (bench.meshes downloads some)."""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
     sensor: str = "ideal"
     """Depth noise of the camera on the wrist (sim.scene.sensor)."""
     controller: str = "ensemble"
@@ -90,7 +95,14 @@ class ClearedTable:
 
 def clear_table(config: TablesOptions, scene: int) -> ClearedTable:
     """Lay table number `scene` and clear it. Raises SceneError and PhysicsError."""
-    cell = open_cell(seed=config.seed, scene=scene, objects=config.objects, sensor=config.sensor)
+    cell = open_cell(
+        seed=config.seed,
+        scene=scene,
+        objects=config.objects,
+        sensor=config.sensor,
+        meshes=config.meshes,
+        mesh=config.mesh,
+    )
     options = ClearOptions(
         fast=True,
         record="off",

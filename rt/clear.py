@@ -40,6 +40,8 @@ from rt.servo import candidate_count, header_of
 from rt.tools.command import command
 from rt.tools.files import output_folder
 
+MESH_WORDS = ("mesh_unit", "mesh_scale", "mesh_fit", "mesh_repair", "split_bodies")
+"""Options of the simulated table's meshes (sim.scene.meshes.MeshOptions)."""
 SIMULATED = "table"
 """Name of the simulated cell with physics (rt.cell.open.CELLS)."""
 
@@ -86,6 +88,8 @@ def open_job_cell(config: ClearOptions, devices: Devices) -> Cell:
         sensor=config.sensor,
         hand=devices.hand,
         force_N=config.force or 40.0,
+        meshes=config.meshes,
+        mesh={name: getattr(config, name) for name in MESH_WORDS},
     )
     assert cell.setup is not None and cell.setup.limits is not None
     limits = config.limits or cell.setup.limits

@@ -35,7 +35,7 @@ class Step:
     number: int
     """Of the period, from 1."""
     phase: str
-    """start, approach, paused, look, descend, close, lift or retreat."""
+    """start, choose, approach, paused, look, descend, close, lift or retreat."""
     hand: NDArray[np.float64]
     """(4,) measured: x, y, z [m], yaw [rad] in base."""
     command: NDArray[np.float64]
@@ -73,11 +73,14 @@ def cycle(loop: Loop) -> Decision:
         s.same_views = loop.repeated.count(frame, view, xyz_yaw(T_base_hand))
         closed = close_gaps(view)
         if loop.camera_watch is not None:
-            watched = loop.camera_watch.look(frame.depth, closed, T_base_hand, frame.stamp_ns)
-            s.place = watched
+            motion = getattr(loop.controller, "motion", None)
+            still = motion is None or not motion.velocity_m_s.any()
+            s.place = loop.camera_watch.look(
+                frame.depth, closed, T_base_hand, frame.stamp_ns, still
+            )
         guard.check("view", loop.number, s)
         loop.keep(frame, T_base_hand)
-        loop.look_around(view, s, frame.stamp_ns)
+        loop.look_around(view, s, frame)
         view = closed
         watch.lap("view")
 
@@ -147,7 +150,21 @@ def pause(loop: Loop) -> Step:
     s = sense(loop, "paused")
     loop.count_pause()
     hold(loop)
+    loop.wanted.hear(loop.record)
     record_cycle(loop, s)
+    return step_of(loop)
+
+
+def choose(loop: Loop) -> Step:
+    """One cycle in which the arm keeps its target and the live page is shown what the camera sees, for a
+    click on the wanted object."""
+    s = sense(loop, "choose")
+    loop.count_pause()
+    hold(loop)
+    loop.wanted.hear(loop.record)
+    frame = newest_frame(loop, s)
+    view = None if frame is None or s.other_intrinsics else close_gaps(loop.reproject(frame.depth))
+    record_cycle(loop, s, frame, view)
     return step_of(loop)
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -33,9 +34,11 @@ from rt.camera.own_hand import OwnHand
 from rt.cell.cell import Cell
 from rt.cell.options import ServoOptions
 from rt.cell.setup import RunSetup
-from rt.controller import open_controller
+from rt.controller import TargetPoint, open_controller
+from rt.controller.target import FollowedTarget
 from rt.distance.contract import Contract
 from rt.grasp.memory import HeightMemory, needed_height_m
+from rt.grasp.target import WantedObject, off_target
 from rt.guard.camera_watch import CameraWatch
 from rt.guard.force import contact_force, wrench_at_rest
 from rt.guard.rows import ROWS, CycleState, Guard, Hold, Limits
@@ -103,6 +106,7 @@ class Loop:
         scale = config.speed_scale
         ratio = config.ratio if scale == 1 else 1 - (1 - config.ratio) ** scale
         self.controller = open_controller(config.controller, ratio, n, self.rng)
+        self.wanted = WantedObject(config.target, config.target_box, cell.camera.intrinsics)
         self.target = ArmTarget(self.robot)
         self.hand = self.target.commanded
         """(4,) measured, in this cycle."""
@@ -129,6 +133,22 @@ class Loop:
     def commanded(self) -> NDArray[np.float64]:
         """(4,) of x, y, z [m], yaw [rad] in base: the arm's target."""
         return self.target.commanded
+
+    @property
+    def wanted_now(self) -> TargetPoint | None:
+        """The wanted object, where the controller has followed it to; None: any object."""
+        followed = getattr(self.controller, "target", None)
+        wanted = self.wanted.now
+        return followed.of(wanted) if isinstance(followed, FollowedTarget) else wanted
+
+    def off_target(self) -> str:
+        """Why a grasp where the arm stands would be none of the wanted object; empty: nothing against it."""
+        target = self.wanted_now
+        if target is None or self.last is None:
+            return ""
+        followed = getattr(self.controller, "target", None)
+        cells = followed.cells if isinstance(followed, FollowedTarget) else None
+        return off_target(target, cells, self.commanded, float(self.last.distances[0]))
 
     @property
     def period_s(self) -> float:
@@ -212,9 +232,14 @@ class Loop:
         if self._trusted_ns is not None and (stamp_ns - self._trusted_ns) * 1e-9 > long_s:
             self.controller.forget()
 
-    def look_around(self, view: NDArray[np.float32], s: CycleState, stamp_ns: int) -> None:
-        """Remember the heights of a view that passed the guard, and tell the controller its surroundings."""
-        self.heights.see(view, xyz_yaw(self.history.at(stamp_ns)))
+    def look_around(self, view: NDArray[np.float32], s: CycleState, frame: Frame) -> None:
+        """Remember the heights of a view that passed the guard, and tell the controller its surroundings.
+        Raises TargetError."""
+        stamp_ns = frame.stamp_ns
+        T_base_hand = self.history.at(stamp_ns)
+        self.heights.see(view, xyz_yaw(T_base_hand))
+        self.wanted.hear(self.record)
+        self.wanted.see(frame, T_base_hand @ self.camera.T_hand_camera)
         if hasattr(self.controller, "around"):
             self.controller.around = controller.Surroundings(
                 exposed_s=stamp_ns * 1e-9,
@@ -222,7 +247,7 @@ class Loop:
                 ahead_s=max(s.frame_age_s, 0.0) + float(getattr(self.robot, "lag_s", 0.0)),
                 heights=self.heights,
                 hand=self.distance.contract.hand,
-                target_xy_m=self.config.target,
+                target=self.wanted.now,
             )
 
     def score(self, scored: ScoredView) -> None:
@@ -347,6 +372,8 @@ def record_cycle(
         known.update(frame_stamp_ns=frame.stamp_ns, frame_age_s=s.frame_age_s)
         if view is not None:
             known.update(frame=frame.number, view=view)
+    if (wanted := loop.wanted_now) is not None:
+        known["target"] = wanted.xy_m
     if decision is not None:
         actions, distances = best_candidates(decision.actions, decision.distances)
         known.update(candidates=actions, distances=distances, weighed=len(decision.actions))
@@ -387,12 +414,13 @@ def record_cycle(
     )
 
 
-GRASPING = ("descend", "close", "lift", "retreat", "carry", "release")
+GRASPING = ("descend", "close", "lift", "retreat", "carry", "back off", "set down", "release")
 """Phases of the last centimetres, and those with something between the fingers."""
 
 
-def wait_for_first_frame(loop: Loop) -> None:
-    """Wait for a frame that was exposed while the hand's pose was known. Raises CameraError."""
+def wait_for_first_frame(loop: Loop) -> tuple[Frame, NDArray[np.float64]]:
+    """Before the arm moves: a frame that was exposed while the hand's pose was known, and T_base_camera then.
+    Raises CameraError."""
     for _ in range(max(int(loop.config.patience * loop.config.rate), 10)):
         loop.history.append(loop.robot.state())
         with suppress(StaleFrameError):
@@ -400,16 +428,20 @@ def wait_for_first_frame(loop: Loop) -> None:
             if loop.history.gap_s(frame.stamp_ns) == 0:
                 if hasattr(loop.camera, "info"):  # some of it is known only now
                     loop.cell.info["camera"] = loop.camera.info
-                return
+                return frame, loop.history.at(frame.stamp_ns) @ loop.camera.T_hand_camera
         tick(loop)
     raise CameraError(f"no fresh frame within {loop.config.patience:g} s; check the camera's cable")
 
 
-def dwell(loop: Loop, target: NDArray[np.float64] | None) -> bool:
+def dwell(
+    loop: Loop, target: NDArray[np.float64] | None, meanwhile: Callable[[], None] | None = None
+) -> bool:
     """Wait until the arm is at rest, at most PATIENCE_S; True if it is. target: (4,), where it must come
-    to rest, under the guard; None: anywhere, after a stop."""
+    to rest, under the guard; None: anywhere, after a stop. meanwhile: called in every cycle."""
     for _ in range(max(int(PATIENCE_S * loop.config.rate), 10)):
         tick(loop)
+        if meanwhile is not None:
+            meanwhile()
         away = 0.0
         if target is None:
             state = loop.robot.state()

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,12 @@ from rt.cell.cell import Cell
 from rt.cell.open import Devices, open_devices, settle
 from rt.cell.options import ServoOptions, parse
 from rt.cell.setup import RecordSink, RunSetup
-from rt.cycle import Step, cycle, cycle_or_hold, pause, step_of
+from rt.cycle import Step, choose, cycle, cycle_or_hold, pause, step_of
 from rt.distance import Distance, DistanceError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
 from rt.grasp import approach
+from rt.grasp.target import CLICK
+from rt.grasp.target_function import TargetError
 from rt.gripper import GripperError
 from rt.guard.preflight import check_model, check_reach
 from rt.guard.rows import ROWS, Stop
@@ -65,7 +68,7 @@ MOST_CANDIDATES = 1024
 """More gain little: they lie closer together than the network can tell apart."""
 UNPACED_CANDIDATES = 256
 
-FAULTS = (RobotError, CameraError, GripperError, DistanceError, ViewError, ClockError)
+FAULTS = (RobotError, CameraError, GripperError, DistanceError, ViewError, ClockError, TargetError)
 """Errors of devices and network that stop the arm while it moves."""
 
 
@@ -127,9 +130,11 @@ class Servo(AbstractContextManager["Servo"]):
             self.loop = loop = Loop(
                 config, cell, self.distance, self.candidates, setup, self._signals
             )
+            stack.callback(loop.wanted.close)
             self.grasps = wants_grasp(config, cell)
             self._ready()
             wait_for_first_frame(loop)
+            loop.wanted.begin(partial(wait_for_first_frame, loop), config.patience)
             self.true_start_m = self._true_m()
             loop.fresh_clock()
             self.clock, self.watch = loop.clock, loop.watch
@@ -185,6 +190,10 @@ class Servo(AbstractContextManager["Servo"]):
             for _ in approach.straight(loop, "start", START_HEIGHT_M, speed_m_s):
                 yield step_of(loop)
             loop.fresh_clock()
+        while self.options.target == CLICK and loop.wanted.now is None:
+            self.note = "click the wanted object on the page"
+            tick(loop)
+            yield choose(loop)
         loop.plan_descent()
         while not loop.arrived:
             try:
@@ -204,15 +213,19 @@ class Servo(AbstractContextManager["Servo"]):
         loop = self.loop
         arrived = self.outcome is None
         loop.allow(math.inf)
+        maps: approach.DepthMaps | None = None
         if arrived and self.grasps and approach.believed_drift_m_s(loop).any():
             self.standing = True
         else:
-            self.standing = dwell(loop, loop.commanded if arrived else None)
+            if arrived and self.grasps:
+                maps = approach.DepthMaps(loop)
+            ahead = None if maps is None else maps.ahead
+            self.standing = dwell(loop, loop.commanded if arrived else None, ahead)
             if arrived:
                 self._look_at_rest()
         self.true_end_m = self._true_m()
         if arrived and self.grasps:
-            cycles = approach.grasp(loop, self.setup.grasping, self._tell)
+            cycles = approach.grasp(loop, self.setup.grasping, self._tell, maps)
             while self.grasp is None:
                 try:
                     next(cycles)
@@ -222,7 +235,7 @@ class Servo(AbstractContextManager["Servo"]):
                     yield step_of(loop)
             self._end(self.grasp.outcome, self.grasp.reason)
         elif arrived:
-            self._end(Outcome.ARRIVED)
+            self._end(Outcome.ARRIVED, loop.off_target())
 
     def _look_at_rest(self) -> None:
         """Raises Stop if the arm does not come to rest, or if a grasp would be blind."""

@@ -6,9 +6,11 @@ and bin are MuJoCo's (sim.physics.table), and the camera sees where they lie now
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from rt.hand import load_hand
 from rt.pose import top_down
 from rt.robot import RobotState
 from sim.physics.table import DropBin, TableWorld
+from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import object_set
 from sim.scene.rig import IDEAL, RigView, make_rig
 from sim.scene.scene import Scene, make_scene
@@ -33,9 +36,9 @@ PLACE = PlacePart(
     home=(0.0, 0.0, 0.30),
     look_m=(0.44, 0.44),
     carry_m=0.25,
-    speed_m_s=0.90,
-    acceleration_m_s2=3.0,
-    turn_deg_s=150.0,
+    speed_m_s=0.85,
+    acceleration_m_s2=3.5,
+    turn_deg_s=170.0,
 )
 ARM = ArmDynamics(
     max_speed_m_s=1.0,
@@ -45,7 +48,7 @@ ARM = ArmDynamics(
 )
 """A UR5e: 1 m/s is its maker's typical speed of the tool, 180 deg/s that of a joint."""
 LIMITS = Limits(max_speed_m_s=1.0, workspace_min_m=(-0.6, -0.6), workspace_max_m=(0.6, 0.6))
-GRASPING = Grasping(speed_m_s=0.15, lift_speed_m_s=0.40, lift_m=0.12, hold_s=0.1)
+GRASPING = Grasping(speed_m_s=0.20, lift_speed_m_s=0.40, lift_m=0.12, hold_s=0.1)
 _SUBSTEP_NS = 1_000_000
 
 
@@ -169,17 +172,21 @@ def open_cell(
     sensor: str = IDEAL,
     hand: str = "robotiq_2f85",
     force_N: float = 40.0,
+    meshes: Path | None = None,
+    mesh: MeshOptions | Mapping[str, Any] = PLAIN,
 ) -> Cell:
-    """The twin with physics over table number `scene` of `objects` test objects; the hand starts at home.
+    """The twin with physics over table number `scene` of `objects` test objects, or of the user's own meshes
+    (a folder); the hand starts at home.
 
-    Raises SceneError, PhysicsError, SensorError or HandError.
+    Raises SceneError, ObjectError, PhysicsError, SensorError or HandError.
     """
-    laid = table_scene(seed, scene, objects)
+    options = mesh if isinstance(mesh, MeshOptions) else MeshOptions(**mesh)
+    laid = table_scene(seed, scene, objects, meshes, options)
     place = around(laid)
     cell = build(
         laid, place=place, mount=mount, sensor=sensor, hand=hand, force_N=force_N, seed=seed
     )
-    cell.info.update(seed=seed, scene=scene)
+    cell.info.update(seed=seed, scene=scene, meshes=None if meshes is None else str(meshes))
     return cell
 
 
@@ -191,7 +198,15 @@ def around(scene: Scene) -> PlacePart:
     return replace(PLACE, look_m=(2 * half_x, 2 * half_y), pose=pose)
 
 
-def table_scene(seed: int, scene: int, objects: int) -> Scene:
-    """Table number `scene`: that many test objects at rest, not touching."""
+def table_scene(
+    seed: int,
+    scene: int,
+    objects: int,
+    meshes: Path | None = None,
+    mesh: MeshOptions = PLAIN,
+) -> Scene:
+    """Table number `scene`: that many test objects, or of the meshes in a folder, at rest, not touching.
+    Raises SceneError and ObjectError."""
     rng = np.random.default_rng([seed, scene, objects])
-    return make_scene(object_set("test"), rng, objects)
+    drawn = object_set("test") if meshes is None else object_set("all", meshes, True, mesh)
+    return make_scene(drawn, rng, objects)

@@ -43,6 +43,9 @@ DepthImage = Callable[[NDArray[np.float64], NDArray[np.float32]], NDArray[np.flo
 Image = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 """hand (4,) of x, y, z [m], yaw [rad] -> depth (H, W) float32 m of the camera on it."""
 
+ColourImage = Callable[[NDArray[np.float64]], NDArray[np.uint8]]
+"""The same -> (H, W, 3) RGB in the depth image's pixels."""
+
 
 @dataclass(frozen=True)
 class ArmDynamics:
@@ -184,8 +187,10 @@ class TwinCamera:
         *,
         rate_hz: float,
         delay_s: float,
+        colour: ColourImage | None = None,
         belt: Belt | None = None,
     ) -> None:
+        self._colour = colour
         self._arm, self._image, self._mount = arm, image, mount
         self.period_ns, self.delay_ns = round(1e9 / rate_hz), round(delay_s * 1e9)
         self._next_ns, self._number = arm.now_ns(), 0
@@ -224,7 +229,10 @@ class TwinCamera:
             return
         self.seen_from = self.belt.to_objects(newest.hand, newest.stamp_ns)
         depth = self._image(self.seen_from)
-        self._rendered = Frame(newest.stamp_ns, newest.number, depth, self._mount.intrinsics)
+        colour = None if self._colour is None else self._colour(self.seen_from)
+        self._rendered = Frame(
+            newest.stamp_ns, newest.number, depth, self._mount.intrinsics, colour
+        )
 
     def read_latest(self, max_age_s: float) -> Frame:
         self.prepare()
@@ -295,6 +303,7 @@ def build(
     *,
     mount: str | Mount = "ideal",
     image: Image | None = None,
+    colour: ColourImage | None = None,
     arm: ArmDynamics | None = None,
     hand: Hand | None = None,
     tips: TipTravel | None = None,
@@ -307,8 +316,9 @@ def build(
     [rad], and in a fifth column their widths [m], if the gripper shall work.
 
     start: (4,) of x, y, z [m], yaw [rad]. mount: of the camera, or its name; image: what it gives, if
-    not the exact `depth` from there. tips: travel of the fingertips, None for none. conveyor_m_s: velocity
-    of all objects along x and y. Raises CameraError for a mount that is not known.
+    not the exact `depth` from there; colour: its colour images, None for none. tips: travel of the
+    fingertips, None for none. conveyor_m_s: velocity of all objects along x and y. Raises CameraError for a
+    mount that is not known.
     """
     if isinstance(mount, str):
         if mount not in MOUNTS:
@@ -322,7 +332,13 @@ def build(
     robot = TwinArm(np.asarray(start, dtype=np.float64), arm)
     belt = Belt(conveyor_m_s)
     camera = TwinCamera(
-        robot, image or exact, mount, rate_hz=camera_rate_hz, delay_s=camera_delay_s, belt=belt
+        robot,
+        image or exact,
+        mount,
+        rate_hz=camera_rate_hz,
+        delay_s=camera_delay_s,
+        colour=colour,
+        belt=belt,
     )
     wide = np.asarray(grasps, dtype=np.float64)
     targets = wide[:, :4]
@@ -362,6 +378,7 @@ def open_cell(
     hand: str = "robotiq_2f85",
     camera_rate_hz: float = 60.0,
     camera_delay_s: float = 0.030,
+    colour: bool = False,
     conveyor_m_s: tuple[float, float] = STILL,
 ) -> Cell:
     """The twin over scene number `scene` of test objects; the hand starts above one of them, at the
@@ -370,6 +387,7 @@ def open_cell(
     sensor: a name of sim.scene.sensor. A real one needs a mount (`wrist`), sees the hand's fingers, and gives
     the part of its image that the view can need, at the resolution of training. hand: whose grasps are
     the truth, a name or a file (rt.hand). conveyor_m_s: velocity of all objects along x and y of the world.
+    colour: frames have a colour image too, each object in a colour of its own (sim.scene.render.COLOURS).
     Raises CameraError or HandError.
     """
     from sim.scene.grasps import numbered_scene
@@ -409,6 +427,11 @@ def open_cell(
         rig = make_rig(kind, camera.T_hand_camera)
         camera = Mount(rig.intrinsics, rig.T_hand_camera)
         image = partial(RigView(renderer, rig, described).image, rng=rng)
+    rays = camera.intrinsics.rays()
+
+    def painted(at: NDArray[np.float64]) -> NDArray[np.uint8]:
+        return renderer.colour(top_down(*at) @ camera.T_hand_camera, rays)
+
     return build(
         renderer.depth,
         grasps.poses,
@@ -419,6 +442,7 @@ def open_cell(
         tips=load_tip_travel(hand),
         camera_rate_hz=camera_rate_hz,
         camera_delay_s=camera_delay_s,
+        colour=painted if colour else None,
         conveyor_m_s=conveyor_m_s,
         info=info,
     )

@@ -47,7 +47,7 @@ def solve_arrays(
     """Solve a hand-eye set and judge the solution.
 
     T_base_hand: (N, 4, 4), the hand at each image, N at least 3 (15 are good). Then either images: N grey
-    images (H, W) of the target (such as `charuco 7x5 30mm 22mm`, see calib.handeye target), with the
+    images (H, W) of the target (`charuco:7x5:30:22`, see docs/handeye.md), with the
     camera's intrinsics; or T_camera_target: (N, 4, 4), if another program has detected the target.
     eye_in_hand: False for a fixed camera that looks at a target on the hand.
 
@@ -91,4 +91,4 @@ def _poses(name: str, value: ArrayLike, count: int | None = None) -> Array:
 
 def _judged(result: HandEyeResult) -> HandEye:
     verdict, reason, _ = judge_result(result)
-    return HandEye(result.fit.state.T_mount_camera, verdict, reason, result)
+    return HandEye(result.T_mount_camera, verdict, reason, result)

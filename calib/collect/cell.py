@@ -31,6 +31,11 @@ def write_handeye(path: Path, summary: dict[str, Any]) -> None:
         tomlkit.comment(f"{name} maps points of the camera's optical frame to the {name[2:6]}")
     )
     table["transform"] = name
+    if summary.get("poses_of", "hand") != "hand":
+        table.add(
+            tomlkit.comment("the robot's poses were those of this frame, which stands for the hand")
+        )
+        table["poses_of"] = summary["poses_of"]
     table["translation_m"] = _row(summary["translation_m"])
     table["quaternion_xyzw"] = _row(summary["quaternion_xyzw"])
     table.add(tomlkit.comment(f"rotation [rad], translation [m], along the {name[2:6]}'s axes"))

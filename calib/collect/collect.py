@@ -85,7 +85,7 @@ class Collector:
         self._target = target
         self.confirm = confirm
         self.camera = cell.camera.intrinsics
-        self.writer = Writer(folder, target, self.camera, True, cell.stream, resume)
+        self.writer = Writer(folder, target, self.camera, True, cell.stream, resume, cell.poses_of)
         self.folder = folder
         self.start = cell.robot.state().T_base_hand.copy()
         self.poses: list[Array] = []

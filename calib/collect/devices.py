@@ -20,6 +20,9 @@ from rt.tools.resolve import ResolveError, resolve, split
 _DRIVERS = {("robot", "ur"): "rt.robot.ur.driver"}
 """Modules that offer `open_calibration` under another name than rt.KIND.NAME."""
 
+_FLANGE = ("ur",)
+"""Arms that calibrate with the poses of their flange."""
+
 
 def open_cell(robot: str, camera: str, **options: Any) -> CalibrationCell:
     """Open devices by name: `sim`, `rt.robot.NAME` and `rt.camera.NAME` with `open_calibration`, or
@@ -61,6 +64,7 @@ def open_cell(robot: str, camera: str, **options: Any) -> CalibrationCell:
         f"{robot}+{camera}",
         options.get("stream", ""),
         lambda period_ns: time.sleep(period_ns * 1e-9),
+        "flange" if robot in _FLANGE else "hand",
     )
 
 

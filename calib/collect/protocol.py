@@ -68,6 +68,8 @@ class CalibrationCell:
     stream: str = ""
     wait: Callable[[int], None] = lambda period_ns: None
     """Lets `period_ns` pass: sleeps, or moves simulated time on."""
+    poses_of: str = "hand"
+    """hand, or flange: the frame whose poses the arm tells."""
 
     def close(self) -> None:
         """Let go of arm and camera, so that another program can have them; may be called twice."""

@@ -71,6 +71,8 @@ class Recording:
     trajectory: Trajectory | None = None
     rows_are_fixed_mount: bool = False
     """True if a fixed camera's rows are T_hand_base, as easy_handeye stores them."""
+    poses_of: str = "hand"
+    """hand, or flange if the poses are known to be the flange's."""
     certain: bool = False
     """True if this program wrote the data: format and mount are then beyond doubt."""
     findings: list[Finding] = field(default_factory=list)
@@ -114,6 +116,7 @@ class Writer:
         eye_in_hand: bool,
         stream: str,
         resume: bool = False,
+        poses_of: str = "hand",
     ) -> None:
         """resume: go on in a folder that this class wrote, with the same target, camera and stream."""
         self.folder = folder
@@ -123,6 +126,7 @@ class Writer:
             "target": target.spec if target else NO_TARGET,
             "camera": asdict(camera),
             "stream": stream,
+            "poses_of": poses_of,
         }
         self.count = 0
         if resume and is_dataset(folder):
@@ -174,7 +178,7 @@ class Writer:
 
 def _resumed(folder: Path, description: dict[str, Any]) -> int:
     """Number of samples in a folder to go on in; raises CalibrationError if it is of another set-up."""
-    before = json.loads((folder / "dataset.json").read_text())
+    before = {"poses_of": "hand", **json.loads((folder / "dataset.json").read_text())}
     after = plain(description)
     if other := [k for k in after if before.get(k) != after[k]]:
         raise CalibrationError(
@@ -236,6 +240,7 @@ def read_dataset(folder: Path) -> Recording:
             None if about["target"] == NO_TARGET else parse(about["target"]),
             LensModel(**camera),
             bool(about["eye_in_hand"]),
+            poses_of=about.get("poses_of", "hand"),
             certain=True,
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:

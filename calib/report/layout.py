@@ -92,16 +92,24 @@ def poses_table(s: Summary) -> ResultTable:
 
 
 def methods_table(s: Summary, truth: Summary | None = None) -> ResultTable:
-    """Distance of every closed form from the joint result, and from the truth if it is known."""
-    rows = []
+    """Every closed form beside the joint result: distance, held-out error, and the true error if known."""
+    rows, far = [], s["held_out_rms"]
     for name, m in s["methods"].items():
         row = [name, _length(m["point_mm"], 3), f"{m['angle_deg']:.4f}"]
+        unknown = m["held_out_mm"] is None or np.isnan(m["held_out_mm"])
+        row += ["-", "-"] if unknown else [_length(m["held_out_mm"], 3), f"{m['held_out_deg']:.4f}"]
         rows.append(row + (list(truth["methods"][name]) if truth else []))
-    if truth:
-        rows.append(["joint", "", "", *truth["methods"]["joint"]])
-    headings = ("method", f"point at {s['working_distance_m'] * 1e3:.0f} mm [mm]", "angle [deg]")
+    joint = ["joint", "", "", _length(far["mm"], 3), f"{far['deg']:.4f}"]
+    rows.append(joint + (list(truth["methods"]["joint"]) if truth else []))
+    headings = (
+        "method",
+        f"point at {s['working_distance_m'] * 1e3:.0f} mm [mm]",
+        "angle [deg]",
+        "held out [mm]",
+        "held out [deg]",
+    )
     return ResultTable(
-        "closed-form methods against the joint result",
+        "OpenCV's closed-form methods against the joint result",
         headings + (("true error [mm]", "[deg]") if truth else ()),
         rows,
     )

@@ -169,6 +169,7 @@ def summary(result: SceneResult) -> dict[str, Any]:
         "findings": [vars(f) for f in findings],
         "transform": "T_hand_camera",
         "eye_in_hand": True,
+        "poses_of": result.recording.poses_of,
         "translation_m": X[:3, 3].tolist(),
         "quaternion_xyzw": Rotation.from_matrix(X[:3, :3]).as_quat(canonical=True).tolist(),
         "matrix": X.tolist(),

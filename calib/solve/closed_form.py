@@ -1,4 +1,4 @@
-"""Target poses from images, and OpenCV's five closed-form hand-eye methods on them."""
+"""Target poses from images, and OpenCV's seven closed-form hand-eye methods on them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ from calib.solve.model import LensModel, Unknowns, Views, project
 from calib.solve.se3 import angle_deg, inverse, mean_transform, transform
 from rt.pose import Array
 
-METHODS = {
+HAND_EYE = {
     "Tsai": cv2.CALIB_HAND_EYE_TSAI,
     "Park": cv2.CALIB_HAND_EYE_PARK,
     "Horaud": cv2.CALIB_HAND_EYE_HORAUD,
     "Andreff": cv2.CALIB_HAND_EYE_ANDREFF,
     "Daniilidis": cv2.CALIB_HAND_EYE_DANIILIDIS,
 }
+ROBOT_WORLD = {
+    "Shah": cv2.CALIB_ROBOT_WORLD_HAND_EYE_SHAH,
+    "Li": cv2.CALIB_ROBOT_WORLD_HAND_EYE_LI,
+}
+METHODS = (*HAND_EYE, *ROBOT_WORLD)
+"""Of cv2.calibrateHandEye and cv2.calibrateRobotWorldHandEye."""
+
+MOST_FOLDS = 20
+"""More views than this are held out in groups."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +84,51 @@ def closed_form(T_fixed_mount: Array, T_camera_target: Array, method: str = "Par
     """T_mount_camera (4, 4) by one of METHODS, or None where it fails."""
     A, C = T_fixed_mount, T_camera_target
     try:
-        R, t = cv2.calibrateHandEye(
-            A[:, :3, :3], A[:, :3, 3], C[:, :3, :3], C[:, :3, 3], method=METHODS[method]
-        )
-    except cv2.error:
+        if method in HAND_EYE:
+            R, t = cv2.calibrateHandEye(
+                A[:, :3, :3], A[:, :3, 3], C[:, :3, :3], C[:, :3, 3], method=HAND_EYE[method]
+            )
+            T = transform(R, t[:, 0])
+        else:
+            B = inverse(A)
+            R, t = cv2.calibrateRobotWorldHandEye(
+                C[:, :3, :3], C[:, :3, 3], B[:, :3, :3], B[:, :3, 3], method=ROBOT_WORLD[method]
+            )[2:]
+            T = np.linalg.inv(transform(R, t.ravel()))
+    except (cv2.error, np.linalg.LinAlgError):
         return None
-    T = transform(R, t[:, 0])
     if not np.all(np.isfinite(T)):
         return None
     U, _, Vt = np.linalg.svd(T[:3, :3])
     T[:3, :3] = U @ np.diag([1, 1, np.linalg.det(U @ Vt)]) @ Vt
     return T
+
+
+def held_out(
+    T_fixed_mount: Array, T_camera_target: Array, middle_m: Array
+) -> dict[str, tuple[float, float]]:
+    """Error of every closed form at views that it was not given: root mean square [m] and [deg].
+
+    T_fixed_mount, T_camera_target: (N, 4, 4); middle_m: (3,) the point of the target that is compared.
+    Methods that fail are left out; empty for fewer than four views.
+    """
+    A, C, n = T_fixed_mount, T_camera_target, len(T_fixed_mount)
+    fold = np.arange(n) % min(n, MOST_FOLDS)
+    result: dict[str, tuple[float, float]] = {}
+    for method in METHODS if n >= 4 else ():
+        off, turn = np.full(n, np.nan), np.full(n, np.nan)
+        for k in range(fold.max() + 1):
+            rest, out = fold != k, fold == k
+            X = closed_form(A[rest], C[rest], method)
+            if X is None:
+                break
+            expected, found = mean_transform(A[rest] @ X @ C[rest]), A[out] @ X @ C[out]
+            at = (found - expected)[:, :3] @ np.append(middle_m, 1)
+            off[out] = np.linalg.norm(at, axis=1)
+            turn[out] = angle_deg(np.swapaxes(found[:, :3, :3], 1, 2) @ expected[:3, :3])
+        if np.all(np.isfinite(off)):
+            result[method] = float(np.sqrt(np.mean(off**2))), float(np.sqrt(np.mean(turn**2)))
+    return result
 
 
 def with_target(

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from calib.data.poses import PoseFormat
 from calib.data.recording import Recording
 from calib.errors import CalibrationError, Finding, listed
-from calib.solve.closed_form import METHODS, closed_form, target_errors, target_pose, target_poses
+from calib.solve.closed_form import (
+    METHODS,
+    closed_form,
+    held_out,
+    target_errors,
+    target_pose,
+    target_poses,
+)
 from calib.solve.diagnose import TargetViews
 from calib.solve.intrinsics import Lens
 from calib.solve.model import Free, LensModel, Unknowns, Views, project, target_in_camera
@@ -71,6 +78,8 @@ class HandEyeResult:
     lens_refined: bool
     methods: dict[str, Array]
     """T_mount_camera of every closed form, on the kept views."""
+    methods_held_out: dict[str, tuple[float, float]]
+    """Of every closed form: error [m] and [deg] at views that it was not given; compare `left_out_m`."""
     error_m: Array
     """(N,) distance of the target's middle from where all views put it."""
     error_deg: Array
@@ -346,6 +355,7 @@ def _examine(
         lens,
         lens_refined,
         methods,
+        held_out(A, C, fit.state.scale * np.mean(np.concatenate(own.points_m), axis=0)),
         error_m,
         error_deg,
         _rms_px(own, fit.state),

@@ -136,6 +136,7 @@ def judge_result(result: HandEyeResult) -> tuple[str, str, list[Finding]]:
                 "in median: something systematic is in the data",
             )
         )
+    findings += _closed_forms_hold_out_better(result, held_out)
     if any(f.level == "error" for f in findings):
         reason = next(f for f in reversed(_by_weight(findings)) if f.level == "error")
         return NO, reason.text, findings
@@ -160,6 +161,24 @@ def judge_result(result: HandEyeResult) -> tuple[str, str, list[Finding]]:
     if warned:
         return USABLE, f"{figures}, but {warned[-1].text}", findings
     return GOOD, figures, findings
+
+
+def _closed_forms_hold_out_better(result: HandEyeResult, joint_mm: float) -> list[Finding]:
+    """A warning if a closed form predicts the poses held out clearly better than the joint result."""
+    if not result.methods_held_out:
+        return []
+    method = min(result.methods_held_out, key=lambda m: result.methods_held_out[m][0])
+    best_mm = result.methods_held_out[method][0] * 1e3
+    if joint_mm < 1.2 * best_mm + 0.05:
+        return []
+    return [
+        Finding(
+            "warning",
+            f"the closed form of {method} predicts poses held out to {best_mm:.2f} mm, the joint result to "
+            f"{joint_mm:.2f} mm: the errors are not those of camera and arm",
+            "check the intrinsics (--intrinsics estimate or given), and that target and camera did not move",
+        )
+    ]
 
 
 def _by_weight(findings: list[Finding]) -> list[Finding]:
@@ -239,6 +258,7 @@ def summary(result: HandEyeResult) -> dict[str, Any]:
         ],
         "transform": "T_hand_camera" if hand else "T_base_camera",
         "eye_in_hand": hand,
+        "poses_of": result.recording.poses_of,
         "reading": result.reading,
         "intervals_hold": result.intervals_hold,
         "translation_m": X[:3, 3].tolist(),
@@ -264,8 +284,15 @@ def summary(result: HandEyeResult) -> dict[str, Any]:
             result.left_out_m[kept] * 1e3, result.left_out_deg[kept], result.left_out_px[kept]
         ),
         "methods": {
-            m: {"point_mm": d, "angle_deg": a, "matrix": result.methods[m].tolist()}
+            m: {
+                "point_mm": d,
+                "angle_deg": a,
+                "held_out_mm": held[0] * 1e3,
+                "held_out_deg": held[1],
+                "matrix": result.methods[m].tolist(),
+            }
             for m, (d, a) in disagreement(result).items()
+            for held in [result.methods_held_out.get(m, (np.nan, np.nan))]
         },
         "scale": {"value": result.scale, "sd": scale_sd(result), "used": fit.state.scale},
         "depth_ratio": result.depth_ratio,

@@ -22,6 +22,8 @@ class Frame:
     depth: NDArray[np.float32]
     """(H, W) float32, metres along the optical axis; 0 = no return."""
     intrinsics: Intrinsics
+    colour: NDArray[np.uint8] | None = None
+    """(H, W, 3) RGB in the pixels of `depth`, for a function that chooses the object; None: there is none."""
 
 
 class Camera(Protocol):

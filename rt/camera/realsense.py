@@ -37,6 +37,8 @@ from rt.tools.resolve import ResolveError, resolve, split
 from rt.view import END_HEIGHT_M
 
 _AGREE_PX = 0.3
+COLOURS_HZ = 10.0
+"""Most colour images in a second."""
 
 DeviceSource = AbstractContextManager[Any]
 """Entering it gives an `rs.device` that is to be used instead of one on USB."""
@@ -82,6 +84,7 @@ def open_camera(
     final_height_m: float | None = END_HEIGHT_M,
     device: str | DeviceSource | None = None,
     record: str | Path | None = None,
+    colour: bool = False,
 ) -> RealSense:
     """Open a camera and start its depth stream; close it, or leave it as a context, to stop it.
 
@@ -92,7 +95,8 @@ def open_camera(
     source of frames, such as a simulated camera: an object that gives an `rs.device` when entered, or
     the text `module:function?name=value&...` of a function that returns one, called with
     T_hand_camera and the named texts. record: a new .db3 file that the library writes every frame into
-    (rt.camera.replay plays it).
+    (rt.camera.replay plays it). colour: also stream colour, aligned to the depth image by the library, for
+    Frame.colour, at most COLOURS_HZ.
 
     Raises CameraError for a camera or a mode that is not there, and for one that at the final height
     would not see even low things; what it would miss of high ones is said on stderr and in `warnings`.
@@ -117,9 +121,11 @@ def open_camera(
             rate_hz,
             final_height_m,
         )
-        camera = RealSense(rs, context, found, T, mode, software=source is not None)
+        camera = RealSense(rs, context, found, T, mode, software=source is not None, colour=colour)
         for line in judge_mode(mode, final_height_m):
             camera.warn(line)
+        if colour and not camera.has_colour:
+            camera.warn(f"{mode.camera} has no colour: its frames are without")
         camera.start(record)
         camera.stream.closes(stack.pop_all())
         return camera
@@ -137,8 +143,12 @@ class RealSense:
         mode: Mode,
         *,
         software: bool = False,
+        colour: bool = False,
     ) -> None:
         self._rs, self._mode = rs, mode
+        self._colours = colour_streams(rs, device, mode) if colour else []
+        self._align = rs.align(rs.stream.depth) if self._colours else None
+        self._colour_due_s = 0.0
         texts = ("serial_number", "firmware_version", "usb_type_descriptor")
         self._texts = {key: device_text(rs, device, key) for key in texts}
         self._T = T_hand_camera
@@ -160,6 +170,11 @@ class RealSense:
     @property
     def intrinsics(self) -> Intrinsics:
         return self._mode.intrinsics
+
+    @property
+    def has_colour(self) -> bool:
+        """True if frames come with colour."""
+        return self._align is not None
 
     @property
     def info(self) -> dict[str, Any]:
@@ -186,7 +201,7 @@ class RealSense:
         rs, mode = self._rs, self._mode
         depth = (rs.stream.depth, *mode.size, rs.format.z16, round(mode.rate_hz))
         what = f"{mode.size[0]}x{mode.size[1]} at {mode.rate_hz:g} Hz"
-        self.stream.start([depth], what, record)
+        self.stream.start([depth, *self._colours], what, record)
         usb = self._texts["usb_type_descriptor"]
         if usb and usb.startswith("2"):
             self.warn(f"{self.stream.name} is on USB {usb}; use a USB 3 port and cable")
@@ -216,7 +231,23 @@ class RealSense:
         for line in self._clock.doubts():
             self.warn(line)
         metres = in_metres(depth, self.depth_unit_m)
-        return Frame(at, depth.get_frame_number(), metres, self._mode.intrinsics)
+        colour = self._colour_of(frames, metres.shape)
+        return Frame(at, depth.get_frame_number(), metres, self._mode.intrinsics, colour)
+
+    def _colour_of(self, frames: Any, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+        """The colour image in the depth image's pixels, if one came and it is its turn: to align costs
+        milliseconds, and the depth of these frames is so much older."""
+        if self._align is None or not frames.is_frameset() or time.monotonic() < self._colour_due_s:
+            return None
+        frameset = frames.as_frameset()
+        if not frameset.get_color_frame():
+            return None
+        found = np.array(self._align.process(frameset).get_color_frame().get_data())
+        if found.shape != (*shape, 3):
+            return None
+        self._colour_due_s = time.monotonic() + 1 / COLOURS_HZ
+        found.setflags(write=False)
+        return found
 
 
 def fresh(stream: FrameStream[T], max_age_s: float) -> T:
@@ -311,6 +342,24 @@ def _depth_modes(rs: Any, device: Any, T_hand_camera: NDArray[np.float64]) -> li
             )
         )
     return modes
+
+
+def colour_streams(rs: Any, device: Any, mode: Mode) -> list[tuple[Any, ...]]:
+    """Arguments of rs.config.enable_stream for the colour mode that is nearest to a depth mode in rate and
+    size; none for a camera without colour."""
+    found = [
+        p.as_video_stream_profile()
+        for sensor in device.query_sensors()
+        for p in sensor.get_stream_profiles()
+        if p.stream_type() == rs.stream.color and p.format() == rs.format.rgb8
+    ]
+    if not found:
+        return []
+    best = min(
+        found,
+        key=lambda p: (abs(p.fps() - mode.rate_hz), abs(p.width() - mode.size[0]), -p.height()),
+    )
+    return [(rs.stream.color, best.width(), best.height(), rs.format.rgb8, best.fps())]
 
 
 def device_source(text: str, T_hand_camera: NDArray[np.float64]) -> DeviceSource:

@@ -149,12 +149,15 @@ class PlacePart:
     """Of the moves between table and place."""
     acceleration_m_s2: float = 1.0
     turn_deg_s: float = 90.0
+    contact_N: float = 30.0
+    """Force, beyond the weight of what is carried, at which the hand stops, backs off and puts it back."""
 
     def __post_init__(self) -> None:
         for name, low in (("look_m", 0.01), ("area_m", 0.0)):
             if min(getattr(self, name)) < low or max(getattr(self, name)) > 2.0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be from {low:g} to 2 m")
-        for name, high in (("rows", 50), ("columns", 50), ("carry_m", 1.5), ("speed_m_s", 2.0)):
+        most = {"rows": 50, "columns": 50, "carry_m": 1.5, "speed_m_s": 2.0, "contact_N": 250.0}
+        for name, high in most.items():
             if not 0 < getattr(self, name) <= high:
                 raise ValueError(
                     f"{name} = {getattr(self, name)} must be above 0, at most {high:g}"
@@ -258,8 +261,8 @@ def _camera(path: Path, document: dict[str, Any], T_flange_hand: Transform) -> C
     """[camera], whose transform may be given in it, in this file's [handeye], or in another file's."""
     camera = dict(document["camera"])
     other = camera.pop("handeye", None)
-    seen_from = camera.pop("handeye_of", "hand")
-    if seen_from not in ("hand", "flange"):
+    seen_from = camera.pop("handeye_of", None)
+    if seen_from not in (None, "hand", "flange"):
         raise CellError(f"camera.handeye_of = {seen_from!r} must be 'hand' or 'flange'")
     if other is not None and not isinstance(other, str):
         raise CellError(f"camera.handeye = {other!r} must be the name of a file with [handeye]")
@@ -283,12 +286,21 @@ def _camera(path: Path, document: dict[str, Any], T_flange_hand: Transform) -> C
                 f"calib.handeye solve ... --cell {path.name}`, or measure it"
             )
         made, camera["calibration"] = _handeye(section, source)
+        known = section.get("poses_of")
+        if known is not None and seen_from is not None and known != seen_from:
+            raise CellError(
+                f"camera.handeye_of = {seen_from!r}, but [handeye] of {source} says poses_of = {known!r}; "
+                "remove handeye_of"
+            )
+        seen_from = known or seen_from
+        if seen_from not in (None, "hand", "flange"):
+            raise CellError(f"handeye.poses_of = {seen_from!r} must be 'hand' or 'flange'")
     T_hand_camera = inverse(T_flange_hand) @ made if seen_from == "flange" else made
     if T_hand_camera[2, 3] > _CAMERA_BEHIND_M:
         raise CellError(
             f"the camera would be at z = {T_hand_camera[2, 3]:.3f} m of the hand, level with the fingertips "
             f"or beyond, the limit is {_CAMERA_BEHIND_M:g} m; if it was calibrated with the poses of the "
-            "flange (calib.handeye collect --robot ur does), write handeye_of = 'flange' in [camera]"
+            "flange, write handeye_of = 'flange' in [camera]"
         )
     check_length("camera.T_hand_camera", T_hand_camera)
     check_camera(T_hand_camera)

@@ -126,10 +126,11 @@ def _settle_real(config: ServoOptions, cell: CellFile, robot: str) -> Devices:
 
 def open_devices(config: ServoOptions, devices: Devices) -> Cell:
     """Open robot and camera; the gripper is prepared. Nothing moves. Raises the devices' errors."""
+    colour = config.target_function is not None
     if devices.cell is None:
         mount = config.mount if config.sensor == "ideal" else "wrist"
         world: dict[str, Any] = {"mount": mount, "sensor": config.sensor, "hand": devices.hand}
-        world["conveyor_m_s"] = config.conveyor
+        world |= {"conveyor_m_s": config.conveyor, "colour": colour}
         cell = open_cell("twin", seed=config.seed, scene=config.scene, **world)
         if config.camera == "replay":
             cell = _with_recording(cell, config)
@@ -148,6 +149,8 @@ def open_devices(config: ServoOptions, devices: Devices) -> Cell:
             rate_hz=file.camera.rate_hz,
             final_height_m=END_HEIGHT_M,
             device=config.camera_device or None,
+            # A camera of the user's own knows itself whether its frames have colour.
+            **({"colour": True} if colour and camera_kind == "realsense" else {}),
         )
         if isinstance(camera, AbstractContextManager):
             stack.push(camera)

@@ -61,9 +61,13 @@ class ServoOptions:
     """ensemble: goals kept in base, with their mean over the last eight views; first_look: a place chosen
     from the whole first eight views, followed if it moves; paper: Algorithm 1; or module:attribute of a
     class of your own."""
-    target: tuple[float, float] | None = None
-    """A point of the object that is wanted, x and y in base [m]; the grasps nearest to it are preferred.
-    Default: any object."""
+    target: tuple[float, float] | str | None = None
+    """The object that is wanted, and no other: a point of it, x and y in base [m]; module:function, which
+    finds it in the camera's picture; or click, which waits for a click on the page's view (--view). Default:
+    any object, or the one that is clicked while the run goes on."""
+    target_box: tuple[float, float, float, float] | None = None
+    """The object that is wanted, by a box in the camera's depth image where the hand is at the beginning: its
+    left column, top row, right column and bottom row [px]."""
     iterations: int = 0
     """Cycles from the start height to the end height; the guard's speed limit may take more. 0 means 75 (the
     paper's) at 30 Hz, more at higher rates so that the descent takes the same time."""
@@ -129,6 +133,17 @@ class ServoOptions:
             if not low <= value <= high:
                 raise ValueError(f"{name} = {value} must be from {low:g} to {high:g}")
         resolve("controller", self.controller, CONTROLLERS)
+        if self.target is not None and self.target_box is not None:
+            raise ValueError("target and target_box both say which object is wanted; give one")
+        if self.target == "click" and not self.view:
+            raise ValueError("target click needs the live page: add --view")
+        if self.target_function:
+            resolve("target", self.target_function, {})
+
+    @property
+    def target_function(self) -> str | None:
+        """`module:function` that looks at colour pictures, if `target` is one."""
+        return self.target if isinstance(self.target, str) and self.target != "click" else None
 
 
 Options = TypeVar("Options", bound=ServoOptions)

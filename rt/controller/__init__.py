@@ -28,6 +28,7 @@ from rt.controller.algorithm import (
 )
 from rt.controller.ensemble import DOUBT_M, FAR_M, MEMORY, WIDE_M, Ensemble, symmetry
 from rt.controller.first_look import FirstLook, dense_actions
+from rt.controller.target import TargetPoint
 from rt.tools.resolve import resolve
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "FirstLook",
     "Paper",
     "Surroundings",
+    "TargetPoint",
     "ask",
     "candidates",
     "dense_actions",

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.controller.target import OFF_TARGET_M, FollowedTarget, TargetPoint, beyond_m
 from rt.grasp.memory import HeightMemory, unseen_share
 from rt.hand import Hand
 from rt.pose import METRES_PER_RADIAN, from_top_down, planar, top_down, wrap_theta
@@ -157,8 +158,8 @@ class Surroundings:
     """Heights of all that the views have shown."""
     hand: Hand | None = None
     """Shape of the hand, for the ground under its jaws."""
-    target_xy_m: tuple[float, float] | None = None
-    """A point of the object that is wanted, x and y in base; None: any object."""
+    target: TargetPoint | None = None
+    """The object that is wanted; None: any object."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,8 @@ class Paper:
 
     def __init__(self, ratio: float, n: int, rng: np.random.Generator) -> None:
         self.ratio, self.n, self.rng = ratio, n, rng
+        self.target = FollowedTarget()
+        """The object that is wanted; it outlives `forget`."""
 
     def forget(self) -> None:
         """Nothing to forget."""
@@ -212,23 +215,23 @@ class Paper:
 
     def penalties_m(self, places: NDArray[np.float64]) -> NDArray[np.float64] | float:
         """(N,) m to add to the scores of places (N, 4) in base: for jaws on ground that no view has shown,
-        and for the way to the object that is wanted."""
+        and for places off the object that is wanted."""
         around = self.around
         penalty: NDArray[np.float64] | float = 0.0
         if around is None:
             return penalty
         if around.heights is not None and around.hand is not None:
             penalty = UNSEEN_M * unseen_share(around.heights, places, around.hand)
-        if around.target_xy_m is not None:
-            way = places[:, :2] - np.asarray(around.target_xy_m)
-            penalty = penalty + np.maximum(np.hypot(way[:, 0], way[:, 1]) - ON_TARGET_M, 0)
+        self.target.give(around.target)
+        self.target.look(around.heights)
+        if self.target.now is not None:
+            off = beyond_m(self.target.now, self.target.cells, places[:, :2])
+            penalty = penalty + np.where(off > 0, OFF_TARGET_M + off, 0)
         return penalty
 
 
 UNSEEN_M = 0.10
 """Score of jaws that would stand wholly on ground that no view has shown: worse than another object."""
-ON_TARGET_M = 0.02
-"""Grasps within this of the wanted point are equal; beyond it, a metre counts like a metre of distance."""
 
 
 def place(hand: NDArray[np.float64], action: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -107,6 +107,7 @@ class Ensemble(Paper):
         if self.motion.lost:
             self.forget()
         elif shift is not None:
+            self.target.carry(shift, around.exposed_s, around.heights)
             self.goals = shift.carry(self.goals)
             if self.aim is not None:
                 self.aim = shift.carry(self.aim)

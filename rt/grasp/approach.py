@@ -10,6 +10,7 @@ above the depth aimed at contact ends the descent, higher up it is a collision a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -18,15 +19,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.camera.frames import PosedFrame
 from rt.cell.file import Grasping
 from rt.grasp.height import Grid, HeightError, grasp_height, height_map
 from rt.gripper import GripperError
-from rt.guard.force import ZERO_SAMPLES, contact_force
+from rt.gripper.held import HeldObject
+from rt.guard.force import contact_force
 from rt.guard.rows import CycleState, Stop
 from rt.loop import Loop, freeze, hold, operator_request, record_cycle, send, sense, stop_arm, tick
 from rt.outcome import GraspResult, Outcome
 
 _ARRIVED_M = 0.001
+_ZERO_CYCLES = 5
+"""Cycles at rest whose mean force is the zero of the descent."""
+_ABOVE_ALL_M, _SEEN_ALL = 0.01, 0.9
+"""Above all that was seen by so much, and with so much of the ground seen, the hand comes down as fast as it
+lifts."""
+_RAMP_M_S2 = 1.5
+"""Change of speed on the way down: the hand's own weight must not feel like a contact."""
 _SETTLE_S = 2.0
 """Longest time that the arm may take to follow the last of a straight line."""
 
@@ -42,17 +52,55 @@ class _Abort(Exception):
     notes: dict[str, Any] = field(default_factory=dict)
 
 
+class DepthMaps:
+    """Height maps around where the hand is told to be, of the frames kept on the way there, each once."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop, self._drift_m_s = loop, loop.drift_m_s.copy()
+        self._since_ns = loop.robot.now_ns()
+        # Over an object that moves the command is ahead of the hand, by what the arm lags.
+        self.where = loop.hand.copy() if self._drift_m_s.any() else loop.commanded
+        self._rays = loop.camera.intrinsics.rays()
+        hand = loop.distance.contract.hand
+        self.grid = Grid.around(hand, float(self.where[2]) / loop.camera.intrinsics.fx_px)
+        self._maps: dict[int, tuple[PosedFrame, NDArray[np.float32]]] = {}
+
+    def has(self, frame: PosedFrame) -> bool:
+        return id(frame) in self._maps
+
+    def of(self, frame: PosedFrame) -> NDArray[np.float32]:
+        """(ny, nx) m above the table (rt.grasp.height)."""
+        if not self.has(frame):
+            # As if the object had been where it is at since_ns.
+            T_base_camera = frame.T_base_camera.copy()
+            T_base_camera[:2, 3] += self._drift_m_s * (self._since_ns - frame.stamp_ns) * 1e-9
+            made = height_map(frame.depth, self._rays, T_base_camera, self.where, self.grid)
+            self._maps[id(frame)] = frame, made
+        return self._maps[id(frame)][1]
+
+    def ahead(self) -> None:
+        """Make the next one, while the arm comes to rest."""
+        end_m = self._loop.end_m
+        kept = (*self._loop.frames.early(end_m), *self._loop.frames.late(end_m))
+        for frame in kept:
+            if not self.has(frame):
+                self.of(frame)
+                return
+
+
 def grasp(
-    loop: Loop, options: Grasping, tell: Callable[[str], None]
+    loop: Loop, options: Grasping, tell: Callable[[str], None], maps: DepthMaps | None = None
 ) -> Generator[CycleState, None, GraspResult]:
     """From standing at the end height to an object held up, or the reason why not; yields every cycle and
-    returns the result. tell: called with one line at each new phase.
+    returns the result. tell: called with one line at each new phase. maps: those made so far.
 
     Raises Stop and the devices' errors like the cycles before; the arm is then stopped by the caller.
     """
     loop.drift_m_s = believed_drift_m_s(loop)
     try:
-        return (yield from _grasp(loop, options, tell))
+        if maps is None or loop.drift_m_s.any():
+            maps = DepthMaps(loop)
+        return (yield from _grasp(loop, options, tell, maps))
     finally:
         loop.drift_m_s = np.zeros(2)
 
@@ -64,7 +112,7 @@ def believed_drift_m_s(loop: Loop) -> NDArray[np.float64]:
 
 
 def _grasp(
-    loop: Loop, options: Grasping, tell: Callable[[str], None]
+    loop: Loop, options: Grasping, tell: Callable[[str], None], maps: DepthMaps
 ) -> Generator[CycleState, None, GraspResult]:
     """The phases of `grasp`."""
     notes: dict[str, Any] = {"drift_m_s": float(np.linalg.norm(loop.drift_m_s))}
@@ -76,12 +124,14 @@ def _grasp(
             f"{options.min_probability:g}; begin nearer to an object that fits the hand"
         )
         return GraspResult(Outcome.NO_GRASP, "look", reason, **notes)
+    if reason := loop.off_target():
+        return GraspResult(Outcome.NO_GRASP, "look", f"{reason}; nothing was touched", **notes)
     try:
         wrenches: list[NDArray[np.float64]] = []
-        yield from _depth(loop, options, notes, wrenches)
+        yield from _depth(loop, options, notes, wrenches, maps)
         loop.enter("descend")
         tell(f"down to {notes['height'].height_m * 1e3:.0f} mm")
-        zero = np.mean(wrenches[-ZERO_SAMPLES:], axis=0) if wrenches else None
+        zero = np.mean(wrenches[-_ZERO_CYCLES:], axis=0) if wrenches else None
         yield from _descend(loop, options, notes, zero)
         loop.enter("close")
         tell("closing")
@@ -114,43 +164,37 @@ def open_first(loop: Loop) -> None:
 
 
 def _depth(
-    loop: Loop, options: Grasping, notes: dict[str, Any], wrenches: list[NDArray[np.float64]]
+    loop: Loop,
+    options: Grasping,
+    notes: dict[str, Any],
+    wrenches: list[NDArray[np.float64]],
+    maps: DepthMaps,
 ) -> Cycles:
     """Height maps of the kept frames, one a cycle, while the hand stays over the object; then
-    notes["height"]. Appends the wrenches measured meanwhile, at least ZERO_SAMPLES if the arm has a force
+    notes["height"]. Appends the wrenches measured meanwhile, at least _ZERO_CYCLES if the arm has a force
     sensor. Raises HeightError."""
 
     def feel(s: CycleState) -> None:
         if s.state is not None and s.state.wrench is not None:
             wrenches.append(s.state.wrench)
 
-    hand, since_ns = loop.distance.contract.hand, loop.robot.now_ns()
-    # Over an object that moves the command is ahead of the hand, by what the arm lags.
-    where = loop.hand.copy() if loop.drift_m_s.any() else loop.commanded
-    rays = loop.camera.intrinsics.rays()
-    grid = Grid.around(hand, float(where[2]) / loop.camera.intrinsics.fx_px)
+    hand, where = loop.distance.contract.hand, maps.where
     late, early = loop.frames.late(loop.end_m), loop.frames.early(loop.end_m)
-    maps = []
-    for seen in (*late, *early):
+    cycles = 0
+    while missing := [f for f in (*late, *early) if not maps.has(f)] or cycles < _ZERO_CYCLES:
         tick(loop)
         s = sense(loop, "look")
         _go_on(loop, s)
         feel(s)
-        T_base_camera = (
-            seen.T_base_camera.copy()
-        )  # as if the object had been where it is at since_ns
-        T_base_camera[:2, 3] += loop.drift_m_s * (since_ns - seen.stamp_ns) * 1e-9
-        maps.append(height_map(seen.depth, rays, T_base_camera, where, grid))
+        if isinstance(missing, list):
+            maps.of(missing[0])
         record_cycle(loop, s)
+        cycles += 1
         yield s
-    if 0 < (missing := ZERO_SAMPLES - len(wrenches)) < ZERO_SAMPLES:
-        for s in stay(loop, "look", missing * loop.period_s):
-            feel(s)
-            yield s
     found = grasp_height(
-        maps[: len(late)],
-        maps[len(late) :],
-        grid,
+        [maps.of(f) for f in late],
+        [maps.of(f) for f in early],
+        maps.grid,
         hand,
         clearance_m=options.finger_clearance_m,
         table_gap_m=options.table_gap_m,
@@ -170,9 +214,21 @@ def _descend(
 ) -> Cycles:
     """Straight down until contact. zero: (6,) mean wrench at rest, so that the sensor's noise does not shift
     the threshold."""
-    goal_m = notes["height"].height_m
+    found = notes["height"]
+    goal_m = found.height_m
+    slow_m = math.inf if found.seen < _SEEN_ALL else found.top_m + _ABOVE_ALL_M
     notes["contact_N"] = None if zero is None else 0.0
-    for s in straight(loop, "descend", goal_m, options.speed_m_s):
+    fast = max(options.lift_speed_m_s, options.speed_m_s)
+    now = 0.0
+
+    def speed_m_s() -> float:
+        nonlocal now
+        above_m = max(float(loop.commanded[2]) - now * loop.period_s - slow_m, 0.0)
+        soon = math.sqrt(options.speed_m_s**2 + 2 * _RAMP_M_S2 * above_m)
+        now = min(max(now, options.speed_m_s / 4) + _RAMP_M_S2 * loop.period_s, soon, fast)
+        return now
+
+    for s in straight(loop, "descend", goal_m, speed_m_s):
         if zero is not None and s.state is not None:
             force_N, _ = contact_force(s.state, zero)
             notes["contact_N"] = max(notes["contact_N"], force_N)
@@ -220,12 +276,13 @@ def _lift(loop: Loop, options: Grasping, notes: dict[str, Any]) -> Cycles:
     assert gripper is not None
     begin_m = float(loop.commanded[2])
     goal_m = min(begin_m + options.lift_m, loop.limits.max_height_m)
+    held = HeldObject(gripper)
 
     def check(s: CycleState) -> None:
         notes["lifted_m"] = float(s.hand[2]) - begin_m
-        state = gripper.state()
-        notes["width_m"] = state.width_m
-        if not state.holding:
+        lost = held.lost(loop.robot.now_ns())
+        notes["width_m"] = held.width_m
+        if lost:
             raise _Abort(f"slipped: lost {notes['lifted_m'] * 1e3:.0f} mm above where it was taken")
 
     for s in straight(loop, "lift", goal_m, options.lift_speed_m_s):
@@ -257,13 +314,16 @@ def _go_on(loop: Loop, s: CycleState, up_m: float = 0.0) -> None:
         send(loop, s, loop.commanded + np.array([x_m, y_m, up_m, 0.0]))
 
 
-def straight(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> Cycles:
-    """Stream targets up or down to a height, with the loop's drift, at a constant speed, one a cycle; the
-    driver smooths both ends. Holds while the page asks for a pause. Ends when the arm is there. Raises Stop
-    if the arm never gets there, and the robot's errors.
+def straight(
+    loop: Loop, phase: str, height_m: float, speed_m_s: float | Callable[[], float]
+) -> Cycles:
+    """Stream targets up or down to a height, with the loop's drift, at a speed that may depend on where the
+    hand is, one a cycle; the driver smooths both ends. Holds while the page asks for a pause. Ends when the
+    arm is there. Raises Stop if the arm never gets there, and the robot's errors.
     """
+    speed = speed_m_s if callable(speed_m_s) else lambda: speed_m_s
     settle = max(int(_SETTLE_S * loop.config.rate), 10)
-    loop.allow(abs(height_m - float(loop.commanded[2])) / speed_m_s + _SETTLE_S)
+    loop.allow(abs(height_m - float(loop.commanded[2])) / speed() + _SETTLE_S)
     while True:
         tick(loop)
         s = sense(loop, phase, loop.limits.min_grasp_height_m)
@@ -274,7 +334,8 @@ def straight(loop: Loop, phase: str, height_m: float, speed_m_s: float) -> Cycle
             yield s
             continue
         way = height_m - float(loop.commanded[2])
-        step = float(np.clip(way, -speed_m_s * s.period_s, speed_m_s * s.period_s))
+        most = speed() * s.period_s
+        step = float(np.clip(way, -most, most))
         x_m, y_m = loop.drift_m_s * s.period_s
         send(loop, s, loop.commanded + np.array([x_m, y_m, step, 0.0]))
         record_cycle(loop, s)

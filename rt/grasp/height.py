@@ -11,6 +11,7 @@ All of that is about the fingertips as they hold. Fingers whose tips travel alon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ _ROUND_WITHIN_M, _ROUND_RISE_M = 0.006, 0.004
 _EDGE_ON_PAD = 0.75
 """Place on the pads, from the tips up, for the edge of a round object: the outermost cell of a map shows a
 ball up to a cell's size above its equator, never below."""
+_BELOW_M, _NEAREST_M = 0.05, 0.02
+"""Ground is seen this far below the table at most. Nearer to the camera, all of an image counts."""
 _ABOVE_TIPS_M = 0.003
 """Least height above the fingertips of an object between them."""
 
@@ -51,6 +54,8 @@ class GraspHeight:
     """Images that it was found from."""
     travel_m: float = 0.0
     """Of the fingertips down to where they hold: they then are at height_m - travel_m."""
+    top_m: float = math.inf
+    """Of the highest thing seen below hand and palm."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ def height_map(
     T_grasp_base = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
     R = (T_grasp_base @ T_base_camera[:3, :3]).astype(np.float32)
     t = T_grasp_base @ (T_base_camera[:3, 3] - [grasp[0], grasp[1], 0])
+    part = _part_of_image(rays, R.astype(np.float64), t, grid, float(grasp[2]))
+    depth, rays = depth[part], rays[part]
     seen = depth > 0
     p = (rays[seen] * depth[seen][:, None]) @ R.T + t.astype(np.float32)
     ny, nx = len(grid.y_m), len(grid.x_m)
@@ -97,6 +104,28 @@ def height_map(
     np.maximum.at(heights, j[inside] * nx + i[inside], p[inside, 2])
     heights[np.isinf(heights)] = np.nan
     return heights.reshape(ny, nx)
+
+
+def _part_of_image(
+    rays: NDArray[np.float32],
+    R: NDArray[np.float64],
+    t: NDArray[np.float64],
+    grid: Grid,
+    top_m: float,
+) -> tuple[slice, slice]:
+    """Rows and columns that hold all of the grid's cells from _BELOW_M to top_m; all where some are beside or
+    behind the camera. R, t: of the camera in the frame of the grasp."""
+    ends = [(v[0] - grid.cell_m, v[-1] + grid.cell_m) for v in (grid.x_m, grid.y_m)]
+    corners = np.array(np.meshgrid(*ends, (-_BELOW_M, top_m))).reshape(3, -1).T
+    p = (corners - t) @ R
+    if p[:, 2].min() < _NEAREST_M:
+        return slice(None), slice(None)
+    sides = []
+    for axis, lines in ((1, rays[:, 0, 1]), (0, rays[0, :, 0])):
+        at = p[:, axis] / p[:, 2]
+        low, high = np.searchsorted(lines, (at.min(), at.max()))
+        sides.append(slice(max(int(low) - 1, 0), int(high) + 1))
+    return sides[0], sides[1]
 
 
 def grasp_height(
@@ -169,7 +198,8 @@ def grasp_height(
         widest = min(top for top, _ in edges) - _EDGE_ON_PAD * hand.pad_height_m + travel
         if widest > lowest:
             height, limited_by = widest, "widest"
-    return GraspHeight(float(height), limited_by, width, seen, len(maps), travel)
+    top = float(np.nanmax(heights))
+    return GraspHeight(float(height), limited_by, width, seen, len(maps), travel, top)
 
 
 def _median(maps: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -120,9 +120,11 @@ class CameraWatch:
         view: NDArray[np.float32],
         T_base_hand: NDArray[np.float64],
         stamp_ns: int,
+        still: bool = True,
     ) -> CameraPlace:
         """The newest judgement. depth (H, W) [m] as the camera gave it; view (64, 64) [m], gaps closed;
-        T_base_hand (4, 4) at the exposure; stamp_ns of it. Most calls return at once."""
+        T_base_hand (4, 4) at the exposure; stamp_ns of it. still: False while the scene itself moves, as on a
+        conveyor; views are then not compared. Most calls return at once."""
         if not self.due(stamp_ns):
             if self._jump_m:
                 self._jump_m = 0.0
@@ -134,7 +136,10 @@ class CameraWatch:
         if self._turn:
             self._look_at_table(depth, T_base_hand)
         else:
-            self._look_at_scene(view, T_base_hand)
+            if still:
+                self._look_at_scene(view, T_base_hand)
+            else:
+                self._maps.clear()
             self._look_at_hand(depth)
         self._judge()
         return self.place

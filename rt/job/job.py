@@ -2,8 +2,8 @@
 
 `Job` is a Servo: the same devices, guard, watchdog, recorder and page, entered once for the whole job. Each
 attempt is one approach and its last centimetres; the arm stops, and the job ends, for the same reasons as a
-run of rt.servo. An attempt that fails otherwise (nothing seen, missed, collided, slipped) is written down and
-the job goes on elsewhere.
+run of rt.servo, but for a contact while something is gripped (rt.job.recovery). An attempt that fails
+otherwise (nothing seen, missed, collided, slipped) is written down and the job goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from rt.camera.frames import PosedFrame
 from rt.cycle import Step, step_of
-from rt.guard.rows import CycleState, Stop
+from rt.guard.rows import Stop
 from rt.job.holding import Held
 from rt.job.look import (
     APART_M,
@@ -28,8 +28,9 @@ from rt.job.look import (
     probabilities,
     turned,
 )
-from rt.job.moves import GiveUp, Gone, JobMoves, Skipped, Slipped
+from rt.job.moves import GiveUp, Gone, Skipped
 from rt.job.path import Array, PathError
+from rt.job.recovery import JobRecovery
 from rt.job.state import DROPPED, MISSED, PLACED, SKIPPED, Attempt
 from rt.loop import (
     hold,
@@ -46,14 +47,18 @@ _NOT_SEEN_S = 0.5
 """An approach whose view shows no grasp for so long is given up, before the guard ends the run for it."""
 _DECLINED = 0.5
 """Part of the option `probability` that the place where the hand came to rest must have."""
+_AS_GOOD = 0.95
+"""Part of the best probability with which a place below the hand is taken instead."""
 _OPENED_M = 0.02
 """The fingers have let go once they are this much farther apart."""
 _TRACK_CYCLES, _TRACK_LENGTH = 6, 50_000
+_GRIPS = ("close", "lift")
+"""Phases in which a contact ends the attempt, and not the job."""
 VAIN = 12
 """So many attempts in a row in vain end the job."""
 
 
-class Job(JobMoves):
+class Job(JobRecovery):
     """The whole job in an open cell: `for step in job` is one period, like Servo's.
 
     with open_cell("table") as cell, Job(cell, open_model(), ClearOptions(fast=True)) as job:
@@ -159,19 +164,24 @@ class Job(JobMoves):
             places[0] - loop.commanded[:2]
         ):
             places.reverse()
+        hands = [np.array([*xy, self.place.home[2], self.home_yaw]) for xy in places]
+        views: dict[int, TableLook] = {}
+        try:
+            yield from self._go(hands[-1], "look around", settle=False, views=views, places=hands)
+            for k in range(len(hands)):
+                if k not in views:  # not seen in passing
+                    yield from self._go(hands[k], "look around")
+                    one: list[TableLook] = []
+                    yield from self._view(one)
+                    views[k] = one[0]
+        except PathError as error:
+            raise Stop(f"to a place to look from: {error}") from error
         found: list[GraspTarget] = []
-        for xy in places:
-            try:
-                yield from self._go(
-                    np.array([*xy, self.place.home[2], self.home_yaw]), "look around"
-                )
-            except PathError as error:
-                raise Stop(f"to a place to look from: {error}") from error
-            view: list[TableLook] = []
-            yield from self._view(view)
-            while not view[0].weigh(self.distance):
+        for view in views.values():
+            while not view.weighed:
+                view.weigh(self.distance)
                 yield self._hold("look around")
-            found += view[0].targets(self.job.probability, self.place)
+            found += view.targets(self.job.probability, self.place)
         self.looks += 1
         self.left = []
         self.targets = merged(found)
@@ -216,20 +226,35 @@ class Job(JobMoves):
     def _pick(self, target: GraspTarget, attempt: Attempt) -> Iterator[Step]:
         loop = self.loop
         loop.forget()
-        self.outcome, self.grasp = None, None
-        yield from self._go(self._start_over(target), "travel", settle=False, skippable=True)
+        self.outcome, self.grasp, self._before_m = None, None, None
+        over = self._start_over(target)
+        seen: dict[int, TableLook] = {}
+        yield from self._go(over, "travel", settle=False, skippable=True, views=seen, places=[over])
         found: list[GraspTarget] = []
-        yield from self._look_here(target, found)
+        yield from self._look_here(target, seen.get(0), found)
         if found[0] is not target:
             target = found[0]
             attempt.aim(target.hand, target.probability)
-            yield from self._go(self._start_over(target), "travel", settle=False, skippable=True)
+            if not target.at_hand(loop.commanded):
+                yield from self._go(
+                    self._start_over(target), "travel", settle=False, skippable=True
+                )
         yield from self._down()
         attempt.x_m, attempt.y_m, _, attempt.yaw_rad = (float(v) for v in loop.commanded)
-        for step in self._finish():
-            if loop.phase in ("look", "descend"):
-                self._maybe_skip()
-            yield step
+        try:
+            for step in self._finish():
+                if loop.phase in ("look", "descend"):
+                    self._maybe_skip()
+                yield step
+        except Stop as stop:
+            if loop.phase not in _GRIPS or not self._felt_contact():
+                raise
+            attempt.held = loop.phase == "lift"
+            attempt.outcome = DROPPED if attempt.held else MISSED
+            attempt.phase = loop.phase
+            attempt.reason = f"met something (during: {loop.phase}): {str(stop).split(';')[0]}"
+            yield from self._let_go(stop)
+            return
         self.outcome, result = None, self.grasp
         assert result is not None
         attempt.phase, attempt.width_m = result.phase, result.width_m
@@ -247,13 +272,18 @@ class Job(JobMoves):
         hand = np.array([*target.hand[:2], START_HEIGHT_M, target.hand[3]])
         return turned(hand, self.home_yaw)
 
-    def _look_here(self, target: GraspTarget, into: list[GraspTarget]) -> Iterator[Step]:
-        """Look from above a target: all targets in this view are found anew. Appends the one to go for: the
-        nearest to the target within its spot, else the best in this view. Raises Gone if there is none."""
-        view: list[TableLook] = []
-        yield from self._view(view)
-        look = view[0]
-        while not look.weigh(self.distance):
+    def _look_here(
+        self, target: GraspTarget, look: TableLook | None, into: list[GraspTarget]
+    ) -> Iterator[Step]:
+        """Look from above a target, if that was not done in passing: all targets in this view are found anew.
+        Appends the one to go for: the nearest to the target within its spot, else the best in this view.
+        Raises Gone if there is none."""
+        if look is None:
+            view: list[TableLook] = []
+            yield from self._view(view)
+            look = view[0]
+        while not look.weighed:
+            look.weigh(self.distance)
             yield self._hold("look around")
         fresh = look.targets(self.job.probability, self.place)
         kept = [t for t in self.targets if not look.covers(t.hand)]
@@ -261,7 +291,11 @@ class Job(JobMoves):
         fresh = [t for t in fresh if self.state.tries_at(t.hand) < self.job.tries]
         if not fresh:
             raise Gone("no grasp is seen there any more")
-        into.append(next((t for t in fresh if t.near(target.hand)), fresh[0]))
+        best = next((t for t in fresh if t.near(target.hand)), fresh[0])
+        here = look.at_hand(self.loop.commanded, _AS_GOOD * best.probability)
+        if here is not None and self.state.tries_at(here.hand) >= self.job.tries:
+            here = None
+        into.append(here or best)
 
     def _down(self) -> Iterator[Step]:
         """The approach of rt.servo, given up where its view shows no grasp for a while, and where it leads
@@ -328,22 +362,13 @@ class Job(JobMoves):
     # What follows a grasp.
 
     def _carried(self, attempt: Attempt) -> Iterator[Step]:
-        """To the next place of the pattern, and open there. A slip on the way ends in DROPPED."""
+        """To the next place of the pattern, and open there. Slips and contacts end in DROPPED."""
         gripper = self.cell.gripper
         assert gripper is not None
-        slot = self._slot()
         held_m = gripper.state().width_m
-
-        def watch(s: CycleState) -> None:
-            if not gripper.state().holding:
-                raise Slipped(f"slipped while carried, at ({s.hand[0]:.2f}, {s.hand[1]:.2f}) m")
-
-        try:
-            yield from self._go(slot, "carry", watch=watch)
-        except PathError as error:
-            raise Stop(f"to the place, with something between the fingers: {error}") from error
-        except Slipped as slipped:
-            attempt.outcome, attempt.reason = DROPPED, str(slipped)
+        taken_m = None if self.grasp is None else self.grasp.closed_at_m
+        yield from self._carry(attempt, self._slot(), taken_m)
+        if attempt.outcome:
             return
         yield from self._open(held_m + _OPENED_M)
         attempt.outcome = PLACED

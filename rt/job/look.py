@@ -27,6 +27,8 @@ SYMMETRIES = (0, 3, 5, 6)
 """Symmetries of a view (rt.controller.symmetry) whose mean is believed, one a cycle."""
 APART_M = 0.05
 """Two places nearer than this are one spot."""
+AT_HAND_M, AT_HAND_RAD = 0.03, math.radians(25)
+"""A grasp this near, along x, y and in yaw, needs no further travel."""
 _NO_PROBABILITY_M = 0.03
 """A network without a probability: a distance of half of this counts as 0.5."""
 _LEFT_M, _LOW_M = 0.005, 0.008
@@ -47,6 +49,11 @@ class GraspTarget:
     def near(self, xy: Sequence[float] | Array) -> bool:
         """True if (x, y) [m] is the same spot."""
         return math.dist(self.hand[:2], xy[:2]) < APART_M
+
+    def at_hand(self, hand: Array) -> bool:
+        """True if the approach may begin at hand (4,)."""
+        turn = abs(float(wrap_theta(self.hand[3] - hand[3])))
+        return math.dist(self.hand[:2], hand[:2]) < AT_HAND_M and turn < AT_HAND_RAD
 
 
 def look_places(place: PlacePart) -> list[Array]:
@@ -97,6 +104,11 @@ class TableLook:
         self._distance += far
         self._probability += probability
         self._weighed += 1
+        return self.weighed
+
+    @property
+    def weighed(self) -> bool:
+        """True once all symmetries were asked."""
         return self._weighed == len(SYMMETRIES)
 
     @property
@@ -108,6 +120,21 @@ class TableLook:
         """True if a place is within this look."""
         far = math.dist(hand[:2], self.seen_from[:2])
         return far < REACH_M
+
+    def at_hand(self, hand: Array, least: float) -> GraspTarget | None:
+        """The best place near a hand (4,) and its yaw, of at least that probability, so that the approach can
+        begin there; None if there is none."""
+        probability = self._probability / max(self._weighed, 1)
+        hands = place_all(self.seen_from, self.actions)
+        near = np.hypot(*(hands[:, :2] - hand[:2]).T) < AT_HAND_M
+        near &= np.abs(wrap_theta(hands[:, 3] - hand[3])) < AT_HAND_RAD
+        if not near.any():
+            return None
+        k = int(np.flatnonzero(near)[np.argmax(probability[near])])
+        if probability[k] < least:
+            return None
+        far = self._distance[k] / max(self._weighed, 1)
+        return GraspTarget(hands[k], float(probability[k]), float(far))
 
     def targets(self, least: float, place: PlacePart) -> list[GraspTarget]:
         """Places of at least that probability within what is to be cleared, APART_M apart, best first."""

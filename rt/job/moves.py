@@ -12,14 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rt.camera import Frame
 from rt.cell.cell import Cell
 from rt.cell.file import PlacePart
 from rt.cell.setup import RecordSink, RunSetup
 from rt.cell.transform import CellError
 from rt.cycle import Step, step_of
 from rt.grasp import approach
-from rt.guard.rows import Hold, Stop
+from rt.guard.rows import CycleState, Hold, Stop
 from rt.job.control import Control
 from rt.job.holding import Held, settle_holding
 from rt.job.look import (
@@ -47,6 +49,10 @@ from rt.robot.target import xyz_yaw
 from rt.servo import Servo
 from rt.view import close_gaps
 
+_PASSING_M, _FRESH_NS = 0.05, 100_000_000
+"""A view is taken in passing this near to a place, with a frame no older than this."""
+_PASSING = 0.6
+"""Part of the speed at which places are passed."""
 _TURN_S = 0.25
 """Time in which the full speed of a turn is reached."""
 
@@ -115,6 +121,8 @@ class JobMoves(Servo):
         self._before_m: float | None = None
         """Ground between the jaws before they closed."""
         self._held = Held.NOTHING
+        self.path: HandPath | None = None
+        """The last way."""
 
     # The start.
 
@@ -158,6 +166,23 @@ class JobMoves(Servo):
         record_cycle(loop, s)
         return step_of(loop)
 
+    def _seen(
+        self, s: CycleState, since_ns: int
+    ) -> tuple[Frame, NDArray[np.float32], TableLook] | None:
+        """The newest frame, if it was exposed since then and the guard trusts it and its view."""
+        loop = self.loop
+        with suppress(Hold):
+            frame = newest_frame(loop, s)
+            loop.guard.check("frame", loop.number, s)
+            if frame is not None and frame.stamp_ns >= since_ns:
+                view = loop.reproject(frame.depth)
+                s.view_filled = float(np.count_nonzero(view)) / view.size
+                loop.guard.check("view", loop.number, s)
+                seen_from = xyz_yaw(loop.history.at(frame.stamp_ns))
+                closed = close_gaps(view)
+                return frame, closed, TableLook(closed, seen_from)
+        return None
+
     def _view(self, into: list[TableLook]) -> Iterator[Step]:
         """One view that the guard trusts, exposed from now on. Raises Stop if none comes."""
         loop, since = self.loop, self.robot_ns()
@@ -166,18 +191,11 @@ class JobMoves(Servo):
             tick(loop)
             s = sense(loop, "look around")
             hold(loop)
-            with suppress(Hold):
-                frame = newest_frame(loop, s)
-                loop.guard.check("frame", loop.number, s)
-                if frame is not None and frame.stamp_ns >= since:
-                    view = loop.reproject(frame.depth)
-                    s.view_filled = float(np.count_nonzero(view)) / view.size
-                    loop.guard.check("view", loop.number, s)
-                    seen_from = xyz_yaw(loop.history.at(frame.stamp_ns))
-                    record_cycle(loop, s, frame, close_gaps(view))
-                    yield step_of(loop)
-                    into.append(TableLook(close_gaps(view), seen_from))
-                    return
+            if (seen := self._seen(s, since)) is not None:
+                record_cycle(loop, s, *seen[:2])
+                yield step_of(loop)
+                into.append(seen[2])
+                return
             record_cycle(loop, s)
             yield step_of(loop)
         raise Stop(f"no view that can be trusted came within {PATIENCE_S:g} s; check the camera")
@@ -219,8 +237,9 @@ class JobMoves(Servo):
     def _above(self, hand: Array) -> Array:
         return np.array([*hand[:2], max(float(hand[2]), self.place.carry_m), hand[3]])
 
-    def _planned(self, goals: Sequence[Array]) -> HandPath:
-        """From the arm's target up to the height of carrying, and through the goals. Raises PathError."""
+    def _planned(self, goals: Sequence[Array], part: float = 1.0) -> HandPath:
+        """From the arm's target up to the height of carrying, and through the goals, at a part of the speed.
+        Raises PathError."""
         loop = self.loop
         here = np.array(loop.commanded)
         state = loop.robot.state()
@@ -231,7 +250,8 @@ class JobMoves(Servo):
             state.T_base_hand,
             getattr(loop.robot, "T_robot_base", None),
         )
-        return planned([here, self._above(here), *goals], self.pace, reachable)
+        pace = replace(self.pace, speed_m_s=part * self.pace.speed_m_s)
+        return planned([here, self._above(here), *goals], pace, reachable)
 
     def _go(
         self,
@@ -241,13 +261,37 @@ class JobMoves(Servo):
         watch: Watch | None = None,
         settle: bool = True,
         skippable: bool = False,
+        views: dict[int, TableLook] | None = None,
+        places: Sequence[Array] = (),
     ) -> Iterator[Step]:
-        """Up, across at the height of carrying, and down to the goal. Raises PathError before anything
-        moves."""
-        above = self._above(goal)
-        path = self._planned([above, goal] if above[2] > goal[2] + 1e-6 else [goal])
-        for _ in follow(self.loop, path, phase, watch, settle=settle):
-            yield step_of(self.loop)
+        """Up, across at the height of carrying, over `places`, and down to the goal. Raises PathError before
+        anything moves.
+
+        views: by the index of a place, taken in passing, and weighed; the last place is the goal.
+        """
+        loop, above = self.loop, self._above(goal)
+        ways = [*places[:-1], *([above, goal] if above[2] > goal[2] + 1e-6 else [goal])]
+        path = self._planned(ways, _PASSING if len(places) > 1 else 1.0)
+        self.path = path
+
+        def glimpse(s: CycleState) -> tuple[Frame, NDArray[np.float32]] | None:
+            assert views is not None
+            if (open_ := next((v for v in views.values() if not v.weighed), None)) is not None:
+                open_.weigh(self.distance)
+                return None
+            far = [float(np.linalg.norm(s.hand[:3] - p[:3])) for p in places]
+            k = int(np.argmin(far))
+            if k in views or far[k] > _PASSING_M:
+                return None
+            seen = self._seen(s, self.robot_ns() - _FRESH_NS)
+            if seen is None:
+                return None
+            views[k] = seen[2]
+            return seen[:2]
+
+        taken = glimpse if views is not None else None
+        for _ in follow(loop, path, phase, watch, settle=settle, glimpse=taken):
+            yield step_of(loop)
             if skippable:
                 self._maybe_skip()
 

@@ -29,6 +29,18 @@ class ClearOptions(ServoOptions):
     """See rt.servo. The job has chosen the place in its looks; ensemble goes to the grasp nearest to it."""
     objects: int = 10
     """Objects on the simulated table."""
+    meshes: Path | None = None
+    """Folder of your own meshes for the simulated table, in place of the test objects."""
+    mesh_unit: Literal["mm", "cm", "m", "inch"] = "m"
+    """Unit of the mesh files."""
+    mesh_scale: float = 1.0
+    """Factor on every mesh, after --mesh-unit."""
+    mesh_fit: str = ""
+    """MIN,MAX [m]: meshes whose longest side is outside of this are scaled into it."""
+    mesh_repair: bool = False
+    """Close meshes that are not watertight, which may move their surface by 1 mm."""
+    split_bodies: bool = False
+    """Make an object of each body of a mesh that holds several apart."""
     probability: float = 0.5
     """Least probability of a grasp in the look for a place to be tried."""
     tries: int = 3
@@ -42,7 +54,7 @@ class ClearOptions(ServoOptions):
     if_holding: Literal["ask", "place", "open", "stop"] = "ask"
     """At the start the fingers hold something: ask at the terminal, carry it to the place, open right there,
     or refuse to start."""
-    usual_iterations: ClassVar[int] = 32
+    usual_iterations: ClassVar[int] = 24
     """Fewer than rt.servo's, for the hand begins above the place to grasp."""
 
     def __post_init__(self) -> None:

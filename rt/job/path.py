@@ -23,6 +23,7 @@ from rt.robot.kinematics import ArmModel, joint_frames, joints_at
 Array = NDArray[np.float64]
 
 _SAMPLE_S = 0.1
+_FINE_S, _BACK_RAMP_S, _BACK_RAD_S = 0.02, 0.2, 0.5
 _ARC_RAD = math.radians(15.0)
 _TRIES = 40
 _SLOWEST = 0.1
@@ -97,6 +98,40 @@ class Path:
                 part = 1 - change * (whole - t) ** 2 / 2
             hand += part * way
         return hand
+
+
+class Retrace:
+    """The way back along a path to its beginning, from near where it was left, from rest and slowly."""
+
+    def __init__(self, path: Path, hand: Array, speed_m_s: float) -> None:
+        """hand: (4,) where the arm stands now."""
+        self._path = path
+        times = np.arange(0.0, path.seconds + _FINE_S, _FINE_S)
+        hands = np.array([path.at(float(t)) for t in times])
+        nearest = int(np.argmin(np.linalg.norm(hands[:, :3] - hand[:3], axis=1)))
+        self._left_s = float(times[nearest])
+        self._aside = np.asarray(hand - hands[nearest], dtype=np.float64)
+        self._aside[3] = math.remainder(float(self._aside[3]), 2 * math.pi)
+        steps = np.diff(hands, axis=0)
+        fastest = max(
+            float(np.linalg.norm(steps[:, :3], axis=1).max(initial=0.0)) / speed_m_s,
+            float(np.abs(steps[:, 3]).max(initial=0.0)) / _BACK_RAD_S,
+        )
+        self._part = min(_FINE_S / max(fastest, 1e-9), 1.0)
+        self._aside_s = 0.5 + float(np.linalg.norm(self._aside[:3])) / speed_m_s
+        self.seconds = max(self._left_s / self._part + _BACK_RAMP_S / 2, self._aside_s)
+
+    @property
+    def end(self) -> Array:
+        """(4,) where it leads."""
+        return self._path.points[0]
+
+    def at(self, time_s: float) -> Array:
+        """(4,) at that time from the start."""
+        ramp = min(time_s, _BACK_RAMP_S)
+        gone_s = self._part * (ramp * ramp / (2 * _BACK_RAMP_S) + max(time_s - _BACK_RAMP_S, 0.0))
+        rest = 0.5 + 0.5 * math.cos(math.pi * min(time_s / self._aside_s, 1.0))
+        return self._path.at(max(self._left_s - gone_s, 0.0)) + rest * self._aside
 
 
 @dataclass(frozen=True)

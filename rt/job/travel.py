@@ -6,11 +6,15 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rt.camera import Frame
 from rt.guard.rows import CycleState, Stop
-from rt.job.path import Path
+from rt.job.path import Path, Retrace
 from rt.loop import Loop, hold, operator_request, record_cycle, send, sense, tick
 
+Glimpse = Callable[[CycleState], tuple[Frame, NDArray[np.float32]] | None]
+"""Called in every cycle after the command was sent; the frame and view that it took, for the record."""
 Watch = Callable[[CycleState], None]
 """Called in every cycle before the command is sent; raises to end the move."""
 
@@ -21,7 +25,13 @@ _SLOW = 0.25
 
 
 def follow(
-    loop: Loop, path: Path, phase: str, watch: Watch | None = None, *, settle: bool = True
+    loop: Loop,
+    path: Path | Retrace,
+    phase: str,
+    watch: Watch | None = None,
+    *,
+    settle: bool = True,
+    glimpse: Glimpse | None = None,
 ) -> Iterator[CycleState]:
     """Stream a path that begins at the arm's target; yields every cycle. Holds while a pause is asked for.
 
@@ -43,7 +53,7 @@ def follow(
             continue
         time_s += s.period_s * (_SLOW if operator_request(loop, "slow") else 1.0)
         send(loop, s, path.at(time_s))
-        record_cycle(loop, s)
+        record_cycle(loop, s, *((glimpse and glimpse(s)) or ()))
         yield s
         if time_s < path.seconds:
             continue

@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rt.controller import RATIO
+from rt.controller.target import RADIUS_M
 from rt.distance import Distance, DistanceError, open_model
+from rt.grasp.target import point_of
+from rt.grasp.target_function import TargetError
 from rt.hand import Hand, HandError, load_hand
 from rt.page import panel
 from rt.page import picture as pictures
+from rt.page.choice import Choice
 from rt.page.scene import PageScene
+from rt.pose import from_top_down, to_view
 from rt.record.schema import simulated
+from rt.view import VIEW
 
 FIELD_SHARE = 0.05
 """Most of a processor that the distance field may take: a slow backend draws it less often."""
@@ -65,7 +71,10 @@ class Display:
         server: viser.ViserServer,
         header: Mapping[str, Any],
         buttons: Callable[[viser.GuiApi], None],
+        choose: Callable[[tuple[float, float, float] | None], None] | None = None,
     ) -> None:
+        """buttons: adds those of the page. choose: takes the x, y [m] in base of an object that was clicked
+        and the time [s] it was seen, or None for any; None: nothing can be chosen."""
         gui = server.gui
         config = header.get("config") or {}
         self._hand = _hand(header)
@@ -83,7 +92,11 @@ class Display:
         gui.main_panel.set_width(400)
         self._banner = gui.add_html("")
         buttons(gui)
-        self._picture = panel.PanelPicture(gui)
+        self._choose, self._pictured = choose, None
+        choice = None
+        if choose is not None:
+            choice = Choice(gui, self._clicked, lambda: choose(None))
+        self._picture = panel.PanelPicture(gui, choice)
         left = gui.add_panel()
         shown = [k for k, name in enumerate(stages) if name != "world"]
         with left.add_tab("Strip charts"):
@@ -123,6 +136,24 @@ class Display:
             self._drawn_frame = int(framed["frame"])
             self._draw_picture(framed)
 
+    def _clicked(self, across: float, down: float) -> str:
+        """The object at that place of the picture is wanted; words for the user."""
+        record = self._pictured
+        if record is None or self._choose is None:
+            return "There is no view yet."
+        view, T, seen_s = (
+            record["view"],
+            self.scene.seen_from(record),
+            1e-9 * int(record["frame_stamp_ns"]),
+        )
+        where = pictures.pixels_at(across, down, view)
+        try:
+            target = point_of(view, where, VIEW.rays(), T, seen_s, RADIUS_M)
+        except TargetError as error:
+            return str(error)
+        self._choose((*target.xy_m, seen_s))
+        return f"Wanted: the object at {target.xy_m[0]:.3f}, {target.xy_m[1]:.3f} m in base."
+
     def tell(self, words: tuple[str, str, str], record: Any | None, extra: dict[str, str]) -> None:
         """The banner."""
         self._banner.content = panel.banner(*words, record, extra)
@@ -142,7 +173,13 @@ class Display:
             layer, note = self._veil
             image.paste(layer, (0, 0), layer)
         candidates = record["candidates"], record["distances"]
-        self._picture.show(pictures.draw(image, depth, *candidates, action, self._hand), note)
+        wanted, target = np.array(record["target"]), None
+        if np.isfinite(wanted).all():
+            hand = np.array(from_top_down(self.scene.seen_from(record)))
+            target = to_view(np.array([[*wanted, 0.0, 0.0]]), hand)[0, :2]
+        drawn = pictures.draw(image, depth, *candidates, action, self._hand, target=target)
+        self._pictured = record
+        self._picture.show(drawn, note)
 
 
 def _hand(header: Mapping[str, Any]) -> Hand:

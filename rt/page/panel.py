@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from viser import uplot
 
 from rt.guard.rows import ROWS
+from rt.page.choice import Choice
 from rt.page.picture import FULL_SCALE_M, SIDE_PX, scale_bar
 
 GREEN, AMBER, RED, BLUE, GREY = "#1f9d55", "#e8940c", "#d92f26", "#2667c9", "#9aa1a9"
@@ -21,6 +22,7 @@ CHART_S = 15.0
 _STRIPES = ("#2667c9", "#22262b", "#e8940c", "#14a44d", "#8e44ad", "#0e9aa7", "#d92f26", "#9aa1a9")
 _PICTURE_HELP = (
     "red: hand now &nbsp; <span style='color:#1f9d55'>green</span>: chosen &nbsp; ring: reach"
+    " &nbsp; <span style='color:#2667c9'>blue</span>: wanted"
 )
 
 
@@ -237,6 +239,8 @@ def state(
     if action == "hold":
         return "HOLDING", AMBER, row
     phase = _name(record["phase"]).replace("_", " ").upper() or "RUNNING"
+    if phase == "CHOOSE":
+        return phase, AMBER, "click the wanted object in the view"
     if asked.get("slow"):
         return phase, AMBER, "slow, as asked for on this page"
     return phase, GREEN, row if action in ("clamp", "warn") else ""
@@ -276,12 +280,14 @@ def banner(word: str, colour: str, why: str, record: Any | None, extra: Mapping[
 class PanelPicture:
     """The depth view with what the network makes of it, its scale and its words."""
 
-    def __init__(self, gui: viser.GuiApi) -> None:
+    def __init__(self, gui: viser.GuiApi, choice: Choice | None = None) -> None:
         blank = np.full((SIDE_PX, SIDE_PX, 3), 235, np.uint8)
         gui.add_html(_box("Depth view and predicted distance") + "</div>")
         self._image = gui.add_image(blank, format="jpeg", jpeg_quality=80)
         gui.add_image(scale_bar(), format="png")
         self._words = gui.add_html("")
+        if choice is not None:
+            choice.add_button()
 
     def show(self, picture: NDArray[np.uint8], note: str) -> None:
         self._image.image = picture

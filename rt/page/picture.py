@@ -21,7 +21,7 @@ FULL_SCALE_M = 0.08
 """Distances from here on have the colour of the farthest."""
 _CONTOUR_M = 0.01
 _NO_RETURN = (58, 62, 70)
-HAND, CHOSEN = (255, 59, 48), (43, 217, 107)
+HAND, CHOSEN, TARGET = (255, 59, 48), (43, 217, 107), (38, 103, 201)
 
 _NEAR_TO_FAR = np.array(
     [[253, 231, 37], [110, 206, 88], [31, 158, 137], [49, 104, 142], [68, 40, 110]], np.float64
@@ -129,10 +129,12 @@ def draw(
     action: NDArray[np.floating],
     hand: Hand,
     view: View = VIEW,
+    target: NDArray[np.floating] | None = None,
 ) -> NDArray[np.uint8]:
     """Onto the image, SIDE_PX wide: candidates (N, 3) as ticks along their closing axes, coloured by
     their distances (N,) as the field is; the hand now in red and the chosen action in green, fingers
-    to scale. What is not finite is left out. The result is (SIDE_PX, SIDE_PX, 3)."""
+    to scale; the wanted object at target (2,) m as a blue ring. What is not finite is left out. The
+    result is (SIDE_PX, SIDE_PX, 3)."""
     pen = ImageDraw.Draw(image, "RGBA")
     scale = SIDE_PX / view.size_px
 
@@ -155,7 +157,23 @@ def draw(
     if np.isfinite(action).all():
         pen.line([*centre, *at(action)], fill=(255, 255, 255, 220), width=2)
         _glyph(pen, at(action), float(action[2]), metre, hand, CHOSEN, 3)
+    if target is not None and np.isfinite(target).all():
+        middle = at(target)
+        for colour, width in (((255, 255, 255), 5), (TARGET, 3)):
+            box = (middle - 13).tolist() + (middle + 13).tolist()
+            pen.ellipse(box, outline=(*colour, 255), width=width)
+        pen.ellipse((middle - 3).tolist() + (middle + 3).tolist(), fill=(*TARGET, 255))
     return np.asarray(image)
+
+
+def pixels_at(
+    across: float, down: float, view_m: NDArray[np.float32], view: View = VIEW
+) -> NDArray[np.bool_]:
+    """The pixels (S, S) of a view at and about a point of its picture; across, down: 0 to 1 of its sides."""
+    u, v = (int(np.clip(part * view.size_px, 0, view.size_px - 1)) for part in (across, down))
+    where = np.zeros(view_m.shape, bool)
+    where[max(v - 1, 0) : v + 2, max(u - 1, 0) : u + 2] = True
+    return where
 
 
 def _glyph(

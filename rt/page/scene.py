@@ -107,6 +107,14 @@ class PageScene:
         )
         self._way = _line(scene, "/way", _WAY, 0.0028)
         self._past = _line(scene, "/trail", _TRAIL, 0.0018)
+        self._target = scene.add_frame("/target", show_axes=False, visible=False)
+        scene.add_line_segments("/target/ring", _ring(), _WAY, thickness=0.003)
+
+    def seen_from(self, record: Any) -> NDArray[np.float64]:
+        """T_base_hand (4, 4) at the exposure of a record's view; that of the record where it is not known."""
+        stamp_ns = int(record["frame_stamp_ns"])
+        known = self._history.gap_s(stamp_ns) == 0
+        return self._history.at(stamp_ns) if known else T_base_hand(record)
 
     def forget(self) -> None:
         """A new approach begins: another scene, or another moment of a recording."""
@@ -146,6 +154,10 @@ class PageScene:
         self._goal.visible = bool(np.isfinite(goal).all())
         if self._goal.visible:
             _place(self._goal, top_down(goal[0], goal[1], min(goal[2], END_HEIGHT_M), goal[3]))
+        wanted = np.array(record["target"])
+        self._target.visible = bool(np.isfinite(wanted).all())
+        if self._target.visible:
+            self._target.position = (wanted[0], wanted[1], 0.001)
         self._edges.visible = int(record["frame"]) >= 0
         self._turn = not self._turn
         if self._turn or everything:
@@ -172,11 +184,7 @@ class PageScene:
         if not at_once and now < self._next_cloud_s:
             return
         self._frame, self._next_cloud_s = int(record["frame"]), now + 1 / CLOUDS_HZ
-        stamp_ns = int(record["frame_stamp_ns"])
-        # An old picture, where nothing was seen since: how the hand moved then is forgotten.
-        T_base_view = T_base_hand(record)
-        if self._history.gap_s(stamp_ns) == 0:
-            T_base_view = self._history.at(stamp_ns)
+        T_base_view = self.seen_from(record)
         points, far = cloud(record["view"])
         height = points @ T_base_view[2, :3].astype(np.float32) + np.float32(T_base_view[2, 3])
         low, high = _HEIGHTS_M[[0, -1]]
@@ -241,6 +249,14 @@ def _segments(points: NDArray[np.float64]) -> NDArray[np.float32]:
     if len(points) < 2:
         return np.zeros((0, 2, 3), np.float32)
     return np.stack([points[:-1], points[1:]], axis=1).astype(np.float32)
+
+
+def _ring(radius_m: float = 0.02, corners: int = 24) -> NDArray[np.float32]:
+    """(N, 2, 3) a circle on the table, and a line straight up from its middle."""
+    turn = np.linspace(0, 2 * np.pi, corners + 1)
+    circle = radius_m * np.stack([np.cos(turn), np.sin(turn), np.zeros_like(turn)], axis=-1)
+    up = np.array([[[0.0, 0.0, 0.0], [0.0, 0.0, 0.15]]], np.float32)
+    return np.concatenate([_segments(circle), up])
 
 
 def _pyramid(far_m: float, view: View = VIEW) -> NDArray[np.float32]:

@@ -179,6 +179,10 @@ class Buttons:
         else:
             self._ask(word, 0 if self.asked[word] else 1)
 
+    def choose(self, target: tuple[float, float, float] | None) -> None:
+        """The object at x, y [m] in base, seen at a time [s], is wanted; None: any."""
+        self._reader.ask_target(target)
+
     def _ask(self, word: str, value: int) -> None:
         self._reader.ask(word, value)
         self.asked[word] = value
@@ -215,7 +219,7 @@ def follow(reader: Reader, server: viser.ViserServer) -> None:
     from rt.page.panel import state
 
     buttons = Buttons(reader)
-    display = Display(server, reader.header, buttons.add)
+    display = Display(server, reader.header, buttons.add, buttons.choose)
     pace = UpdateRate(server)
     reader.say(READY)
     last = shown = None

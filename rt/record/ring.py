@@ -48,7 +48,7 @@ MAX_SLOTS = 8192
 
 _FOLDER = Path("/dev/shm")
 _PREFIX = "grasp-servo-"
-_MAGIC, _VERSION = b"CYCLES", 1
+_MAGIC, _VERSION = b"CYCLES", 2
 _HEAD = np.dtype(
     [
         ("magic", "S8"),
@@ -59,6 +59,9 @@ _HEAD = np.dtype(
         ("written", "u8"),
         ("closed", "u1"),
         ("control", "u1", (16,)),
+        ("target_begin", "u8"),
+        ("target", "f8", (3,)),
+        ("target_end", "u8"),
         ("reader_state", "u1", (len(READERS),)),
         ("reader_lost", "u8", (len(READERS),)),
         ("reader_error", "S240", (len(READERS),)),
@@ -106,6 +109,7 @@ class _Mapping:
         everything = everything.reshape(self.count, _SLOT.itemsize)
         self.raw = everything[:, _RECORD_AT : _RECORD_AT + CYCLE.itemsize]
         self.control = self.head["control"][0]
+        self.target_lock = Seqlock(self.head["target_begin"], self.head["target_end"])
 
     def fare(self, role: str) -> ReaderStatus:
         i = READERS.index(role)
@@ -119,7 +123,7 @@ class _Mapping:
         if self._file < 0:
             return
         # Views of the mapping may live on; the memory goes with the last of them.
-        del self.head, self.lock, self.columns, self.raw, self.control
+        del self.head, self.lock, self.columns, self.raw, self.control, self.target_lock
         with contextlib.suppress(BufferError):
             self._memory.close()
         _remove_if_last(self.path, self._file)
@@ -221,6 +225,14 @@ class Ring:
         """Clear a word that the loop has acted upon."""
         self._mapping.control[CONTROL.index(word)] = 0
 
+    def asked_target(self) -> tuple[int, NDArray[np.float64]]:
+        """Number of requests for a target so far, and the last one: x, y [m] in base and the time [s] of the
+        exposure that it was seen in; NaN: any object. A count of 0 while one is being written or none was."""
+        lock = self._mapping.target_lock
+        count = lock.begin_read(0)
+        target = self._mapping.head["target"][0].copy()
+        return (count if lock.unchanged(0, count) else 0), target
+
     def fare(self, role: str) -> ReaderStatus:
         """Status of the reader of that role (READERS)."""
         return self._mapping.fare(role)
@@ -321,6 +333,15 @@ class Reader:
     def ask(self, word: str, value: int = 1) -> None:
         """Set a word of CONTROL for the loop."""
         self._mapping.control[CONTROL.index(word)] = value
+
+    def ask_target(self, target: tuple[float, float, float] | None) -> None:
+        """Ask the loop for the object at x, y [m] in base, seen at a time [s] on the robot's clock; None: any
+        object. Only one reader may ask."""
+        m = self._mapping
+        count = int(m.head["target_end"][0]) + 1
+        m.target_lock.begin_write(0, count)
+        m.head["target"][0] = (np.nan, np.nan, np.nan) if target is None else target
+        m.target_lock.end_write(0, count)
 
     def say(self, state: int, error: str = "") -> None:
         """Set the status of this reader, for the loop's report."""

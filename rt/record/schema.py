@@ -52,6 +52,7 @@ CYCLE = np.dtype([
     ("gripper", "S16"),          # open, closing, object, closed, ...; empty: none
     ("gripper_m", "f8"),         # its opening
     ("settings", "f8", (3,)),    # of the controller: speed slider, speed scaling, payload [kg]
+    ("target", "f8", (2,)),      # the wanted object, x, y [m] in base; NaN: any object
 ], align=True)
 # fmt: on
 """One cycle. Numbers that are not known are NaN."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,6 +43,9 @@ class ArmTarget:
         """The measured pose (4, 4), no lower than floor_m, becomes the target."""
         hand = xyz_yaw(T_base_hand)
         hand[2] = max(hand[2], floor_m)
+        # Of its equal yaws that nearest to the target so far: a way from there must not turn all around.
+        turn = math.remainder(float(hand[3] - self._commanded[3]), 2 * math.pi)
+        hand[3] = self._commanded[3] + turn
         self._commanded = _locked(hand)
         self.hold()
 

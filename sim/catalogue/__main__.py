@@ -277,4 +277,7 @@ def main(config: CatalogueOptions) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    # Worker processes do not import a package's __main__ by that name: `ways` must belong to the module.
+    from sim.catalogue import __main__ as module
+
+    raise SystemExit(module.main())

@@ -9,7 +9,7 @@ slips falls. A scene ends when it is empty or after two misses in a row. Objects
 reach and count as not cleared.
 
 With `target` only one object, drawn for each pick, is wanted: the controller is told the middle (x, y) of it
-in the world at the start (`target_xy_m` of its Surroundings); lifts of another are counted as wrong.
+in the world at the start (`target` of its Surroundings); lifts of another are counted as wrong.
 """
 
 from __future__ import annotations

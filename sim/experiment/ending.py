@@ -58,9 +58,12 @@ class Ending:
 
     def _lift(self, approach: Approach, settle: bool) -> Lift:
         """Down to the height found, close, lift. On a conveyor the objects go on meanwhile, and the hand with
-        the velocity that its controller believes."""
-        from sim.physics.lift import APPROACH_M_S, CLOSE_M_S, lift
+        the velocity that its controller believes. A run that ends without a touch leaves all as it is."""
+        from sim.physics.lift import APPROACH_M_S, CLOSE_M_S, Lift, lift
 
+        if approach.notes.get("declined"):
+            still = np.stack([thing.T_world_object for thing in self.world.scene.placed])
+            return Lift(False, "declined", None, 0.0, 0.0, (), still)
         x, y, _, yaw = approach.end
         z = self._height(x, y, yaw)
         seconds = (

@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt import controller
-from rt.controller import Surroundings
+from rt.controller import Surroundings, TargetPoint
 from rt.controller.algorithm import place
+from rt.controller.target import FollowedTarget
 from rt.distance import Distance
 from rt.grasp.memory import HeightMemory, needed_height_m
+from rt.grasp.target import off_target
 from rt.guard.clamps import clear_of_the_scene
 from rt.guard.rows import CycleState, Limits
 from rt.hand import Hand, load_hand
@@ -205,7 +207,8 @@ def servo(
     setup: TrialSetup,
 ) -> Approach:
     """The closed loop (Algorithm 1). Its notes: `predicted_m`, the distance that the network gave to the last
-    goal, and `changes`, the number of times that the goal went over to another object. The guard's
+    goal, `changes`, the number of times that the goal went over to another object, and, with a target,
+    `declined`: why the run would end without a touch (empty: it would grasp). The guard's
     row `path` keeps the hand above all that its views have shown below fingers and palm.
 
     The hand is known to the controller by what it was told (`believed`), and is where the noise
@@ -214,6 +217,7 @@ def servo(
     rng, noise = fate.rng("candidates"), fate.rng("noise")
     control: Any = controller.open_controller(name, setup.ratio, setup.candidates, rng)
     heights, target = HeightMemory(), world.target_xy_m
+    wanted = None if target is None else TargetPoint((float(target[0]), float(target[1])))
     hand, believed = world.start.copy(), world.start.copy()
     descent = (START_HEIGHT_M - END_HEIGHT_M) / setup.iterations
     latency = setup.disturbance.latency
@@ -232,7 +236,7 @@ def servo(
                 ahead_s=min(k, latency) / CONTROL_HZ,
                 heights=heights,
                 hand=world.hand,
-                target_xy_m=None if target is None else (float(target[0]), float(target[1])),
+                target=wanted,
             )
         told = control(distance, view, seen_from, believed)
         seen_goal = place(hand, to_view(told.goal[None], believed)[0])
@@ -247,10 +251,16 @@ def servo(
         hand = hand + fate.disturbed(noise, move, noisy)
         hand[2] = believed[2]
         path.append(fate.to_objects(hand, k + 1))
-    notes = {
+    notes: dict[str, Any] = {
         "predicted_m": float(told.distances[told.best]),
         "changes": int(np.count_nonzero(np.diff(aimed))),
     }
+    if wanted is not None:
+        followed = getattr(control, "target", None)
+        now, cells = wanted, None
+        if isinstance(followed, FollowedTarget):
+            now, cells = followed.now or wanted, followed.cells
+        notes["declined"] = off_target(now, cells, believed, notes["predicted_m"])
     motion = getattr(control, "motion", None)
     velocity = np.zeros(2) if motion is None else motion.velocity_m_s
     return Approach(np.stack(path), velocity, notes)

@@ -69,8 +69,10 @@ class SoftwareCamera(AbstractContextManager[Any]):
         depth_unit_m: float = 1e-4,
         baseline_m: float | None = 0.018,
         pictures: Sequence[SoftwareMode] = (),
+        colours: Sequence[SoftwareMode] = (),
     ) -> None:
-        """modes: of depth, default d405_modes(). pictures: of the left imager.
+        """modes: of depth, default d405_modes(). pictures: of the left imager. colours: modes of colour
+        images, which are taken from where depth is.
 
         Raises CameraError where pyrealsense2 is not installed.
         """
@@ -93,6 +95,19 @@ class SoftwareCamera(AbstractContextManager[Any]):
             profile = self._sensor.add_video_stream(stream)
             size = (mode.intrinsics.width_px, mode.intrinsics.height_px)
             self._pictures.setdefault(size, profile.as_video_stream_profile())
+        self._colours: dict[tuple[int, int], Any] = {}
+        for uid, mode in enumerate(colours, start=2001):
+            stream = _stream(rs, mode, uid)
+            stream.type, stream.bpp, stream.fmt = rs.stream.color, 3, rs.format.rgb8
+            profile = self._sensor.add_video_stream(stream)
+            size = (mode.intrinsics.width_px, mode.intrinsics.height_px)
+            self._colours.setdefault(size, profile.as_video_stream_profile())
+        here = rs.extrinsics()
+        here.rotation, here.translation = [1, 0, 0, 0, 1, 0, 0, 0, 1], [0, 0, 0]
+        for one in self._colours.values():
+            for other in self._profiles.values():
+                other.register_extrinsics_to(one, here)
+                one.register_extrinsics_to(other, here)
         self._sensor.add_read_only_option(rs.option.depth_units, depth_unit_m)
         if baseline_m is not None:
             self._sensor.add_read_only_option(rs.option.stereo_baseline, baseline_m * 1e3)
@@ -113,13 +128,16 @@ class SoftwareCamera(AbstractContextManager[Any]):
         domain: str = "global_time",
         metadata: dict[str, int] | None = None,
     ) -> None:
-        """One z16 frame, or y8 picture, (H, W), exposed at `stamp_ns` on the monotonic clock (default: now).
+        """One z16 frame or y8 picture (H, W), or rgb8 image (H, W, 3), exposed at `stamp_ns` on the monotonic
+        clock (default: now).
 
         domain: what its stamp is; `hardware_clock` counts from the monotonic clock's origin.
         metadata: by name of rs.frame_metadata_value. Raises CameraError for a size of no mode.
         """
-        rs, (height, width) = self._rs, pixels.shape
+        rs, (height, width) = self._rs, pixels.shape[:2]
         profiles = self._profiles if pixels.dtype == np.uint16 else self._pictures
+        if pixels.ndim == 3:
+            profiles = self._colours
         if pixels.dtype not in (np.uint16, np.uint8) or (width, height) not in profiles:
             raise CameraError(f"{width}x{height} {pixels.dtype} is no frame of a mode")
         now = time.monotonic_ns()
@@ -130,7 +148,8 @@ class SoftwareCamera(AbstractContextManager[Any]):
             self._sensor.set_metadata(getattr(rs.frame_metadata_value, key), value)
         frame = rs.software_video_frame()
         frame.pixels = np.ascontiguousarray(pixels)
-        frame.stride, frame.bpp = width * pixels.itemsize, pixels.itemsize
+        bytes_px = pixels.itemsize * (3 if pixels.ndim == 3 else 1)
+        frame.stride, frame.bpp = width * bytes_px, bytes_px
         frame.timestamp, frame.domain = at * 1e-6, getattr(rs.timestamp_domain, domain)
         frame.frame_number, frame.depth_units = number, self.depth_unit_m
         frame.profile = profiles[width, height]

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,6 @@ from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
 from rt.tools.files import whole
-from rt.tools.pool import PoolError, processes
 from sim import catalogue
 from sim.scene.objects import ObjectError, catalogue_set
 
@@ -39,6 +41,8 @@ _SETTINGS: dict[str, Any] = {
 }
 _TURNS = 4
 """Ways to turn a mesh that CoACD aborts on, the first being not at all."""
+_PATIENCE_S, _NO_COACD = 1800.0, 3
+"""Longest decomposition, and the exit code of a process that finds no CoACD."""
 _LEAST_VOLUME_M3 = 1e-10
 """Parts flatter than this (a cube of half a millimetre) are dropped: no contact depends on them."""
 
@@ -101,10 +105,8 @@ def _decompose(points: Array, faces: NDArray[np.int32]) -> list[Array]:
     a degenerate way, an assertion of CoACD aborts its process, and holds once the mesh is turned."""
     for turn in range(_TURNS):
         R = Rotation.from_rotvec(np.array([0.1, 0.2, 0.3]) * turn).as_matrix()
-        try:
-            with processes(1) as pool:
-                parts = pool.submit(_run_coacd, points @ R.T, faces).result()
-        except PoolError:
+        parts = _parts_of_process(points @ R.T, faces)
+        if parts is None:
             continue
         if not parts:
             raise PhysicsError(
@@ -114,6 +116,34 @@ def _decompose(points: Array, faces: NDArray[np.int32]) -> list[Array]:
     raise PhysicsError(
         f"CoACD aborts on a mesh of {len(faces)} faces, turned in {_TURNS} ways; simplify it"
     )
+
+
+def _parts_of_process(points: Array, faces: NDArray[np.int32]) -> list[Array] | None:
+    """The parts, found by `python -m sim.physics.convex`: a pool would fail in a script without a main guard.
+    None if CoACD aborts. Raises PhysicsError."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, found = Path(folder) / "mesh.npz", Path(folder) / "parts.npz"
+        np.savez(given, points=points, faces=faces)
+        words = [sys.executable, "-m", "sim.physics.convex", str(given), str(found)]
+        single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        try:
+            done = subprocess.run(
+                words,
+                env={**os.environ, **single},
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE_S,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PhysicsError(
+                f"CoACD took over {_PATIENCE_S:g} s on a mesh of {len(faces)} faces; simplify it"
+            ) from error
+        if done.returncode == _NO_COACD:
+            raise PhysicsError(done.stderr.strip().splitlines()[-1])
+        if done.returncode or not found.is_file():
+            return None
+        with np.load(found) as kept:
+            return [kept[name] for name in kept.files]
 
 
 def _run_coacd(points: Array, faces: NDArray[np.int32]) -> list[Array]:
@@ -135,3 +165,14 @@ def _corners(points: Array) -> Array | None:
     except QhullError:
         return None
     return np.asarray(points[hull.vertices]) if hull.volume > _LEAST_VOLUME_M3 else None
+
+
+if __name__ == "__main__":
+    with np.load(sys.argv[1]) as given:
+        try:
+            parts = _run_coacd(given["points"], given["faces"])
+        except PhysicsError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(_NO_COACD) from None
+    named: dict[str, Any] = {f"part{k:05d}": part for k, part in enumerate(parts)}
+    np.savez(sys.argv[2], **named)

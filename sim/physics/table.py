@@ -171,11 +171,15 @@ class TableWorld:
         )
 
     def _pose(self, hand: NDArray[np.float64], velocity: NDArray[np.float64]) -> None:
-        """The hand at a pose, without a way there."""
+        """The hand at a pose, without a way there: behind its goal, as after a way at that velocity, else
+        it would feel a jerk."""
         self._hand, self._velocity = hand, velocity
         goal = hand - [0.0, 0.0, ABOVE_M, 0.0]
+        bias = self.model.actuator_biasprm[self._axes]
+        behind = bias[:, 2] / bias[:, 1] * velocity
         for k, name in enumerate(AXES):
-            self.data.joint(name).qpos, self.data.joint(name).qvel = goal[k], velocity[k]
+            self.data.joint(name).qpos = goal[k] - behind[k]
+            self.data.joint(name).qvel = velocity[k]
         self.data.ctrl[self._axes] = goal
 
     def _step(self, hand: NDArray[np.float64]) -> None:

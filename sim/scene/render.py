@@ -17,6 +17,20 @@ _MISS = 1e36
 """Embree reports 1e37 for a ray that hits nothing."""
 
 
+COLOURS = {
+    "red": (200, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (50, 80, 200),
+    "yellow": (220, 200, 50),
+    "magenta": (190, 60, 180),
+    "cyan": (60, 190, 200),
+    "orange": (230, 130, 40),
+    "brown": (120, 80, 50),
+}
+"""Of objects in simulated colour images, by their index modulo their number."""
+TABLE_COLOUR = (185, 185, 185)
+
+
 class DepthRenderer(Protocol):
     def depth(
         self, T_world_camera: NDArray[np.floating], rays: NDArray[np.float32]
@@ -32,6 +46,7 @@ class Renderer:
             _device = EmbreeDevice()
         self._scene = EmbreeScene(_device)
         self._mesh = TriangleMesh(self._scene, scene.vertices, scene.faces)
+        self._face_object = scene.face_object
         xy = scene.vertices[:, :2]
         self._box = list(zip(xy.min(axis=0), xy.max(axis=0), strict=True))
 
@@ -78,6 +93,19 @@ class Renderer:
         depth = np.where(table > 0, np.minimum(depth, table), depth)
         depth[~np.isfinite(depth)] = 0
         return depth.reshape(rays.shape[:2])
+
+    def colour(
+        self, T_world_camera: NDArray[np.floating], rays: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        """Colours of what `depth` sees, (H, W, 3) RGB: objects in COLOURS by their index, the table grey."""
+        R, origin = T_world_camera[:3, :3], T_world_camera[:3, 3].astype(np.float32)
+        directions = np.ascontiguousarray(rays.reshape(-1, 3) @ R.T.astype(np.float32))
+        origins = np.ascontiguousarray(np.broadcast_to(origin, directions.shape))
+        face = self.face(origins, directions)
+        thing = np.where(face < 0, -1, self._face_object[face])
+        colours = np.array(list(COLOURS.values()), np.uint8)[thing % len(COLOURS)]
+        colours[thing < 0] = TABLE_COLOUR
+        return colours.reshape(*rays.shape[:2], 3)
 
     def height_map(self, half_m: float, step_m: float) -> NDArray[np.float32]:
         """Height of the scene above the table, (n, n) float32 metres, seen straight down.

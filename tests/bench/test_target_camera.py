@@ -37,6 +37,7 @@ def test_collect_solve_verify_and_check_on_the_emulated_arm(
         true = emulated_rig(0, _target(data), False, Noise()).truth.T_mount_camera
         found = np.array(json.loads((solved / "handeye.json").read_text())["matrix"])
         assert np.linalg.norm(found[:3, 3] - true[:3, 3]) < 1e-3
+        assert 'poses_of = "flange"' in Path(cell).read_text()
         assert main(["verify", *DEVICES, SOURCE, "--cell", cell, "--out", str(tmp_path / "v")]) == 0
         assert capsys.readouterr().out.strip().splitlines()[-1].startswith("verified:")
         knocked = f"{SOURCE}&things=1&knock_mm=9"

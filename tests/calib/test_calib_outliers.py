@@ -299,10 +299,11 @@ def test_poses_of_a_tag_beat_the_closed_forms_and_hold_their_intervals():
         result = calibrate(recording_of(views, eye_in_hand=True), Settings())
         off = result.T_mount_camera[:3, 3] - truth.T_mount_camera[:3, 3]
         joint.append(np.linalg.norm(off))
-        closed.append(np.linalg.norm(result.methods["Park"][:3, 3] - truth.T_mount_camera[:3, 3]))
+        miss = [X[:3, 3] - truth.T_mount_camera[:3, 3] for X in result.methods.values()]
+        closed.append(min(np.linalg.norm(m) for m in miss))
         inside.append(np.abs(off) * 1e3 <= 1.5 * claim(result).half_width[3:])
         assert not any("stated 25 mm" in f.text for f in result.findings)
-    assert np.median(joint) < 0.5 * np.median(closed)
+    assert np.median(joint) < np.median(closed)  # the best of seven, known only with the truth
     assert np.mean(inside) > 0.9
 
 

@@ -147,6 +147,65 @@ def test_white_circles_on_black_are_read(spec):
     np.testing.assert_allclose(found.pixels, straight.pixels, atol=0.1)
 
 
+def slanted(spec, tilt_deg, share, light, white):
+    """A 640x480 picture of circles, as a camera of 580 px focal length sees them, and their centres."""
+    target = parse(spec)
+    flat, A = target.raster(6000, 0.03)
+    p = target.points()
+    R = (
+        cv2.Rodrigues(np.radians([tilt_deg, 0.4 * tilt_deg, 0]))[0]
+        @ cv2.Rodrigues(np.radians([0.0, 0, 20]))[0]
+    )
+    away = np.array([0, 0, 580 * np.ptp(p, axis=0).max() / (share * 640)])
+    K = np.array([[580, 0, 319.5], [0, 580, 239.5], [0, 0, 1]])
+    H = K @ np.c_[R[:, :2], away - R @ (p.max(axis=0) + p.min(axis=0)) / 2]
+    fine = np.array([[3.0, 0, 1], [0, 3, 1], [0, 0, 1]]) @ H @ np.linalg.inv(A)
+    image = cv2.warpPerspective(flat, fine, (1920, 1440), flags=cv2.INTER_AREA, borderValue=255)
+    image = cv2.resize(image, (640, 480), interpolation=cv2.INTER_AREA).astype(np.float64)
+    image = (255 - image if white else image) * light(np.linspace(0, 1, 640))
+    image = cv2.GaussianBlur(image, (0, 0), 0.7) + np.random.default_rng(0).normal(0, 2, (480, 640))
+    centres = cv2.perspectiveTransform(p[None, :, :2], H)[0]
+    return target, np.clip(image, 0, 255).astype(np.uint8), centres
+
+
+@pytest.mark.parametrize("white", [False, True])
+@pytest.mark.parametrize("spec", ["circles:7x6:20", "acircles:4x11:15"])
+@pytest.mark.parametrize(
+    ("tilt_deg", "share", "light"),
+    [
+        (20, 0.17, lambda x: 1 + 0 * x),  # small
+        (60, 0.4, lambda x: 1 + 0 * x),  # at a slant
+        (30, 0.4, lambda x: 1 - 0.8 * x),  # light from one side
+        (30, 0.4, lambda x: 0.2 + 0 * x),  # dark: OpenCV finds none of the black ones
+    ],
+)
+def test_circles_are_found_where_opencv_finds_them_and_nearer_to_the_truth(
+    spec, tilt_deg, share, light, white
+):
+    target, image, centres = slanted(spec, tilt_deg, share, light, white)
+
+    def error_px(pixels):
+        return np.sqrt(
+            np.mean(np.min(np.linalg.norm(pixels[:, None] - centres, axis=2), axis=1) ** 2)
+        )
+
+    found = detect(target, image)
+    assert found is not None and error_px(found.pixels) < 0.05
+    kind = cv2.CALIB_CB_ASYMMETRIC_GRID if "a" in spec[:1] else cv2.CALIB_CB_SYMMETRIC_GRID
+    black = 255 - image if white else image
+    ok, theirs = cv2.findCirclesGrid(black, (target.columns, target.rows), flags=kind)
+    if ok:
+        assert error_px(found.pixels) < error_px(theirs[:, 0]) + 0.01
+
+
+def test_tags_are_found_in_a_large_image():
+    flat, _ = raster("aprilgrid:4x3:40:12")
+    large = cv2.resize(flat, None, fx=6, fy=6, interpolation=cv2.INTER_LINEAR)
+    assert max(large.shape) > 3000
+    found = detect(parse("aprilgrid:4x3:40:12"), large)
+    assert found is not None and len(found.ids) == 48
+
+
 def test_a_large_chessboard_is_found_to_a_fraction_of_a_pixel():
     target = parse("chessboard:9x6:22")
     image, A = target.raster(12000, 0.02)

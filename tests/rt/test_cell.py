@@ -150,6 +150,13 @@ def test_what_the_calibration_writes_is_read_from_here_or_there(tmp_path: Path) 
     T_flange_camera = flange.robot.T_flange_hand @ flange.camera.T_hand_camera
     np.testing.assert_allclose(T_flange_camera, camera.T_hand_camera, atol=1e-12)
 
+    write_handeye(other, summary(poses_of="flange"))
+    said = load_cell(cell_file(tmp_path, ("T_hand_camera = {", 'handeye = "other.toml"\n# {')))
+    np.testing.assert_allclose(said.camera.T_hand_camera, flange.camera.T_hand_camera, atol=1e-12)
+    wrong = 'handeye = "other.toml"\nhandeye_of = "hand"\n# {'
+    with pytest.raises(CellError, match="poses_of = 'flange'; remove"):
+        load_cell(cell_file(tmp_path, ("T_hand_camera = {", wrong)))
+
 
 @pytest.mark.parametrize(
     ("changes", "message"),

@@ -348,7 +348,7 @@ def test_a_target_draws_the_hand_past_a_grasp_that_is_as_good() -> None:
         for wanted in (0.04, -0.04):
             world = World(np.array([[0.04, 0.0, 0.0], [-0.04, 0.0, 0.0]]), 0.0)
             control = controller.CONTROLLERS[name](0.2, 256, np.random.default_rng(0))
-            control.around = controller.Surroundings(target_xy_m=(wanted, 0.0))
+            control.around = controller.Surroundings(target=controller.TargetPoint((wanted, 0.0)))
             hand, _ = world.run(control)
             assert abs(hand[0] - wanted) < 0.006, name
 

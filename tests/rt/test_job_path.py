@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rt.cell.file import PlacePart
 from rt.guard.limits import Limits
-from rt.job.path import Path, PathError, PathLimits, Reachable, around_base, planned
+from rt.job.path import Path, PathError, PathLimits, Reachable, Retrace, around_base, planned
 from rt.job.place import slots
 from rt.pose import inverse, top_down
 from rt.robot.kinematics import ARMS, joint_frames, joints_at
@@ -131,3 +131,19 @@ def test_slots_fill_the_area_row_by_row() -> None:
     assert np.allclose(found[:, 3], math.pi / 2)
     alone = slots(PlacePart(pose=(0.1, 0.4, 0.2, 0.0), home=(0, 0, 0.3)))
     assert len(alone) == 1 and np.allclose(alone[0], [0.1, 0.4, 0.2, 0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.0, 1.0), st.tuples(*(st.floats(-0.02, 0.02) for _ in range(3))))
+def test_the_way_back_begins_at_the_hand_and_ends_where_the_path_began(
+    part: float, aside: tuple[float, ...]
+) -> None:
+    path = Path([hand(0, 0, 0.15, 0), hand(0, 0, 0.25, 0), hand(0.3, 0.3, 0.25, 1.0)], PACE)
+    here = path.at(part * path.seconds) + hand(*aside, 0)
+    back = Retrace(path, here, 0.1)
+    assert np.allclose(back.at(0.0), here, atol=1e-9)
+    assert np.allclose(back.at(back.seconds), path.points[0], atol=1e-9)
+    assert np.array_equal(back.end, path.points[0])
+    hands = np.array([back.at(t) for t in np.arange(0.0, back.seconds, 0.01)])
+    # Two lines overlap in a corner, and what was aside is made up on the way.
+    assert np.linalg.norm(np.diff(hands[:, :3], axis=0), axis=1).max(initial=0) / 0.01 < 0.3

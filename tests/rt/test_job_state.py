@@ -246,8 +246,8 @@ def test_fingers_that_hold_something_refuse_a_job_that_does_not_say(
 
 
 def test_a_job_descends_in_fewer_cycles_and_refuses_an_impossible_rate() -> None:
-    assert ClearOptions().iterations == 32 and ServoOptions().iterations == 75
-    assert ClearOptions(rate=60.0).iterations == 64
+    assert ClearOptions().iterations == 24 and ServoOptions().iterations == 75
+    assert ClearOptions(rate=60.0).iterations == 48
     for rate in (math.inf, math.nan, 0.0):
         with pytest.raises(ValueError, match=r"Hz must be from 0\.5 to 1000 Hz"):
             ClearOptions(rate=rate)

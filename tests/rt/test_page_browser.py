@@ -136,8 +136,30 @@ def look_and_stop(view: Any) -> None:
         view.locator(".mantine-Notification-closeButton").first.click(no_wait_after=True)
     view.screenshot(path=folder / "page.png", timeout=240_000)
     assert (folder / "page.png").stat().st_size > 20_000
+    choose(view)
     view.get_by_role("button", name="STOP").click(no_wait_after=True)
     wait_for(view, f"{state}.includes('STOPPED') && {state}.includes('operator_stop')")
+
+
+def choose(view: Any) -> None:
+    """A click on the drawn view names the wanted object, another one another, and a button any."""
+    words = "document.querySelector('#grasp-servo-choice-words')?.innerText"
+    picture = view.evaluate("""() => {
+        const mark = document.querySelector('#grasp-servo-choice');
+        const after = (e) => mark.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING;
+        const image = [...document.querySelectorAll('img')].find(
+          (e) => after(e) && e.src.startsWith('blob:'));
+        const box = image.getBoundingClientRect();
+        return [box.x, box.y, box.width, box.height] }""")
+    told = set()
+    for part in (0.3, 0.6):
+        before = view.evaluate(words)
+        view.mouse.click(picture[0] + part * picture[2], picture[1] + 0.5 * picture[3])
+        wait_for(view, f"(before) => {words} !== before", arg=before)
+        told.add(view.evaluate(words))
+    assert len(told) == 2 and all("Wanted: the object at" in line for line in told)
+    view.get_by_role("button", name="Any object").click(no_wait_after=True)
+    wait_for(view, f"{words}.includes('Any object')")
 
 
 def wait_for(view: Any, expression: str, arg: Any = None) -> None:

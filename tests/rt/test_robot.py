@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from rt.cell.open import open_cell
 from rt.pose import from_top_down, top_down
 from rt.robot import PoseHistory, RobotError, RobotState
+from rt.robot.target import ArmTarget
 from rt.tools.resolve import ResolveError
 
 MS = 1_000_000
@@ -73,3 +75,23 @@ def test_rt_runs_without_the_simulation() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_a_frozen_target_keeps_the_turn_of_its_yaw() -> None:
+    """A hand at 3.2 rad is measured as -3.08: a way on from there must not turn all around."""
+
+    class Stands:
+        T_base_hand = top_down(0.1, 0.2, 0.3, 3.2)
+
+        def state(self) -> Any:
+            return self
+
+        def move(self, T_base_hand: Any) -> None: ...
+        def now_ns(self) -> int:
+            return 0
+
+    robot: Any = Stands()
+    target = ArmTarget(robot)
+    target.send(np.array([0.1, 0.2, 0.3, 3.2]))
+    target.freeze(robot.T_base_hand, 0.0)
+    assert np.allclose(target.commanded, [0.1, 0.2, 0.3, 3.2])

@@ -368,3 +368,35 @@ def test_pictures_for_calibration_come_with_their_depth() -> None:
         assert camera.read_latest(60.0) is picture
     with pytest.raises(CameraError, match="no colour pictures"):
         open_pictures("colour", device=SoftwareCamera(MODES))
+
+
+def test_colour_comes_in_the_pixels_of_the_depth_image() -> None:
+    """By the library's own alignment: a colour camera of another focal length sees the same square."""
+    wide = Intrinsics(480, 270, 200.0, 200.0, 239.5, 134.5)
+    depth_mode, colour_mode = d405_modes([(480, 270)], [30])[0], SoftwareMode(wide, 30)
+    device = SoftwareCamera([depth_mode], colours=[colour_mode])
+    with opened(device, width=480, height=270, rate_hz=30, colour=True) as (camera, _):
+        colour = np.full((270, 480, 3), 90, np.uint8)
+        part = wide.fx_px / camera.intrinsics.fx_px
+        half = round(40 * part)
+        colour[135 - half : 135 + half, 240 - half : 240 + half] = (200, 10, 20)
+        flat = np.full((270, 480), 3000, np.uint16)
+
+        def seen() -> Frame | None:
+            at = time.monotonic_ns()
+            seen.number += 1  # type: ignore[attr-defined]
+            device.send(flat, seen.number, stamp_ns=at)  # type: ignore[attr-defined]
+            device.send(colour, seen.number, stamp_ns=at)  # type: ignore[attr-defined]
+            time.sleep(0.02)
+            latest = camera.stream.latest
+            return latest if latest is not None and latest.colour is not None else None
+
+        seen.number = 0  # type: ignore[attr-defined]
+        frame = eventually(seen)
+        red = frame.colour[..., 0] > 150
+        assert frame.colour.shape == (270, 480, 3) and frame.depth.shape == (270, 480)
+        assert abs(red.sum() - 80**2) < 0.1 * 80**2
+        v, u = np.nonzero(red)
+        assert abs(u.mean() - 239.5) < 1.5 and abs(v.mean() - 134.5) < 1.5
+    with opened(colour=True) as (camera, _):
+        assert "has no colour" in camera.warnings[-1]
