@@ -315,7 +315,7 @@ class SequencesOptions:
             raise ValueError("sequences must be 1 or more, first and seconds 0 or more")
 
 
-@command("bench.sequences", SequencesOptions, interrupted="the last hundreds are kept")
+@command("bench.sequences", SequencesOptions, interrupted="what was played is kept")
 def main(config: SequencesOptions) -> int:
     """Run the command; returns NOT_DONE if an invariant is broken."""
     folder = output_folder("sequences", config.out)
@@ -325,6 +325,11 @@ def main(config: SequencesOptions) -> int:
             break
         with tempfile.TemporaryDirectory(prefix="sequences-") as place:
             result = play(number, config.seed, Path(place))
+        if (
+            result.outcome == Outcome.INTERRUPTED
+        ):  # the signal came to this process; the run took it
+            write_json(folder / "sequences.json", summary(config, results, began))
+            raise KeyboardInterrupt
         results.append(result)
         if result.wrong:
             names = ", ".join(FAULTS[e.fault].name for e in result.events)
