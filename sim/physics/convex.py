@@ -167,7 +167,8 @@ def _corners(points: Array) -> Array | None:
     return np.asarray(points[hull.vertices]) if hull.volume > _LEAST_VOLUME_M3 else None
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The child's process: points and faces from one file, parts to another."""
     with np.load(sys.argv[1]) as given:
         try:
             parts = _run_coacd(given["points"], given["faces"])
@@ -176,3 +177,7 @@ if __name__ == "__main__":
             raise SystemExit(_NO_COACD) from None
     named: dict[str, Any] = {f"part{k:05d}": part for k, part in enumerate(parts)}
     np.savez(sys.argv[2], **named)
+
+
+if __name__ == "__main__":
+    main()

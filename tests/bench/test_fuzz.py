@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,21 @@ def test_a_damaged_end_of_a_record_is_a_record_that_was_broken_off(tmp_path: Pat
     at = data.index(b"lost") + 8
     (tmp_path / "flight.mcap").write_bytes(data[:at] + b"x" + data[at + 1 :])
     assert not read_record(tmp_path / "flight.mcap").whole
+
+
+def test_an_endless_input_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "SLOW_S", 0.2)
+
+    def endless(data: bytes) -> None:
+        while data:
+            pass
+
+    before = signal.getsignal(signal.SIGPROF)
+    try:
+        run = child.bounded(endless)
+        run(b"")
+        with pytest.raises(RuntimeError, match="hangs"):
+            run(b"x")
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
