@@ -36,7 +36,7 @@ _REST_CYCLES = 3
 
 
 class Bumped(GiveUp):
-    """What is held, or the hand, met something."""
+    """The hand, or the object in it, met something."""
 
 
 class HeldWatch:

@@ -75,7 +75,9 @@ def test_a_table_is_cleared_and_the_report_tells_it(network: Distance, tmp_path:
     assert report.outcome == "cleared" and report.exit_code == 0 and not report.left
     assert sorted(world_of(cell).binned) == [0, 1]
     placed = [a for a in report.state.attempts if a.outcome == PLACED]
-    assert len(placed) == 2 and all(a.held and a.seen_left for a in placed)
+    assert len(placed) == 2 and all(a.held for a in placed)
+    # None if the box, taken in its middle, hides the place that it has left.
+    assert all(a.seen_left is not False for a in placed)
     for a in placed:
         assert a.width_m == pytest.approx(0.05, abs=0.004) and 3 < a.seconds < 20
         # Anywhere along the box, which is 90 mm long.
