@@ -31,7 +31,8 @@ def test_every_page_is_what_the_stored_figures_make_it() -> None:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The part of the repository that figures touch."""
-    for name in (*PAGES, "rt/models/distance.json", "rt/models/distance.onnx"):
+    models = [f"rt/models/{name}" for name in ("distance.json", "distance.onnx", "field.onnx")]
+    for name in (*PAGES, *models):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "docs/figures", tmp_path / "docs/figures")
