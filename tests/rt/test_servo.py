@@ -420,7 +420,8 @@ def test_the_command_interrupted_still_reports(
         text=True,
     )
     assert process.stderr is not None
-    assert "cycle" in process.stderr.readline()  # the first status line: it moves
+    # The first status line: it moves. Without native kernels a warning comes before.
+    assert any("cycle" in process.stderr.readline() for _ in range(3))
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number
