@@ -80,9 +80,9 @@ def disk_full_named(path: Path, needed_bytes: int, remedy: str = "free some") ->
         hidden = isinstance(error, RuntimeError) and free < needed_bytes
         if not (full or hidden):
             raise
-        needed = f"needs {_size(needed_bytes)}, " if needed_bytes else ""
+        needed = f"this file needs {_size(needed_bytes)}, " if needed_bytes else ""
         raise DiskFullError(
-            f"{path}: the disk is full: this file {needed}{_size(free)} are free; {remedy}"
+            f"{path}: the disk is full: {needed}{_size(free)} are free; {remedy}"
         ) from None
 
 
