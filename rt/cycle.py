@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rt import controller
 from rt.controller import Decision
+from rt.controller.motion import scene_velocity_m_s
 from rt.guard.rows import CycleState, Hold
 from rt.loop import (
     Loop,
@@ -73,8 +74,7 @@ def cycle(loop: Loop) -> Decision:
         s.same_views = loop.repeated.count(frame, view, xyz_yaw(T_base_hand))
         closed = close_gaps(view)
         if loop.camera_watch is not None:
-            motion = getattr(loop.controller, "motion", None)
-            still = motion is None or not motion.velocity_m_s.any()
+            still = not scene_velocity_m_s(loop.controller).any()
             s.place = loop.camera_watch.look(
                 frame.depth, closed, T_base_hand, frame.stamp_ns, still
             )

@@ -25,6 +25,7 @@ from rt.cell.cell import Cell
 from rt.cell.open import Devices, open_devices, settle
 from rt.cell.options import ServoOptions, parse
 from rt.cell.setup import RecordSink, RunSetup
+from rt.controller.motion import scene_velocity_m_s
 from rt.cycle import Step, choose, cycle, cycle_or_hold, pause, step_of
 from rt.distance import Distance, DistanceError, candidates_for, open_model
 from rt.distance.budget import MIN_CANDIDATES
@@ -214,7 +215,7 @@ class Servo(AbstractContextManager["Servo"]):
         arrived = self.outcome is None
         loop.allow(math.inf)
         maps: approach.DepthMaps | None = None
-        if arrived and self.grasps and approach.believed_drift_m_s(loop).any():
+        if arrived and self.grasps and scene_velocity_m_s(loop.controller).any():
             self.standing = True
         else:
             if arrived and self.grasps:

@@ -71,6 +71,12 @@ class Shift:
         return moved
 
 
+def scene_velocity_m_s(controller: object) -> NDArray[np.float64]:
+    """(2,) velocity of the scene in base as a controller believes it; zeros from one without an opinion."""
+    motion = getattr(controller, "motion", None)
+    return np.zeros(2) if motion is None else np.array(motion.velocity_m_s, np.float64)
+
+
 class SceneMotion:
     """Follows the scene about a place, view by view."""
 

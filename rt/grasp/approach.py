@@ -10,6 +10,7 @@ above the depth aimed at contact ends the descent, higher up it is a collision a
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -21,17 +22,16 @@ from numpy.typing import NDArray
 
 from rt.camera.frames import PosedFrame
 from rt.cell.file import Grasping
+from rt.controller.motion import scene_velocity_m_s
 from rt.grasp.height import Grid, HeightError, grasp_height, height_map
 from rt.gripper import GripperError
 from rt.gripper.held import HeldObject
-from rt.guard.force import contact_force
+from rt.guard.force import ZERO_SAMPLES, contact_force
 from rt.guard.rows import CycleState, Stop
 from rt.loop import Loop, freeze, hold, operator_request, record_cycle, send, sense, stop_arm, tick
 from rt.outcome import GraspResult, Outcome
 
 _ARRIVED_M = 0.001
-_ZERO_CYCLES = 5
-"""Cycles at rest whose mean force is the zero of the descent."""
 _ABOVE_ALL_M, _SEEN_ALL = 0.01, 0.9
 """Above all that was seen by so much, and with so much of the ground seen, the hand comes down as fast as it
 lifts."""
@@ -96,19 +96,13 @@ def grasp(
 
     Raises Stop and the devices' errors like the cycles before; the arm is then stopped by the caller.
     """
-    loop.drift_m_s = believed_drift_m_s(loop)
+    loop.drift_m_s = scene_velocity_m_s(loop.controller)
     try:
         if maps is None or loop.drift_m_s.any():
             maps = DepthMaps(loop)
         return (yield from _grasp(loop, options, tell, maps))
     finally:
         loop.drift_m_s = np.zeros(2)
-
-
-def believed_drift_m_s(loop: Loop) -> NDArray[np.float64]:
-    """(2,) velocity of the scene as the controller believes it; zeros from one without an opinion."""
-    motion = getattr(loop.controller, "motion", None)
-    return np.zeros(2) if motion is None else np.array(motion.velocity_m_s, np.float64)
 
 
 def _grasp(
@@ -131,7 +125,7 @@ def _grasp(
         yield from _depth(loop, options, notes, wrenches, maps)
         loop.enter("descend")
         tell(f"down to {notes['height'].height_m * 1e3:.0f} mm")
-        zero = np.mean(wrenches[-_ZERO_CYCLES:], axis=0) if wrenches else None
+        zero = np.mean(wrenches[-ZERO_SAMPLES:], axis=0) if wrenches else None
         yield from _descend(loop, options, notes, zero)
         loop.enter("close")
         tell("closing")
@@ -171,7 +165,7 @@ def _depth(
     maps: DepthMaps,
 ) -> Cycles:
     """Height maps of the kept frames, one a cycle, while the hand stays over the object; then
-    notes["height"]. Appends the wrenches measured meanwhile, at least _ZERO_CYCLES if the arm has a force
+    notes["height"]. Appends the wrenches measured meanwhile, at least ZERO_SAMPLES if the arm has a force
     sensor. Raises HeightError."""
 
     def feel(s: CycleState) -> None:
@@ -180,16 +174,17 @@ def _depth(
 
     hand, where = loop.distance.contract.hand, maps.where
     late, early = loop.frames.late(loop.end_m), loop.frames.early(loop.end_m)
-    cycles = 0
-    while missing := [f for f in (*late, *early) if not maps.has(f)] or cycles < _ZERO_CYCLES:
+    for cycles in itertools.count():
+        missing = next((f for f in (*late, *early) if not maps.has(f)), None)
+        if missing is None and cycles >= ZERO_SAMPLES:
+            break
         tick(loop)
         s = sense(loop, "look")
         _go_on(loop, s)
         feel(s)
-        if isinstance(missing, list):
-            maps.of(missing[0])
+        if missing is not None:
+            maps.of(missing)
         record_cycle(loop, s)
-        cycles += 1
         yield s
     found = grasp_height(
         [maps.of(f) for f in late],

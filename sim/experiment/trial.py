@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rt import controller
 from rt.controller import Surroundings, TargetPoint
 from rt.controller.algorithm import place
+from rt.controller.motion import scene_velocity_m_s
 from rt.controller.target import FollowedTarget
 from rt.distance import Distance
 from rt.grasp.memory import HeightMemory, needed_height_m
@@ -261,9 +262,7 @@ def servo(
         if isinstance(followed, FollowedTarget):
             now, cells = followed.now or wanted, followed.cells
         notes["declined"] = off_target(now, cells, believed, notes["predicted_m"])
-    motion = getattr(control, "motion", None)
-    velocity = np.zeros(2) if motion is None else motion.velocity_m_s
-    return Approach(np.stack(path), velocity, notes)
+    return Approach(np.stack(path), scene_velocity_m_s(control), notes)
 
 
 def reach(world: World, goal: Hand4, fate: TrialChance, noisy: bool, setup: TrialSetup) -> Approach:
