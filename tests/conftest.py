@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 import rt.tools.clock
@@ -21,6 +22,12 @@ from rt.hand import load_hand
 rt.tools.clock.MEMORY_LOCK |= (
     4  # MCL_ONFAULT: not the gigabytes that all the tests' imports could touch
 )
+
+settings.register_profile("random", derandomize=False)
+settings.register_profile("same", derandomize=True)
+settings.load_profile(
+    "same"
+)  # a change is judged by the same examples; new ones: --hypothesis-profile random
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell lets its background jobs ignore SIGINT, and they their children; the tests interrupt both.

@@ -3,6 +3,7 @@ a click on the live page. Each becomes a point in base (rt.controller.target.Tar
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -104,6 +105,9 @@ class WantedObject:
         elif target not in (None, CLICK):
             self._function = FunctionProcess(target, self._target_of)
         self._clicks = 0
+        self._good_s: float | None = None
+        """Last cycle in which the function had no trouble, or the first: time before the run, as at the
+        page's START, is no failure."""
 
     def close(self) -> None:
         """End the function's process."""
@@ -141,7 +145,9 @@ class WantedObject:
             return
         self._function.offer(frame, T_base_camera)
         self.now = self._function.now or self.now
-        if self._function.failing_s > LOST_S:
+        if not self._function.trouble or self._good_s is None:
+            self._good_s = time.monotonic()
+        if time.monotonic() - self._good_s > LOST_S:
             raise TargetError(f"{self._function.trouble}, for {LOST_S:g} s now")
 
     def _target_of(self, answer: Any, frame: Frame, T: NDArray[np.float64]) -> TargetPoint:

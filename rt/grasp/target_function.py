@@ -54,7 +54,6 @@ class FunctionProcess:
         """Why the last call gave no answer; empty: it gave one."""
         self.answers = 0
         """Number of calls that ended, with a target or without."""
-        self._good_s = time.monotonic()
         self._offered: Posed | None = None
         self._news, self._over = threading.Event(), False
         context = multiprocessing.get_context("spawn")
@@ -64,11 +63,6 @@ class FunctionProcess:
         theirs.close()
         self._thread = threading.Thread(target=self._work, name="target", daemon=True)
         self._thread.start()
-
-    @property
-    def failing_s(self) -> float:
-        """Time since the function last answered, while it does not."""
-        return time.monotonic() - self._good_s if self.trouble else 0.0
 
     def offer(self, frame: Frame, T_base_camera: NDArray[np.float64]) -> None:
         """The newest frame, for the next call."""
@@ -138,7 +132,7 @@ class FunctionProcess:
         if error:
             self._tell(error)
         else:
-            self.trouble, self._good_s = "", time.monotonic()
+            self.trouble = ""
 
     def _tell(self, trouble: str) -> None:
         if trouble != self.trouble:

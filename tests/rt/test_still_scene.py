@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rt.camera import Intrinsics
@@ -54,6 +54,7 @@ def scene_depth(T_base_camera: np.ndarray, camera: Intrinsics = CAMERA) -> np.nd
     st.floats(0, 0.5),
     st.integers(0, 2**31),
 )
+@example(0.03125, 0.0, 0.0, 0.5, 21507)
 def test_a_plane_is_found_below_things(
     height: float, a: float, b: float, covered: float, seed: int
 ) -> None:
