@@ -52,7 +52,7 @@ def trials(result: Json) -> Json:
     counts = [
         k for k in ("inside", "on_wall", "wrong") if any(s.get(k) for s in scenarios.values())
     ]
-    columns = [_LIFTED, *(["cleared [95 %]", "picks"] * cleared)]
+    columns = [_LIFTED, *(["of possible", "cleared [95 %]", "picks"] * cleared)]
     columns += ["median [95 %]", "under 1 cm", "under 2 cm", *(_COUNTS[k] for k in counts)]
     rows = ["| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
     for name, words in _ROWS.items():
@@ -61,6 +61,7 @@ def trials(result: Json) -> Json:
         s = scenarios[name]
         cells = [_share(s["lifted"], s["lifted_ci95"])]
         if cleared:
+            cells += [f"{100 * s['lifted_possible']:.0f} %"]
             cells += [_share(s["cleared"], s["cleared_ci95"]), str(s["n"])]
         low, high = s["ci95_m"]
         cells.append(f"{_mm(s['median_m'])} mm [{_mm(low)}, {_mm(high)}]")
