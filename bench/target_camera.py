@@ -34,7 +34,7 @@ from sim.hardware.ur.process import CONTROL_PORT, Emulator, EmulatorError
 INTRINSICS = Intrinsics(480, 360, 458.0, 458.0, 239.5, 179.5)
 TABLE_Z_M = -0.02
 """Height of the table in the arm's base: the camera begins about 0.45 m above it."""
-_MOUNT_ERROR = np.radians([1.0, 1.0, 1.0]).tolist() + [0.003, 0.003, 0.003]
+_MOUNT_ERROR = [*np.radians([1.0, 1.0, 1.0]).tolist(), 0.003, 0.003, 0.003]
 """Standard deviation of the camera's true place from the example cell's: rotation [rad], translation [m]."""
 RATE_HZ = 10
 

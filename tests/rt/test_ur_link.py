@@ -104,7 +104,11 @@ def test_a_line_without_end_is_not_read_for_ever(answer: bytes, error: type[Exce
     [
         (b"", "wrong_device", "answers b''"),
         (bytes(100), "wrong_device", "is this the address of a UR"),
-        (b"\xff\xffU" + bytes(65532), "wrong_device", "to the request for data by protocol version 2"),
+        (
+            b"\xff\xffU" + bytes(65532),
+            "wrong_device",
+            "to the request for data by protocol version 2",
+        ),
         (b"\0\4V\0", "wrong_device", "protocol version 2"),
         (b"\0\4V\1\xff\xffO" + bytes(65532), "wrong_device", "is this the address of a UR"),
         (b"\0\4V\1" + bytes(100), "wrong_device", "is this the address of a UR"),
