@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from bench.growth import Growth, drift
+from bench.growth import Growth, drift, known_growth_mb
 from bench.latency.cycle import background_load
 from rt.record.recorder import RecordError, read_record
 from rt.tools.clock import Clock, real_time
@@ -193,7 +193,8 @@ def judged(
         "growth": growth.summary(),
     }
     problems = [] if code == 0 else [f"the run ended with exit code {code}: {result['said']}"]
-    problems += growth.problems()
+    cycles_due = round(config.minutes * 60 * config.rate)
+    problems += growth.problems(known_growth_mb(cycles_due, config.minutes * 60))
     try:
         record = read_record(folder / "flight.mcap")
         cycles = record.cycles[record.cycles["phase"] == b"approach"]

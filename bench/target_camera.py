@@ -23,6 +23,7 @@ from calib.solve.se3 import from_vector, inverse, transform
 from calib.target.targets import parse
 from rt.camera import Intrinsics
 from rt.camera.pictures import PictureCamera, open_pictures
+from rt.cell.file import EXAMPLE, load_cell
 from rt.pose import Array
 from rt.robot.kinematics import ARMS, tool
 from rt.robot.ur_pose import transform as pose_transform
@@ -31,25 +32,33 @@ from sim.hardware.ur.arm import HOME_Q
 from sim.hardware.ur.process import CONTROL_PORT, Emulator, EmulatorError
 
 INTRINSICS = Intrinsics(480, 360, 458.0, 458.0, 239.5, 179.5)
-TABLE_Z_M = 0.12
+TABLE_Z_M = -0.02
 """Height of the table in the arm's base: the camera begins about 0.45 m above it."""
+_MOUNT_ERROR = [*np.radians([1.0, 1.0, 1.0]).tolist(), 0.003, 0.003, 0.003]
+"""Standard deviation of the camera's true place from the example cell's: rotation [rad], translation [m]."""
 RATE_HZ = 10
 
 
 def emulated_rig(seed: int, target: str, things: bool, noise: Noise) -> SimulatedRig:
-    """The world that the camera sees: the target below the camera of a UR5e in its usual posture."""
+    """The world that the camera sees: the target below the camera of a UR5e in its usual posture.
+
+    The camera is mounted as in the example of a cell, so that its calibration fits a run with that cell.
+    """
     rng = np.random.default_rng(seed)
     what = parse(target)
     lens = LensModel.of(INTRINSICS)
     truth = random_truth(rng, lens, what)
-    T_base_camera = tool(ARMS["UR5e"], np.array(HOME_Q), np.eye(4))[0] @ truth.T_mount_camera
+    example = load_cell(EXAMPLE)
+    T_flange_camera = example.robot.T_flange_hand @ example.camera.T_hand_camera
+    T_flange_camera = T_flange_camera @ from_vector(rng.normal(0, _MOUNT_ERROR))
+    T_base_camera = tool(ARMS["UR5e"], np.array(HOME_Q), np.eye(4))[0] @ T_flange_camera
     # the table is seen where the optical axis meets it
     axis, eye = T_base_camera[:3, 2], T_base_camera[:3, 3]
     below = eye + axis * (TABLE_Z_M - eye[2]) / axis[2]
     middle = transform(np.eye(3), middle_of(what.points()))
     T_base_middle = transform(truth.T_fixed_target[:3, :3], below)
     boxes: tuple[Box, ...] = scattered(rng, T_base_middle) if things else ()
-    placed = Unknowns(truth.T_mount_camera, T_base_middle @ inverse(middle), lens)
+    placed = Unknowns(T_flange_camera, T_base_middle @ inverse(middle), lens)
     return SimulatedRig(placed, what, noise, rng, things=boxes)
 
 

@@ -59,7 +59,7 @@ PATIENCE_S = 3.0
 _STILL_M, _STILL_M_S, _STILL_RAD_S = 0.001, 0.001, 0.01
 _OVER_M, _OVER_RAD = 0.001, math.radians(1)
 """A hand whose next move is smaller is over its goal."""
-_TRACE_LENGTH = 20_000
+TRACE_LENGTH = 20_000
 _FORGOTTEN_PERIODS, _FORGOTTEN_S = 5.5, 0.18
 """Without a trusted view for longer than both, the controller forgets what it remembers."""
 _TIMES_LONGER, _LONGER_S = 8.0, 10.0
@@ -121,7 +121,7 @@ class Loop:
         self.phase, self.number = "start", 0
         self.done = self.held = self.held_in_a_row = self.paused = 0
         self._left_s, self._pausing = math.inf, False
-        self.trace: deque[dict[str, Any]] = deque(maxlen=_TRACE_LENGTH)
+        self.trace: deque[dict[str, Any]] = deque(maxlen=TRACE_LENGTH)
         self.first: ScoredView | None = None
         self.last: ScoredView | None = None
         self._trusted_ns: int | None = None

@@ -133,9 +133,13 @@ class Servo(AbstractContextManager["Servo"]):
             )
             stack.callback(loop.wanted.close)
             self.grasps = wants_grasp(config, cell)
-            self._ready()
-            wait_for_first_frame(loop)
-            loop.wanted.begin(partial(wait_for_first_frame, loop), config.patience)
+            try:
+                self._ready()
+                wait_for_first_frame(loop)
+                loop.wanted.begin(partial(wait_for_first_frame, loop), config.patience)
+            except (Stop, *FAULTS) as error:
+                self._stopped(error)  # so that the record says why no cycle came
+                raise
             self.true_start_m = self._true_m()
             loop.fresh_clock()
             self.clock, self.watch = loop.clock, loop.watch

@@ -13,7 +13,7 @@ from tomlkit.exceptions import TOMLKitError
 from calib.data.poses import PoseFormat
 from calib.errors import CalibrationError
 from rt.pose import Array
-from rt.tools.files import write_text
+from rt.tools.files import read_bounded, write_text
 
 SECTION = "handeye"
 
@@ -93,8 +93,8 @@ def read_handeye(path: Path) -> dict[str, Any]:
 
 def _load(path: Path) -> tomlkit.TOMLDocument:
     try:
-        return tomlkit.parse(path.read_text())
-    except TOMLKitError as error:
+        return tomlkit.parse(read_bounded(path))
+    except (TOMLKitError, ValueError) as error:
         raise CalibrationError(
             f"{path} is not a TOML file ({error}); nothing was written"
         ) from error

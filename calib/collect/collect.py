@@ -262,11 +262,12 @@ class Collector:
     def estimate(self) -> Unknowns:
         """A first transform from the samples so far."""
         A, C = np.array(self.poses), np.array(self.seen)
-        X = closed_form(A, C, "Park")
-        if X is None or len(A) < 3 or rotation_spread(A)[1] < 2:
+        X = closed_form(A, C, "Park") if len(A) >= 3 else None
+        if X is None or rotation_spread(A)[1] < 2:
+            lost = "lost in the others" if len(A) else "never seen (is the print that of --target?)"
             raise CalibrationError(
-                f"after {len(A)} first samples the camera's place is still unknown: the target was lost "
-                "in the others; start with the target in the middle of the image, seen from above"
+                f"after {len(A)} first samples the camera's place is still unknown: the target was {lost}; "
+                f"start with it in the middle of the image, seen from above ({self.folder}/latest.png)"
             )
         return with_target(X, A, C, self.camera)
 

@@ -12,6 +12,7 @@ import yaml
 
 from calib.errors import CalibrationError
 from calib.solve.model import LensModel
+from rt.tools.files import read_bounded
 
 _SUFFIXES = (".json", ".yaml", ".yml", ".xml", ".txt", ".csv")
 
@@ -67,7 +68,10 @@ def read_camera(path: Path, size: tuple[int, int] | None = None) -> LensModel:
     """Intrinsics from a file; raises CalibrationError if there are none in it."""
     if not path.is_file():
         raise CalibrationError(f"{path} does not exist")
-    text = path.read_text(errors="replace")
+    try:
+        text = read_bounded(path, errors="replace")
+    except (OSError, ValueError) as error:
+        raise CalibrationError(f"{path} cannot be read: {error}") from error
     try:
         if path.suffix.lower() == ".json":
             data = json.loads(text)

@@ -25,6 +25,10 @@ from calib.data.robot_text import (
 from calib.errors import CalibrationError
 from calib.solve.se3 import transform
 from rt.pose import Array
+from rt.tools.files import read_bounded
+
+MOST_BYTES = 50_000_000
+"""Longest file of poses: some hundred thousand."""
 
 
 def load_any(path: Path) -> Any:
@@ -36,7 +40,7 @@ def load_any(path: Path) -> Any:
         if suffix == ".npz":
             with np.load(path) as arrays:
                 return PoseRows(npz_rows(dict(arrays)) or [])
-        text = path.read_text(errors="replace")
+        text = read_bounded(path, MOST_BYTES, "replace")
         if suffix == ".json":
             return json.loads(text)
         if suffix in (".yaml", ".yml", ".samples"):

@@ -60,6 +60,8 @@ SHAPES: dict[str, tuple[int | None, ...]] = {
 ENCODED = {"double_angle": 4, "raw": 3}
 """Action encodings by name, and how many numbers each makes of (x, y, theta)."""
 
+MOST_BYTES = 1_000_000_000
+"""Largest model file; the shipped ones have some megabytes."""
 ARCHITECTURES = ("paper", "field")
 """Architectures of the reference, native and TensorRT backends. ONNX Runtime computes any."""
 
@@ -206,6 +208,8 @@ def read_model(path: str | Path) -> tuple[Contract, dict[str, NDArray[np.float32
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no model file {path}; train.export makes one")
+    if path.stat().st_size > MOST_BYTES:
+        raise ModelError(f"{path} has more than {MOST_BYTES} bytes: it is no model for a loop")
     try:
         model = onnx.load(path)
     except Exception as error:
@@ -227,6 +231,7 @@ def _read(path: Path, model: onnx.ModelProto) -> tuple[Contract, dict[str, NDArr
         )
     contract = Contract.from_json(metadata[METADATA_KEY])
     _require_tensors(path, model.graph)
+    _require_operators(path, model.graph, contract.architecture not in ARCHITECTURES)
     weights = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
     try:
         shapes = expected_shapes(contract, weights)
@@ -248,6 +253,19 @@ def _read(path: Path, model: onnx.ModelProto) -> tuple[Contract, dict[str, NDArr
             f"{path}: weights do not match the hash in the metadata; the file was altered"
         )
     return contract, weights
+
+
+def _require_operators(path: Path, graph: onnx.GraphProto, own: bool) -> None:
+    """Raises ModelError for an operator that ONNX does not have: the kernels, which compute a known
+    architecture from its weights, would not notice. own: operators of other domains may be there too."""
+    for node in graph.node:
+        standard = node.domain in ("", "ai.onnx")
+        if not (onnx.defs.has(node.op_type) if standard else own):
+            name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            raise ModelError(
+                f"{path}: the operator {name!r} of node {node.name or list(node.output)!r} is none of "
+                "ONNX; export the model again"
+            )
 
 
 def _require_tensors(path: Path, graph: onnx.GraphProto) -> None:

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.job.look import APART_M
-from rt.tools.files import write_json
+from rt.tools.files import read_bounded, write_json
 
 FORMAT = "grasp-servo-clear/1"
+MOST_STATE_BYTES = 50_000_000
+"""Of a state file: some ten thousand attempts."""
 PLACED, MISSED, DROPPED, SKIPPED = "placed", "missed", "dropped", "skipped"
 
 
@@ -102,7 +104,7 @@ def read_state(path: Path) -> JobState:
     """A state file, or the one in a folder. Raises StateError."""
     path = path / "state.json" if path.is_dir() else path
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(read_bounded(path, MOST_STATE_BYTES))
         if content.pop("format") != FORMAT:
             raise KeyError("format")
         names = {f.name for f in fields(Attempt)}

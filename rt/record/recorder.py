@@ -111,6 +111,8 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         """Returns when the file is open and its header written. Raises RecordError or RingError."""
+        if self.path is not None and self.path.is_fifo():  # opening it would wait for a reader
+            raise RecordError(f"cannot write: {self.path} is a pipe; give a file")
         self.ring = Ring(self._header, self._slots)
         self.put = self.ring.put
         try:

@@ -32,14 +32,21 @@ def parsed(parse: Callable[[str], T], text: str) -> T:
         raise ValueError("nested too deep") from None
 
 
+def read_bounded(path: Path, most_bytes: int = MOST_BYTES, errors: str = "strict") -> str:
+    """A text file. Raises OSError; ValueError for one that is no file, no text, or longer."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("not a file")
+    with path.open("rb") as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise ValueError(f"longer than {most_bytes} bytes")
+    return data.decode(errors=errors)
+
+
 def parsed_file(parse: Callable[[str], T], path: Path) -> T:
     """A text file through a parser. Raises OSError; ValueError for one that is no text, or longer than
     MOST_BYTES."""
-    with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"longer than {MOST_BYTES} bytes")
-    return parsed(parse, data.decode())
+    return parsed(parse, read_bounded(path))
 
 
 class DiskFullError(OSError):
@@ -95,6 +102,8 @@ def output_folder(command: str, out: Path | None = None) -> Path:
     disk has no room for results."""
     folder = out or Path("runs") / command / time.strftime("%Y-%m-%d_%H-%M-%S")
     require_room(folder, RESULTS_BYTES, "the folder of results")
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is there and no folder; give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{folder} is not writable; give another --out")

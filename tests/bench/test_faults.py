@@ -127,7 +127,7 @@ def test_growth_and_drift_are_told() -> None:
     flat, grows = [(100.0, 9, 3)] * 48, [(100.0 + k / 4, 9 + (k > 40), 3) for k in range(48)]
     growth.samples = {"rt.servo": flat, "rt.leaks": grows, "rt.short": flat[:5]}
     assert set(growth.summary()) == {"rt.servo", "rt.leaks"}
-    memory, handles = growth.problems()
+    memory, handles = growth.problems({})
     assert memory.startswith("rt.leaks grew by 4.8 MB")
     assert handles == "rt.leaks has 10 handles, 9 at half time"
     growth.sample()

@@ -61,3 +61,13 @@ def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
     assert said["sequences"] == 2 and said["broken"] == 0 and sum(said["faults"].values()) >= 2
     with pytest.raises(ValueError, match="1 or more"):
         SequencesOptions(sequences=0)
+
+
+def test_a_fault_before_the_first_cycle_is_in_the_record(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The gripper is still opening."""
+    names = [f.name for f in FAULTS]
+    only(monkeypatch, Event(names.index("safety fault"), 0.13, float("inf")))
+    done = play(0, 0, tmp_path)
+    assert (done.outcome, done.wrong) == ("stopped", "")

@@ -349,6 +349,12 @@ def test_free_drive_stores_each_rest_once(tmp_path):
     assert len(T) == 4 and all(apart)
 
 
+def test_a_target_that_is_never_seen_has_a_message(tmp_path):
+    collector = Collector(cell_of(make_rig(0)), Target(), tmp_path / "d", CollectLimits(), print)
+    with pytest.raises(CalibrationError, match=r"after 0 first samples .*never seen"):
+        collector.estimate()
+
+
 def test_the_arm_stays_within_its_limits(tmp_path):
     rig = make_rig(6)
     collector = Collector(

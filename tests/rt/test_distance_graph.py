@@ -97,3 +97,14 @@ def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "text.onnx").write_text("not a model")
     with pytest.raises(ModelError, match=r"not an ONNX file|no 'contract'"):
         read_model(tmp_path / "text.onnx")
+
+
+@pytest.mark.parametrize("domain", ["", "com.else"])
+def test_an_operator_that_onnx_lacks_is_refused_whatever_computes_the_model(
+    domain, any_model_file, tmp_path
+):
+    model = onnx.load(any_model_file)
+    model.graph.node[3].op_type, model.graph.node[3].domain = "Frobnicate", domain
+    onnx.save(model, tmp_path / "broken.onnx")
+    with pytest.raises(ModelError, match=r"the operator '.*Frobnicate' of node"):
+        read_model(tmp_path / "broken.onnx")

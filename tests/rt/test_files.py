@@ -11,6 +11,7 @@ from rt.tools.files import (
     DiskFullError,
     output_folder,
     plain,
+    read_bounded,
     require_room,
     whole,
     write_figure,
@@ -110,3 +111,17 @@ def test_no_folder_of_results_on_a_full_disk(tmp_path, monkeypatch):
     with pytest.raises(DiskFullError, match=r"new: the set needs 3\.0 GB"):
         require_room(tmp_path / "new", 3_000_000_000, "the set")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_or_a_long_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="not a file"):
+        read_bounded(tmp_path / "pipe")
+    (tmp_path / "long").write_text("x" * 11)
+    with pytest.raises(ValueError, match="longer than 10 bytes"):
+        read_bounded(tmp_path / "long", 10)
+    assert read_bounded(tmp_path / "long", 11) == "x" * 11
+    with pytest.raises(FileNotFoundError):
+        read_bounded(tmp_path / "nothing")
+    with pytest.raises(NotADirectoryError, match="give another --out"):
+        output_folder("any", tmp_path / "long")

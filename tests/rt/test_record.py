@@ -308,3 +308,9 @@ def test_what_is_no_record_is_refused(tmp_path: Path, content: bytes | None) -> 
         path.write_bytes(content)
     with pytest.raises(RecordError, match=r"other\.mcap"):
         read_record(path)
+
+
+def test_a_pipe_without_a_reader_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RecordError, match="is a pipe"), Recorder(tmp_path / "pipe", header()):
+        raise AssertionError

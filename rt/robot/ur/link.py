@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -243,32 +244,73 @@ def connect(host: str, timeout_s: float = 2.0) -> Link:
 
 
 def _probe_rtde(host: str, timeout_s: float) -> None:
-    """Ask the RTDE port for protocol version 2, since ur-rtde hangs on one that is silent or talks nonsense.
-    Raises UrError."""
-    answer, deadline = b"", time.monotonic() + timeout_s
+    """Speak RTDE as far as a first packet of data, since ur-rtde waits without a bound for a port that is
+    silent or talks nonsense at any step of this. Raises UrError."""
+    deadline = time.monotonic() + timeout_s
     try:
         with socket.create_connection((host, RTDE_PORT), timeout_s) as sock:
-            sock.sendall(b"\0\5V\0\2")
-            while len(answer) < 4:
-                sock.settimeout(max(deadline - time.monotonic(), 0.001))
-                more = b""
-                with suppress(ConnectionError):
-                    more = sock.recv(4 - len(answer))
-                if not more:
-                    break
-                answer += more
+            for kind, payload in _HANDSHAKE:
+                size = _HEADER.size + len(payload)
+                if kind != b"U":
+                    with suppress(ConnectionError):  # closed: told with what it answered before
+                        sock.sendall(_HEADER.pack(size, kind) + payload)
+                answer = _answer(sock, kind, host, deadline)
+                if kind in b"VS" and answer[:1] != b"\1":
+                    raise _wrong_rtde(host, answer)
     except OSError as error:
         raise UrError(
             "frozen",
             f"{host}:{RTDE_PORT} (RTDE) takes connections but does not answer within {timeout_s:g} s "
             f"({error}); restart the controller",
         ) from error
-    if answer != b"\0\4V\1":
-        raise UrError(
-            "wrong_device",
-            f"{host}:{RTDE_PORT} (RTDE) answers {answer!r} to the request for protocol version 2; is this "
-            "the address of a UR controller?",
-        )
+
+
+_HEADER = struct.Struct(">Hc")
+"""Of an RTDE packet: its size, this included, and its type."""
+_HANDSHAKE = (
+    (b"V", b"\0\2"),
+    (b"O", struct.pack(">d", 10.0) + b"timestamp"),
+    (b"S", b""),
+    (b"U", b""),
+)
+"""Protocol version 2, one variable at 10 Hz, start; then a packet of data is due."""
+_MOST_PACKETS, _MOST_BYTES = 20, 4096
+"""Packets of other types (text messages) before the answer, and the size of one."""
+
+
+def _answer(sock: socket.socket, kind: bytes, host: str, deadline_s: float) -> bytes:
+    """Payload of the next RTDE packet of that type. Raises OSError, UrError."""
+    for _ in range(_MOST_PACKETS):
+        header = _receive(sock, _HEADER.size, host, deadline_s)
+        size, found = _HEADER.unpack(header)
+        if not _HEADER.size <= size <= _MOST_BYTES or not found.isalpha():
+            raise _wrong_rtde(host, header)
+        payload = _receive(sock, size - _HEADER.size, host, deadline_s)
+        if found == kind:
+            return payload
+    raise _wrong_rtde(host, header + payload)
+
+
+def _receive(sock: socket.socket, size: int, host: str, deadline_s: float) -> bytes:
+    """So many bytes. Raises OSError, UrError."""
+    data = b""
+    while len(data) < size:
+        sock.settimeout(max(deadline_s - time.monotonic(), 0.001))
+        more = b""
+        with suppress(ConnectionError):
+            more = sock.recv(size - len(data))
+        if not more:
+            raise _wrong_rtde(host, data)
+        data += more
+    return data
+
+
+def _wrong_rtde(host: str, answer: bytes) -> UrError:
+    return UrError(
+        "wrong_device",
+        f"{host}:{RTDE_PORT} (RTDE) answers {answer[:20]!r} to the request for data by protocol version 2; "
+        "is this the address of a UR controller?",
+    )
 
 
 def _not_remote(host: str) -> str:
@@ -288,14 +330,20 @@ def _ask_dashboard(host: str, timeout_s: float) -> dict[str, Any]:
             text = ask("PolyscopeVersion")
             found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
             if found is None:
-                raise UrError("wrong_device", f"{host} does not tell its version, but {text!r}")
+                raise UrError(
+                    "wrong_device",
+                    f"the dashboard of {host} does not tell its version, but {text[:40]!r}; is this the "
+                    "address of a UR controller?",
+                )
             version = tuple(int(v) for v in found.groups())
             _check_version(host, version)
             remote = ask("is in remote control") if version >= (5, 6, 0) else "true"
             model = model_name(ask("get robot model"), version[0])  # not known to all versions
     except OSError as error:
         raise UrError(
-            "unreachable", f"the dashboard of {host} does not answer ({error})"
+            "unreachable",
+            f"the dashboard of {host}:{DASHBOARD_PORT} takes connections but does not answer within "
+            f"{timeout_s:g} s ({error}); restart the controller",
         ) from error
     if remote.lower() != "true":
         raise UrError("not_remote", _not_remote(host))

@@ -38,7 +38,7 @@ class EmulatorOptions:
 
     Use 127.0.0.2 and up, one address for each emulator: at 127.0.0.1 ur-rtde leaves out its check of
     remote control. With --cell address, tool centre point, gripper, table and a start pose above the
-    workspace are the cell's, and the line that runs the loop against it is printed. A control channel (one
+    workspace are the cell's, and the lines that check it and run the loop are printed. A control channel (one
     line in, one line of JSON out) makes faults and tells the true motion; send it `help`. Ends on SIGTERM,
     SIGINT or `quit`.
 
@@ -91,7 +91,7 @@ def privileges() -> None:
 
 
 def of_cell(config: EmulatorOptions) -> tuple[EmulatorOptions, str]:
-    """The options with what the cell says, and the line that runs the loop against them. Raises CellError,
+    """The options with what the cell says, and those of a run against them. Raises CellError,
     and ValueError if the arm does not reach above the workspace."""
     assert config.cell is not None
     cell = load_cell(config.cell)
@@ -106,7 +106,7 @@ def of_cell(config: EmulatorOptions) -> tuple[EmulatorOptions, str]:
     )
     if cell.camera.width and cell.camera.height:
         device += f"&size={cell.camera.width}x{cell.camera.height}&rate_hz={cell.camera.rate_hz:g}"
-    line = f'python -m rt.servo --cell {config.cell} --host {address} --camera-device "{device}"'
+    line = f'--host {address} --camera-device "{device}"'
     tcp: Any = tuple(pose_vector(cell.robot.T_flange_hand).tolist())
     table_z = config.table_z
     if table_z is None and cell.T_robot_table[2, 2] > 0.999:
@@ -200,7 +200,9 @@ def serve(config: EmulatorOptions) -> None:
         flush=True,
     )
     if line:
-        print(f"in another terminal, here: {line}", flush=True)
+        print("in another terminal, here, with any other options:", flush=True)
+        print(f"  python -m rt.cell check {config.cell} --live {line}", flush=True)
+        print(f"  python -m rt.servo --cell {config.cell} {line}", flush=True)
         if config.gripper:
             print(f"the fingers will find something {OBJECT_M * 1e3:g} mm wide", flush=True)
     while not over.is_set():
