@@ -31,6 +31,7 @@ from rt.job.options import ClearOptions, parse
 from rt.job.picture import draw
 from rt.job.report import JobReport, report_of, write
 from rt.job.state import JobState, read_state
+from rt.loop import operator_request
 from rt.page import PageError
 from rt.record.recorder import Recorder, RecordError
 from rt.record.report import Status
@@ -107,7 +108,8 @@ def run(job: Job, keys: Keys | None = None) -> JobReport:
         job.control = Control(job.loop, keys)
         for _ in job:
             placed, tried = job.state.placed, len(job.state.attempts)
-            status.note = f"{placed} placed of {tried} tried  {job.loop.phase}  {job.note}"
+            phase = "paused" if operator_request(job.loop, "pause") else job.loop.phase
+            status.note = f"{placed} placed of {tried} tried  {phase}  {job.note}"
         signals = job.loop.signals
     return report_of(job, signals[0] if signals else 0)
 
@@ -126,34 +128,39 @@ def main(config: ClearOptions) -> int:
     distance = open_model(devices.model, config.backend)
     check_model(distance, devices)
     n = candidate_count(config, distance)
-    with ExitStack() as stack:
-        keys = stack.enter_context(Keys())
-        if keys.live:
-            print(f"rt.clear: {HELP}", file=sys.stderr)
-        cell = stack.enter_context(open_job_cell(config, devices))
-        setup = cell.setup or devices.setup
-        recorder = _recorder(config, folder, cell, distance, n, state)
-        if recorder is not None:
-            stack.enter_context(recorder)
+    with ExitStack() as pages:
+        page = None
         if config.view:
             from rt.page.flight import LivePage
 
-            assert recorder is not None
-            LivePage(config, stack).show(recorder, cell.simulated)
-        job = Job(
-            cell,
-            distance,
-            config,
-            candidates=n,
-            setup=replace(setup, record=recorder),
-            state=state,
-            save=folder / "state.json",
-        )
-        report = run(job, keys)
-    write(report, folder)
-    draw(report, job.place, job.track, folder / "clear.png")
-    if recorder is not None and recorder.error:
-        print(f"rt.clear: no whole flight record: {recorder.error}", file=sys.stderr)
+            page = LivePage(config, pages, "rt.clear")
+        with ExitStack() as stack:
+            keys = stack.enter_context(Keys())
+            if keys.live:
+                print(f"rt.clear: {HELP}", file=sys.stderr)
+            cell = stack.enter_context(open_job_cell(config, devices))
+            setup = cell.setup or devices.setup
+            recorder = _recorder(config, folder, cell, distance, n, state)
+            if recorder is not None:
+                stack.enter_context(recorder)
+                if page is not None:
+                    page.show(recorder, cell.simulated)
+            job = Job(
+                cell,
+                distance,
+                config,
+                candidates=n,
+                setup=replace(setup, record=recorder),
+                state=state,
+                save=folder / "state.json",
+            )
+            report = run(job, keys)
+        write(report, folder)
+        draw(report, job.place, job.track, folder / "clear.png")
+        if recorder is not None and recorder.error:
+            print(f"rt.clear: no whole flight record: {recorder.error}", file=sys.stderr)
+        if page is not None:
+            page.again(simulated=False)  # a job has no next scene
     return report.exit_code
 
 

@@ -50,6 +50,8 @@ ARM = ArmDynamics(
 LIMITS = Limits(max_speed_m_s=1.0, workspace_min_m=(-0.6, -0.6), workspace_max_m=(0.6, 0.6))
 GRASPING = Grasping(speed_m_s=0.20, lift_speed_m_s=0.40, lift_m=0.12, hold_s=0.1)
 _SUBSTEP_NS = 1_000_000
+_BESIDE_M = 0.1
+"""The workspace reaches so far beyond the place and what is to be cleared."""
 
 
 class TableArm(TwinArm):
@@ -145,9 +147,10 @@ def build(
         "max_speed_m_s": arm.max_speed_m_s,
         "max_acceleration_m_s2": arm.max_acceleration_m_s2,
     }
+    limits = wide_enough(place)
     setup = RunSetup(
-        LIMITS,
-        SpeedBound(0.9 * min(LIMITS.max_speed_m_s, arm.max_speed_m_s)),
+        limits,
+        SpeedBound(0.9 * min(limits.max_speed_m_s, arm.max_speed_m_s)),
         grasping,
         place=place,
     )
@@ -188,6 +191,16 @@ def open_cell(
     )
     cell.info.update(seed=seed, scene=scene, meshes=None if meshes is None else str(meshes))
     return cell
+
+
+def wide_enough(place: PlacePart) -> Limits:
+    """LIMITS, with a workspace that holds the place and all that is to be cleared."""
+    half = [
+        max(0.6, abs(at) + _BESIDE_M, size / 2 + _BESIDE_M)
+        for at, size in zip(place.pose[:2], place.look_m, strict=True)
+    ]
+    x, y = half
+    return replace(LIMITS, workspace_min_m=(-x, -y), workspace_max_m=(x, y))
 
 
 def around(scene: Scene) -> PlacePart:

@@ -21,7 +21,7 @@ from rt.job.moves import GiveUp, JobMoves, Slipped
 from rt.job.path import Array, PathError, Retrace
 from rt.job.state import DROPPED, Attempt
 from rt.job.travel import follow
-from rt.loop import dwell, tick
+from rt.loop import PATIENCE_S, at_rest, freeze, record_cycle, sense, tick
 
 BACK_M_S = 0.10
 """Speed of the way back."""
@@ -29,6 +29,8 @@ _FREE_M = 0.03
 """So far back the force must be gone."""
 _GONE_S = 1.0
 """So long after the arm came to rest the force must be gone."""
+_CONTACT = ("force", "torque", "following_error")
+"""Rows of the guard that a contact sets off; all others still count while the arm comes to rest."""
 _ABOVE_M = 0.004
 """Put back from so far above where it was taken."""
 _REST_CYCLES = 3
@@ -87,25 +89,34 @@ class JobRecovery(JobMoves):
         assert gripper is not None
         self.loop.target.brake()
         gripper.open()
-        self._stand(stop, 0.5)
+        yield from self._stand(stop, 0.5)
         yield from self._open(0.0)
 
-    def _stand(self, why: Exception, part: float = 1.0) -> None:
-        """Stop the arm where it is, and make that its target. Raises Stop if it does not come to rest, or if
-        more than a part of the guard's force or torque stays."""
+    def _stand(self, why: Exception, part: float = 1.0) -> Iterator[Step]:
+        """Stop the arm where it is, and make that its target. Raises Stop if it does not come to rest, if
+        more than a part of the guard's force or torque stays, or if the user asks for it."""
         loop, limits = self.loop, self.loop.limits
         loop.target.brake()
-        if not dwell(loop, None):
-            raise Stop(f"{why}; the arm did not come to rest") from why
-        for _ in range(max(int(_GONE_S * loop.config.rate), 10)):
-            state = loop.robot.state()
-            force_N, torque_Nm = contact_force(state, loop.wrench_zero)
-            if force_N < part * limits.max_force_N and torque_Nm < part * limits.max_torque_Nm:
-                break
+        loop.allow(PATIENCE_S + _GONE_S)
+        rested, left_s = False, PATIENCE_S
+        while True:
             tick(loop)
-        else:
-            raise Stop(f"{why}; the force stays") from why
-        loop.target.freeze(state.T_base_hand, limits.min_grasp_height_m)
+            s = sense(loop, loop.phase, limits.min_grasp_height_m, _CONTACT)
+            record_cycle(loop, s)
+            yield step_of(loop)
+            assert s.state is not None
+            if not rested and at_rest(s.state):
+                rested, left_s = True, _GONE_S
+            gone = (
+                s.force_N < part * limits.max_force_N and s.torque_Nm < part * limits.max_torque_Nm
+            )
+            if rested and gone:
+                break
+            left_s -= s.period_s
+            if left_s < 0:
+                still = "the force stays" if rested else "the arm did not come to rest"
+                raise Stop(f"{why}; {still}") from why
+        freeze(loop, s)
 
     def _put_back(
         self, attempt: Attempt, why: Bumped | Stop, watch: HeldWatch, taken_m: float | None
@@ -117,7 +128,7 @@ class JobRecovery(JobMoves):
         loop, path = self.loop, self.path
         said = str(why).split(";")[0]
         self._tell(said)
-        self._stand(why)
+        yield from self._stand(why)
         attempt.outcome, attempt.reason = DROPPED, said
         assert path is not None and self.cell.gripper is not None
         if not self.cell.gripper.state().holding:
@@ -157,7 +168,7 @@ class JobRecovery(JobMoves):
                 continue
             zero = s.state.wrench if zero is None else zero
             if contact_force(s.state, zero)[0] > grasping.contact_N:
-                self._stand(Bumped("contact while setting down"))
+                yield from self._stand(Bumped("contact while setting down"))
                 break
         yield from self._open(0.0)
 

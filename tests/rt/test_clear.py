@@ -18,6 +18,7 @@ from rt.cell.file import EXAMPLE, PlacePart, load_cell
 from rt.cell.transform import CellError
 from rt.cycle import Step
 from rt.distance import Distance, open_model
+from rt.gripper import GripperState
 from rt.job.job import Job
 from rt.job.options import ClearOptions
 from rt.job.report import JobReport, report_of
@@ -283,3 +284,26 @@ def test_mistakes_are_one_line(
     except SystemExit as error:  # options that tyro refuses
         code = int(str(error.code))
     assert code == 2 and said in capsys.readouterr().err
+
+
+def test_a_place_that_the_object_hid_is_looked_at_on_the_way_back(network: Distance) -> None:
+    """A gripper that feels an object which lies on the table: on the way back it is seen, and tried again."""
+    cell = table.build(boxes(SPOTS[:1]))
+    world: Any = world_of(cell)
+    gripper: Any = cell.gripper
+    there, felt = world.data.qpos[world._qpos[0]].copy(), gripper.state
+    lie = lambda: GripperState(cell.robot.now_ns(), 0.05, False, True)  # noqa: E731
+
+    def deceive(job: Job, step: Step) -> None:
+        attempts = job.state.attempts
+        if len(attempts) == 1 and step.phase == "carry":
+            attempts[0].seen_left = None  # as if it hid the place
+            gripper.state = lie
+            world.data.qpos[world._qpos[0]] = there
+        elif gripper.state is lie:
+            gripper.state = felt
+
+    report = go(cell, network, hook=deceive)
+    first, second = report.state.attempts
+    assert first.outcome == MISSED and not first.held and "on the way back" in first.reason
+    assert second.outcome == PLACED and second.seen_left and world.binned == [0]

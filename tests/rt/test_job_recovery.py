@@ -124,3 +124,41 @@ def test_fingers_that_close_on_after_an_object_have_not_lost_it() -> None:
     assert not held.lost(200_000_000)
     fingers.holding = False
     assert not held.lost(300_000_000) and held.lost(300_000_000 + int(REGRIP_S * 1e9))
+
+
+@pytest.mark.parametrize("phase", ["carry", "close"])
+def test_a_stop_is_heard_while_the_arm_comes_to_rest_after_a_contact(
+    network: Distance, phase: str
+) -> None:
+    """The force lasts longer than the arm's patience; STOP, from the keyboard or the page, comes before."""
+    cell = table.build(boxes(SPOTS[:1]))
+    press, _ = pushed(cell, phase, 80.0, 60.0)
+    when: dict[str, int] = {}
+
+    def stop(job: Job, step: Step) -> None:
+        press(job, step)
+        if "force" in job.loop.guard.counts:
+            when.setdefault("met", step.number)
+            if step.number == when["met"] + 8 and phase == "carry":
+                job.loop.requests["stop"] = 1
+            elif step.number == when["met"] + 8:
+                job.loop.signals.append(2)
+        when["last"] = step.number
+
+    report = go(cell, network, hook=stop)
+    assert "operator_stop" in report.reason or report.outcome == "interrupted"
+    assert when["last"] == when["met"] + 8  # the next period was the stop's
+    assert np.linalg.norm(cell.robot.state().twist) < 1e-3
+
+
+def test_the_keyboard_is_read_in_every_period(network: Distance) -> None:
+    """Between two steps too: while the arm comes to rest above the object, nothing is yielded."""
+    cell = table.build(boxes(SPOTS[:1]))
+    asked: list[int] = []
+    with Job(cell, network, OPTIONS) as job:
+        listen = job.loop.listen
+        job.loop.listen = lambda: (listen(), asked.append(job.loop.number))  # type: ignore[func-returns-value]
+        for step in job:
+            if step.phase == "release":
+                break
+    assert np.diff(asked).max() == 1
