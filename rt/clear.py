@@ -52,7 +52,12 @@ def settle_job(config: ClearOptions) -> tuple[ClearOptions, Devices]:
     watched. Raises CellError."""
     if config.cell is not None or config.robot not in ("", "twin", SIMULATED):
         devices = settle(config)
-        if devices.cell is None or devices.setup.place is None:
+        if devices.cell is None:
+            raise CellError(
+                "--robot twin: the twin's objects cannot be taken; leave --robot and --cell out for the "
+                "simulated table, or run the cell against its emulator (python -m rt.robot.emulator --cell)"
+            )
+        if devices.setup.place is None:
             raise CellError(
                 f"{config.cell}: section [place] is missing: rt.clear must know where to put things down "
                 "(docs/clear.md)"
@@ -123,6 +128,8 @@ def run(job: Job, keys: Keys | None = None) -> JobReport:
 )
 def main(config: ClearOptions) -> int:
     state = None if config.resume is None else read_state(config.resume)
+    if state is not None:
+        print(f"rt.clear: goes on with {config.resume}: {state.told}", file=sys.stderr)
     folder = output_folder("clear", config.out or config.resume)
     config, devices = settle_job(config)
     distance = open_model(devices.model, config.backend)

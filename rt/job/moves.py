@@ -201,7 +201,9 @@ class JobMoves(Servo):
         )
         if attempt.seen_left is False:
             attempt.outcome, attempt.held = MISSED, False
-            attempt.reason = "the gripper felt something, but on the way back the object is seen to lie where it was"
+            attempt.reason = (
+                "the gripper felt something; on the way back the object is seen to lie where it was"
+            )
         if attempt.seen_left is not None:
             self._unsure = None
             self._save()

@@ -58,13 +58,13 @@ class ClearOptions(ServoOptions):
     """Fewer than rt.servo's, for the hand begins above the place to grasp."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.grasp != "yes":
-            raise ValueError(f"--grasp {self.grasp}: the job grasps; rt.servo does not have to")
         if self.target is not None or self.target_box is not None:
             raise ValueError(
                 "--target: the job takes everything; rt.servo --target takes one object"
             )
+        super().__post_init__()
+        if self.grasp != "yes":
+            raise ValueError(f"--grasp {self.grasp}: the job grasps; rt.servo does not have to")
         for name, value, low, high in (
             ("objects", self.objects, 1, 100),
             ("probability", self.probability, 0.01, 0.999),

@@ -28,7 +28,9 @@ BACK_M_S = 0.10
 _FREE_M = 0.03
 """So far back the force must be gone."""
 _GONE_S = 1.0
-"""So long after the arm came to rest the force must be gone."""
+"""So long after the arm came to rest the force is waited for to go."""
+_RISE_N = 10.0
+"""A force that rises by more on the way back ends the job."""
 _CONTACT = ("force", "torque", "following_error")
 """Rows of the guard that a contact sets off; all others still count while the arm comes to rest."""
 _ABOVE_M = 0.004
@@ -70,6 +72,26 @@ class HeldWatch:
             )
 
 
+class Easing:
+    """Moving away from what still presses on a hand that stands: called once a cycle. For the first _FREE_M
+    the guard's rows of force do not count (`but`), as long as the force does not rise; then they do again."""
+
+    def __init__(self, job: JobMoves) -> None:
+        loop = job.loop
+        self._begin = np.array(loop.commanded[:3])
+        self._at_most_N = contact_force(loop.robot.state(), loop.wrench_zero)[0] + _RISE_N
+        self.but: set[str] = set(_CONTACT)
+
+    def __call__(self, s: CycleState) -> None:
+        if np.linalg.norm(s.hand[:3] - self._begin) > _FREE_M:
+            self.but.clear()
+        elif s.force_N > self._at_most_N:
+            raise Stop(
+                f"contact: the force rises on the way back, {s.force_N:.0f} N, must be at most "
+                f"{self._at_most_N:.0f}; look, then move the hand by the pendant"
+            )
+
+
 class JobRecovery(JobMoves):
     """JobMoves with what follows a contact."""
 
@@ -83,18 +105,22 @@ class JobRecovery(JobMoves):
         )
 
     def _let_go(self, stop: Stop) -> Iterator[Step]:
-        """After a contact while the fingers closed or lifted: open them where they are. Raises `stop` if the
-        force stays."""
-        gripper = self.cell.gripper
+        """After a contact while the fingers closed or lifted: open them where they are, and rise a little.
+        Raises Stop if the force stays."""
+        loop, gripper = self.loop, self.cell.gripper
         assert gripper is not None
-        self.loop.target.brake()
+        loop.target.brake()
         gripper.open()
         yield from self._stand(stop, 0.5)
+        easing, up_m = Easing(self), float(loop.commanded[2]) + 1.2 * _FREE_M
+        for s in approach.straight(loop, "retreat", up_m, BACK_M_S, easing.but):
+            easing(s)
+            yield step_of(loop)
         yield from self._open(0.0)
 
     def _stand(self, why: Exception, part: float = 1.0) -> Iterator[Step]:
-        """Stop the arm where it is, and make that its target. Raises Stop if it does not come to rest, if
-        more than a part of the guard's force or torque stays, or if the user asks for it."""
+        """Stop the arm where it is, give the force time to fall below a part of the guard's limits, and make
+        that place its target. Raises Stop if the arm does not come to rest, or if the user asks for it."""
         loop, limits = self.loop, self.loop.limits
         loop.target.brake()
         loop.allow(PATIENCE_S + _GONE_S)
@@ -110,12 +136,11 @@ class JobRecovery(JobMoves):
             gone = (
                 s.force_N < part * limits.max_force_N and s.torque_Nm < part * limits.max_torque_Nm
             )
-            if rested and gone:
-                break
             left_s -= s.period_s
+            if rested and (gone or left_s < 0):
+                break
             if left_s < 0:
-                still = "the force stays" if rested else "the arm did not come to rest"
-                raise Stop(f"{why}; {still}") from why
+                raise Stop(f"{why}; the arm did not come to rest") from why
         freeze(loop, s)
 
     def _put_back(
@@ -134,21 +159,21 @@ class JobRecovery(JobMoves):
         if not self.cell.gripper.state().holding:
             attempt.reason += "; lost there"
             return
-        back = Retrace(path, np.array(loop.commanded), BACK_M_S)
-        begin = np.array(loop.commanded[:3])
+        back, easing = Retrace(path, np.array(loop.commanded), BACK_M_S), Easing(self)
 
         def free(s: CycleState) -> None:
+            easing(s)
             try:
                 watch(s)
             except Bumped as still:
-                if np.linalg.norm(s.hand[:3] - begin) > _FREE_M:
+                if not easing.but:
                     raise Stop(
                         f"contact: on the way back {still}, at most {self.place.contact_N:g} N; look, then "
                         "move the hand by the pendant"
                     ) from still
 
         try:
-            for _ in follow(loop, back, "back off", free):
+            for _ in follow(loop, back, "back off", free, but=easing.but):
                 yield step_of(loop)
         except Slipped as slipped:
             attempt.reason += f"; {slipped}"

@@ -84,6 +84,32 @@ def test_a_force_that_stays_is_a_stop_with_its_name(network: Distance) -> None:
     assert np.linalg.norm(cell.robot.state().twist) < 1e-3 and world_of(cell).holding
 
 
+def test_what_presses_on_the_hand_that_stands_is_eased_by_the_way_back(network: Distance) -> None:
+    """A bin's wall: the force stays beyond the guard's limit until the hand has moved away from it."""
+    cell = table.build(boxes(SPOTS[:1]))
+    world, palm = world_of(cell), world_of(cell).model.body("hand").id
+    met: dict[str, Any] = {}
+    follow = world.follow
+
+    def pressed(hand: Any, velocity: Any, step_s: float) -> None:
+        if "far" in met:
+            met["far"] = max(met["far"], hand[1])
+            met["free"] = met["free"] or hand[1] < met["far"] - 0.015
+        beyond = "far" in met and not met["free"]
+        world.data.xfrc_applied[palm][1] = -90.0 if beyond else 0.0
+        follow(hand, velocity, step_s)
+
+    def begin(job: Job, step: Step) -> None:
+        if step.phase == "carry" and step.hand[1] > 0.25:
+            met.setdefault("free", False)
+            met.setdefault("far", step.hand[1])
+
+    world.follow = pressed
+    report = go(cell, network, hook=begin)
+    assert report.state.attempts[0].reason.endswith("put back where it was taken")
+    assert report.outcome == "cleared" and met["free"] and report.guard["force"] == 1
+
+
 def test_a_force_on_closing_ends_the_attempt_and_not_the_job(network: Distance) -> None:
     cell = table.build(boxes(SPOTS[:1]))
     press, _ = pushed(cell, "close", 80.0, 0.3)

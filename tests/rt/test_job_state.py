@@ -58,7 +58,7 @@ def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
         read_state(tmp_path)
     for text in ("{", "[]", json.dumps({"format": "other/1", "attempts": []})):
         (tmp_path / "state.json").write_text(text)
-        with pytest.raises(StateError, match=r"no state of rt\.clear"):
+        with pytest.raises(StateError, match=r"no whole state of rt\.clear"):
             read_state(tmp_path)
 
 
