@@ -178,7 +178,7 @@ class Buttons:
             self._ask(word, 0 if self.now()[word] else 1)
 
     def now(self) -> dict[str, int]:
-        """What is asked of the loop now, on the page or by the keyboard."""
+        """Requests to the loop now, of the page or the keyboard, by word of CONTROL."""
         self.asked = self._reader.asked()
         return self.asked
 

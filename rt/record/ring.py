@@ -339,7 +339,7 @@ class Reader:
         self._mapping.control[CONTROL.index(word)] = value
 
     def asked(self) -> dict[str, int]:
-        """What is asked of the loop now, by word of CONTROL."""
+        """Requests to the loop now, by word of CONTROL."""
         return dict(zip(CONTROL, self._mapping.control.tolist(), strict=False))
 
     def ask_target(self, target: tuple[float, float, float] | None) -> None:
