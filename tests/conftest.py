@@ -25,9 +25,7 @@ rt.tools.clock.MEMORY_LOCK |= (
 
 settings.register_profile("random", derandomize=False)
 settings.register_profile("same", derandomize=True)
-settings.load_profile(
-    "same"
-)  # a change is judged by the same examples; new ones: --hypothesis-profile random
+settings.load_profile("same")  # new examples: pytest --hypothesis-profile random
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell lets its background jobs ignore SIGINT, and they their children; the tests interrupt both.
@@ -35,7 +33,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 LONG = (
     "test_cell_end_to_end", "test_faults", "test_trials", "test_page_browser", "test_page_process",
-    "test_generate", "test_engines", "test_team", "test_servo", "test_calib_handeye", "test_throughput",
+    "test_generate", "test_engines", "test_team", "test_servo", "test_calib_handeye", "test_target_camera",
+    "test_throughput",
 )  # fmt: skip
 """Begun first, so that where files are shared out no processor waits for the last of them."""
 
@@ -46,7 +45,7 @@ SLOW = (
     "test_emulator", "test_export", "test_fit", "test_gpd", "test_label_check", "test_latency", "test_lifts",
     "test_look", "test_merge", "test_meshes", "test_packaging", "test_physics", "test_realsense",
     "test_realsense_emulated", "test_record", "test_replay", "test_sequences", "test_show", "test_table",
-    "test_target_camera", "test_twin", "test_ur", "test_ur_stream", "test_validation", "test_verify",
+    "test_twin", "test_ur", "test_ur_stream", "test_validation", "test_verify",
 )  # fmt: skip
 """Files that `make check` leaves out, by their names alone wherever they lie: those that take longer than a
 few seconds, most of them because they run whole commands. `pytest --durations=30` shows candidates."""

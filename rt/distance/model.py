@@ -232,12 +232,12 @@ def _resolve(kind: str, text: str, known: Mapping[str, Any], extra: tuple[str, .
 
 
 def _automatic(contract: Contract) -> list[str]:
-    """Backends that `auto` tries, in order. A GPU is used if an engine of this model was built."""
+    """Backends that `auto` tries, in order. A GPU is used if an engine of this model was built; rt.native has
+    told already if its module is not there."""
     if contract.architecture not in ARCHITECTURES:
         return ["onnx"]
-    if not built_for(contract.weights_sha256):
-        return ["native", "onnx"]
-    return ["tensorrt", "native", "onnx"]
+    gpu = ["tensorrt"] if built_for(contract.weights_sha256) else []
+    return [*gpu, *(["native"] if native is not None else []), "onnx"]
 
 
 def _check(depth: NDArray[np.float32], actions: NDArray[np.float32], size_px: int) -> None:

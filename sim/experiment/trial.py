@@ -225,10 +225,13 @@ def servo(
     exposed: list[tuple[NDArray[np.float32], Hand4]] = []
     state = CycleState(Limits(), 1 / CONTROL_HZ, hand, believed)
     state.needed_m = partial(needed_height_m, heights, shape=world.hand)
-    path, aimed = [fate.to_objects(hand, 0)], []
+    path, aimed, predicted_m = [fate.to_objects(hand, 0)], [], np.inf
     for k in range(setup.iterations):
         exposed.append((eye.view(fate.to_objects(hand, k)), believed.copy()))
         view, seen_from = exposed.pop(0) if len(exposed) > latency else exposed[0]
+        if not view.any():  # as the guard holds an arm whose camera sees nothing
+            path.append(fate.to_objects(hand, k + 1))
+            continue
         heights.see(view, seen_from)
         if hasattr(control, "around"):
             control.around = Surroundings(
@@ -240,6 +243,7 @@ def servo(
                 target=wanted,
             )
         told = control(distance, view, seen_from, believed)
+        predicted_m = float(told.distances[told.best])
         seen_goal = place(hand, to_view(told.goal[None], believed)[0])
         goal = fate.to_objects(seen_goal, k)
         aimed.append(int(world.grasps.object[world.nearest(goal)]) if len(world.grasps) else -1)
@@ -253,7 +257,7 @@ def servo(
         hand[2] = believed[2]
         path.append(fate.to_objects(hand, k + 1))
     notes: dict[str, Any] = {
-        "predicted_m": float(told.distances[told.best]),
+        "predicted_m": predicted_m if np.isfinite(predicted_m) else None,
         "changes": int(np.count_nonzero(np.diff(aimed))),
     }
     if wanted is not None:
@@ -261,7 +265,7 @@ def servo(
         now, cells = wanted, None
         if isinstance(followed, FollowedTarget):
             now, cells = followed.now or wanted, followed.cells
-        notes["declined"] = off_target(now, cells, believed, notes["predicted_m"])
+        notes["declined"] = off_target(now, cells, believed, predicted_m)
     return Approach(np.stack(path), scene_velocity_m_s(control), notes)
 
 

@@ -40,6 +40,10 @@ PUSH_N = 30.0
 APPROACH_M_S, CLOSE_M_S, LIFT_M_S = 0.25, 0.075, 0.25
 """Mean speeds of the hand, and the speed of each finger (2F-85: up to 75 mm/s)."""
 
+_AWAY_M = 20.0
+"""Place of what is taken out of a scene: beyond all objects."""
+_MOVED_M = 1e-4
+"""Change of a pose from which an object counts as touched."""
 _CLEARANCE_M = 0.01
 """The descent begins with the fingertips this far above everything."""
 _ACCELERATION_M_S2 = 3.0
@@ -65,7 +69,7 @@ class Lift:
     objects: tuple[int, ...]
     """All objects held, where two came up together."""
     T_world_object: NDArray[np.float64]
-    """(K, 4, 4) of every object at the end: in the air if held; with `settle` at rest again if not."""
+    """(K, 4, 4) of every object at the end: in the air if held; with `settle` the others at rest again."""
 
 
 def lift(
@@ -84,10 +88,10 @@ def lift(
 
     pose: (x, y, z, yaw) of the open fingertips in the world [m, rad]; see approach_height for z. friction
     is that of the pads. tips: fingers whose tips travel along z as they close; z is then of the tips as they
-    hold something width_m wide, and the open hand stands higher by their travel. With settle a hand that
-    holds nothing opens, goes up and waits (SETTLE_S at most) until the objects lie still. The same arguments
-    give the same result. Raises PhysicsError on a pose that is not finite, a friction or time step out of
-    range, or a force beyond the hand's.
+    hold something width_m wide, and the open hand stands higher by their travel. With settle the hand goes
+    away, with all that it holds, and the rest (such as an object that lay on another) falls and comes to
+    rest, in SETTLE_S at most. The same arguments give the same result. Raises PhysicsError on a pose that is
+    not finite, a friction or time step out of range, or a force beyond the hand's.
     """
     hand = hand or load_hand()
     x, y, z, yaw = (float(v) for v in pose)
@@ -176,15 +180,17 @@ class _Trial:
 
         kept = mujoco.get_mju_user_warning()
         mujoco.set_mju_user_warning(lambda _: None)  # else it writes a file where the user is
-        rest = self._poses()
+        self.rest = self._poses()
         try:
             done = self._attempt(z)
-            if settle and not done.success:
-                self._retreat()
-                done = replace(done, T_world_object=self._poses())
+            if settle:
+                self._retreat(list(done.objects))
+                T = self._poses()
+                T[list(done.objects)] = done.T_world_object[list(done.objects)]
+                done = replace(done, T_world_object=T)
             return done
         except _Diverged:
-            return Lift(False, "unstable", None, 0.0, float(data.time), (), rest)
+            return Lift(False, "unstable", None, 0.0, float(data.time), (), self.rest)
         finally:
             mujoco.set_mju_user_warning(kept)
 
@@ -217,13 +223,25 @@ class _Trial:
         T[:, :3, 3] = self.data.xpos[self.bodies]
         return T
 
-    def _retreat(self) -> None:
-        """Open, go up, and wait until the objects lie still."""
-        self.data.ctrl[self.fingers] = 0.0
-        self._wait(0.2)
-        self._move(max(self.level, self.top + _CLEARANCE_M), LIFT_M_S, math.inf)
+    def _retreat(self, held: list[int]) -> None:
+        """Take these objects out of the scene, or open and go up if there are none; then take the hand out of
+        it, and wait until the other objects lie still."""
+        for k in np.flatnonzero(np.abs(self._poses() - self.rest).max(axis=(1, 2)) > _MOVED_M):
+            joint = self.model.body_jntadr[self.bodies[k]]
+            if k in held:
+                at = self.model.jnt_qposadr[joint]
+                self.data.qpos[at : at + 3] = _AWAY_M * (k + 1), _AWAY_M, 1.0
+            # A velocity wakes what fell asleep in the air; what nothing has touched sleeps on.
+            self.data.qvel[self.model.jnt_dofadr[joint] + 2] -= 1e-3
+        if not held:
+            self.data.ctrl[self.fingers] = 0.0
+            self._wait(0.2)
+            self._move(max(self.level, self.top + _CLEARANCE_M), LIFT_M_S, math.inf)
+        self.model.body("hand").pos = (-_AWAY_M, -_AWAY_M, ABOVE_M)
+        others = np.delete(self.bodies, held)
+        self._wait(0.05)
         end = self.data.time + SETTLE_S
-        while self.data.time < end and (np.abs(self.data.cvel[self.bodies]) > _STILL).any():
+        while self.data.time < end and (np.abs(self.data.cvel[others]) > _STILL).any():
             self._wait(0.05)
 
     def _move(self, level: float, speed: float, limit_N: float) -> bool:

@@ -33,7 +33,7 @@ CYCLES = 12
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A flight with the shipped network; cycle 4 has no frame and is held."""
     path = tmp_path_factory.mktemp("flight") / "flight.mcap"
-    distance = open_model()
+    distance = open_model(backend="reference")
     with Recorder(path, header(distance)) as recorder:
         for k in range(CYCLES):
             fields = cycle(k, distance)

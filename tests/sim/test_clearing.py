@@ -10,12 +10,14 @@ import pytest
 from solids import box
 
 from rt.hand import load_hand
+from rt.pose import top_down
+from rt.view import VIEW
 from sim.experiment.clearing import MISSES, _again, _clear
 from sim.experiment.disturbance import CONTROL_HZ, PUSH_M, PUSH_M_S, Disturbance, TrialChance
 from sim.experiment.ending import Ending
 from sim.experiment.run import TrialsOptions
 from sim.experiment.statistics import compare, share_interval, summary
-from sim.experiment.trial import Approach, TrialSetup, World, once, reach
+from sim.experiment.trial import Approach, TrialSetup, World, once, reach, servo
 from sim.physics.lift import lift
 from sim.scene.bin import OpenBin
 from sim.scene.grasps import true_grasps
@@ -94,6 +96,36 @@ def test_a_scene_goes_on_from_where_the_physics_leaves_it() -> None:
     assert one.vertices[:, 1].max() == pytest.approx(0.10, abs=3e-3)
     again = _again(one, HAND, chance())
     assert len(again.grasps) and set(again.grasps.object) == {0}
+
+
+def test_what_lay_on_a_lifted_object_falls() -> None:
+    """It came up with the hand, and would else float in the next scene."""
+    rod = np.eye(4)
+    rod[2, 3] = 0.04
+    scene = assemble([(box((0.04, 0.10, 0.04)), np.eye(4)), (box((0.01, 0.06, 0.01)), rod)])
+    done = lift(scene, (0.0, 0.0, 0.01, 0.0), HAND, settle=True)
+    assert done.objects == (0,) and done.T_world_object[0, 2, 3] > 0.1
+    assert done.T_world_object[1, 2, 3] == pytest.approx(0, abs=2e-3)
+    left = rearranged(scene, done.T_world_object, [1])
+    assert left.vertices[:, 2].min() == pytest.approx(0, abs=2e-3)
+
+
+def test_a_camera_that_sees_nothing_holds_the_hand() -> None:
+    world, views = world_of(bars((0.0, 0.0))), iter(range(100))
+
+    class Blink:
+        def view(self, hand: np.ndarray) -> np.ndarray:
+            seen = world.renderer.depth(top_down(*hand), VIEW.rays())
+            return seen if next(views) % 5 else np.zeros_like(seen)
+
+    def near(view: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        assert view.any()
+        return np.hypot(actions[:, 0], actions[:, 1]).astype(np.float32)
+
+    done = servo("paper", world, Blink(), chance(), False, near, SETUP)  # type: ignore[arg-type]
+    assert len(done.path) == 1 + SETUP.iterations
+    np.testing.assert_array_equal(done.path[0], done.path[1])
+    assert done.path[-1, 2] == pytest.approx(0.15 + 0.15 * 15 / 75, abs=1e-9)
 
 
 def test_objects_are_pushed_once_by_their_way_and_at_their_speed() -> None:

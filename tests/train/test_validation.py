@@ -118,7 +118,20 @@ runpy.run_module("train.validation", run_name="__main__", alter_sys=True)
 
 def test_the_command_on_a_fresh_set_without_torch(model_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    options = ("--model", model_file, "--scenes", 2, "--views", 2, "--seed", 3, "--threads", 1)
+    options = (
+        "--model",
+        model_file,
+        "--scenes",
+        2,
+        "--views",
+        2,
+        "--seed",
+        3,
+        "--threads",
+        1,
+        "--object-scenes",
+        4,
+    )
     done = validation(*options, "--sensors", "ideal", "--out", out)
     assert done.returncode == 0, done.stderr
     assert "near offsets" in done.stdout and "one choice among" in done.stdout
