@@ -356,7 +356,8 @@ def _be_modest() -> None:
     with contextlib.suppress(OSError):
         os.nice(_NICE)
     with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(_NICE))
+        if os.getsid(0) == os.getpid():  # started by hand it would slow the whole terminal down
+            Path("/proc/self/autogroup").write_text(str(_NICE))
 
 
 def main() -> int:
