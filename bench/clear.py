@@ -7,6 +7,7 @@ the way or pushed out of the area, and objects an hour; beside them the bars, an
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -140,7 +141,7 @@ def clear_table(config: TablesOptions, scene: int) -> ClearedTable:
         reason=report.reason,
         seconds=report.state.seconds,
         picks=dict(Counter(a.outcome or "cut off" for a in report.state.attempts)),
-        reasons=dict(Counter(a.reason.split(":")[0] for a in vain)),
+        reasons=dict(Counter(re.split("[:;,]", a.reason)[0] for a in vain)),
     )
 
 

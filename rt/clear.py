@@ -31,6 +31,7 @@ from rt.job.options import ClearOptions, parse
 from rt.job.picture import draw
 from rt.job.report import JobReport, report_of, write
 from rt.job.state import JobState, read_state
+from rt.loop import operator_request
 from rt.page import PageError
 from rt.record.recorder import Recorder, RecordError
 from rt.record.report import Status
@@ -51,7 +52,12 @@ def settle_job(config: ClearOptions) -> tuple[ClearOptions, Devices]:
     watched. Raises CellError."""
     if config.cell is not None or config.robot not in ("", "twin", SIMULATED):
         devices = settle(config)
-        if devices.cell is None or devices.setup.place is None:
+        if devices.cell is None:
+            raise CellError(
+                "--robot twin: the twin's objects cannot be taken; leave --robot and --cell out for the "
+                "simulated table, or run the cell against its emulator (python -m rt.robot.emulator --cell)"
+            )
+        if devices.setup.place is None:
             raise CellError(
                 f"{config.cell}: section [place] is missing: rt.clear must know where to put things down "
                 "(docs/clear.md)"
@@ -107,7 +113,8 @@ def run(job: Job, keys: Keys | None = None) -> JobReport:
         job.control = Control(job.loop, keys)
         for _ in job:
             placed, tried = job.state.placed, len(job.state.attempts)
-            status.note = f"{placed} placed of {tried} tried  {job.loop.phase}  {job.note}"
+            phase = "paused" if operator_request(job.loop, "pause") else job.loop.phase
+            status.note = f"{placed} placed of {tried} tried  {phase}  {job.note}"
         signals = job.loop.signals
     return report_of(job, signals[0] if signals else 0)
 
@@ -121,39 +128,46 @@ def run(job: Job, keys: Keys | None = None) -> JobReport:
 )
 def main(config: ClearOptions) -> int:
     state = None if config.resume is None else read_state(config.resume)
+    if state is not None:
+        print(f"rt.clear: goes on with {config.resume}: {state.told}", file=sys.stderr)
     folder = output_folder("clear", config.out or config.resume)
     config, devices = settle_job(config)
     distance = open_model(devices.model, config.backend)
     check_model(distance, devices)
     n = candidate_count(config, distance)
-    with ExitStack() as stack:
-        keys = stack.enter_context(Keys())
-        if keys.live:
-            print(f"rt.clear: {HELP}", file=sys.stderr)
-        cell = stack.enter_context(open_job_cell(config, devices))
-        setup = cell.setup or devices.setup
-        recorder = _recorder(config, folder, cell, distance, n, state)
-        if recorder is not None:
-            stack.enter_context(recorder)
+    with ExitStack() as pages:
+        page = None
         if config.view:
             from rt.page.flight import LivePage
 
-            assert recorder is not None
-            LivePage(config, stack).show(recorder, cell.simulated)
-        job = Job(
-            cell,
-            distance,
-            config,
-            candidates=n,
-            setup=replace(setup, record=recorder),
-            state=state,
-            save=folder / "state.json",
-        )
-        report = run(job, keys)
-    write(report, folder)
-    draw(report, job.place, job.track, folder / "clear.png")
-    if recorder is not None and recorder.error:
-        print(f"rt.clear: no whole flight record: {recorder.error}", file=sys.stderr)
+            page = LivePage(config, pages, "rt.clear")
+        with ExitStack() as stack:
+            keys = stack.enter_context(Keys())
+            if keys.live:
+                print(f"rt.clear: {HELP}", file=sys.stderr)
+            cell = stack.enter_context(open_job_cell(config, devices))
+            setup = cell.setup or devices.setup
+            recorder = _recorder(config, folder, cell, distance, n, state)
+            if recorder is not None:
+                stack.enter_context(recorder)
+                if page is not None:
+                    page.show(recorder, cell.simulated)
+            job = Job(
+                cell,
+                distance,
+                config,
+                candidates=n,
+                setup=replace(setup, record=recorder),
+                state=state,
+                save=folder / "state.json",
+            )
+            report = run(job, keys)
+        write(report, folder)
+        draw(report, job.place, job.track, folder / "clear.png")
+        if recorder is not None and recorder.error:
+            print(f"rt.clear: no whole flight record: {recorder.error}", file=sys.stderr)
+        if page is not None:
+            page.again(simulated=False)  # a job has no next scene
     return report.exit_code
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rt.camera import CameraError, Intrinsics, StaleFrameError
-from rt.camera.depth_file import SUFFIXES, intrinsics_of, read_depth_file
+from rt.camera.depth_file import SUFFIXES, UNEQUAL, intrinsics_of, read_depth_file
 from rt.camera.models import MODELS
 from rt.camera.replay import RECORDINGS, open_replay
 from rt.cell.file import load_cell
@@ -90,6 +90,33 @@ def refuse(config: LookOptions) -> None:
         raise ValueError(f"no camera {config.camera!r}; known are {', '.join(MODELS)}")
     if config.frame < 0:
         raise ValueError(f"frame = {config.frame} must be 0 or more")
+    _refuse_ignored(config)
+
+
+def _refuse_ignored(config: LookOptions) -> None:
+    """Raises ValueError for options that this source would ignore."""
+    suffix = Path(config.source).suffix.lower()
+    if config.source == LIVE or suffix in RECORDINGS:
+        for name, value in (
+            ("--intrinsics", config.intrinsics),
+            ("--camera", config.camera),
+            ("--unit", config.unit.removeprefix("auto")),
+        ):
+            if value:
+                raise ValueError(f"{name} {value}: {config.source} knows its own; leave it out")
+    if config.frame and suffix not in RECORDINGS:
+        raise ValueError(
+            f"--frame {config.frame} is for recordings ({', '.join(RECORDINGS)}); leave it out"
+        )
+    own = config.cell is not None or suffix == ".mcap"
+    if own and config.at:
+        raise ValueError(
+            f"--at {config.at}: with --cell, and in a flight record, the view is the hand's own; leave it out"
+        )
+    if suffix == ".mcap" and config.height is not None:
+        raise ValueError(
+            f"--height {config.height:g}: the views of a flight record know theirs; leave it out"
+        )
 
 
 @dataclass(frozen=True)
@@ -154,6 +181,12 @@ def _from_file(path: Path, config: LookOptions) -> LookPicture:
     if read.guessed and read.unit != "m":
         notes.append(
             f"unit: whole numbers were taken for {read.unit}; give --unit if that is wrong"
+        )
+    unequal = max(intrinsics.fx_px / intrinsics.fy_px, intrinsics.fy_px / intrinsics.fx_px)
+    if unequal > UNEQUAL:
+        notes.append(
+            f"intrinsics: fx = {intrinsics.fx_px:g}, fy = {intrinsics.fy_px:g} px differ by "
+            f"{unequal - 1:.0%}; depth cameras have square pixels, and the order is fx,fy,cx,cy"
         )
     if config.camera:
         notes.append(f"intrinsics: those of an ideal {config.camera}, not of yours")

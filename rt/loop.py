@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -45,7 +45,7 @@ from rt.guard.rows import ROWS, CycleState, Guard, Hold, Limits
 from rt.guard.settings import SettingsWatch
 from rt.outcome import ScoredView
 from rt.record.schema import best_candidates
-from rt.robot import PoseHistory, RobotError
+from rt.robot import PoseHistory, RobotError, RobotState
 from rt.robot.kinematics import ArmModel
 from rt.robot.target import ArmTarget, xyz_yaw
 from rt.tools.clock import Clock, Stopwatch
@@ -127,6 +127,10 @@ class Loop:
         self._trusted_ns: int | None = None
         self.requests: dict[str, int] = {}
         """Requests from the keyboard, by word, beside those of the live page."""
+        self.listen: Callable[[], object] = lambda: None
+        """Called at the begin of every period: reads the keyboard."""
+        self.tally: dict[str, int] = {}
+        """Counts of a job, for its record: tried, placed."""
         self.fresh_clock()
 
     @property
@@ -268,14 +272,18 @@ class Loop:
 def tick(loop: Loop) -> None:
     """Wait for the next slot; a simulated world advances by one period."""
     loop.clock.wait()
+    loop.listen()
     loop.watch.start()
     loop.cell.advance(loop.clock.period_ns)
     loop.watch.lap("world")
     loop.watch.start()
 
 
-def sense(loop: Loop, phase: str, floor_m: float | None = None) -> CycleState:
-    """The newest state of the arm, judged by the guard. Raises Stop or RobotError."""
+def sense(
+    loop: Loop, phase: str, floor_m: float | None = None, but: Collection[str] = ()
+) -> CycleState:
+    """The newest state of the arm, judged by the guard, but for rows of these names. Raises Stop or
+    RobotError."""
     loop.enter(phase)
     loop.number += 1
     state = loop.robot.state()
@@ -295,7 +303,7 @@ def sense(loop: Loop, phase: str, floor_m: float | None = None) -> CycleState:
     s.tilt_deg = math.degrees(math.acos(min(max(-float(state.T_base_hand[2, 2]), -1.0), 1.0)))
     s.force_N, s.torque_Nm = contact_force(state, loop.wrench_zero)
     s.operator_stop = len(loop.signals) + operator_request(loop, "stop")
-    loop.guard.check("input", loop.number, s)
+    loop.guard.check("input", loop.number, s, but)
     return s
 
 
@@ -359,7 +367,7 @@ def record_cycle(
     """Write this cycle, as far as it came, to the flight record. Costs some tens of microseconds."""
     if loop.record is None:
         return
-    known: dict[str, Any] = {}
+    known: dict[str, Any] = {**loop.tally}
     if s is not None:
         known.update(hand=s.hand, command=loop.commanded, state_age_s=s.state_age_s)
         state = s.state
@@ -452,10 +460,15 @@ def dwell(
             state = s.state
             hold(loop)
             away = float(np.linalg.norm(s.hand[:3] - target[:3]))
-        speed, turn = np.linalg.norm(state.twist[:3]), np.linalg.norm(state.twist[3:])
-        if speed < _STILL_M_S and turn < _STILL_RAD_S and away < _STILL_M:
+        if at_rest(state) and away < _STILL_M:
             return True
     return False
+
+
+def at_rest(state: RobotState) -> bool:
+    """True if the arm stands."""
+    speed, turn = np.linalg.norm(state.twist[:3]), np.linalg.norm(state.twist[3:])
+    return bool(speed < _STILL_M_S and turn < _STILL_RAD_S)
 
 
 def look_once_more(loop: Loop) -> bool:

@@ -381,7 +381,12 @@ def header_of(
     """The header of a flight record."""
     return flight_header(
         config=config,
-        cell={"name": cell.name, "simulated": cell.simulated, **cell.info},
+        cell={
+            "name": cell.name,
+            "simulated": cell.simulated,
+            "true_distance": cell.true_distance_m is not None,
+            **cell.info,
+        },
         contract=distance.contract,
         model=str(getattr(distance, "path", "")),
         backend=getattr(distance, "backend", type(distance).__name__),
@@ -411,7 +416,7 @@ def main(config: ServoOptions) -> int:
 
             page = LivePage(config, pages)
         report = run_with_devices(config, devices, distance, n, page)
-        while page is not None and page.again(report):
+        while page is not None and page.again(report.cell.simulated):
             # Another scene, with other random numbers.
             config = replace(config, scene=config.scene + 1)
             report = run_with_devices(config, devices, distance, n, page)

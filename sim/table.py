@@ -47,9 +47,17 @@ ARM = ArmDynamics(
     max_turn_acceleration_rad_s2=12.0,
 )
 """A UR5e: 1 m/s is its maker's typical speed of the tool, 180 deg/s that of a joint."""
-LIMITS = Limits(max_speed_m_s=1.0, workspace_min_m=(-0.6, -0.6), workspace_max_m=(0.6, 0.6))
+LIMITS = Limits(
+    max_speed_m_s=1.0,
+    max_following_error_m=0.15,
+    workspace_min_m=(-0.6, -0.6),
+    workspace_max_m=(0.6, 0.6),
+)
+"""At 1 m/s the arm is 0.1 m behind its target, and more where the target turns back."""
 GRASPING = Grasping(speed_m_s=0.20, lift_speed_m_s=0.40, lift_m=0.12, hold_s=0.1)
 _SUBSTEP_NS = 1_000_000
+_BESIDE_M = 0.1
+"""The workspace reaches so far beyond the place and what is to be cleared."""
 
 
 class TableArm(TwinArm):
@@ -98,6 +106,7 @@ def build(
     bin_: DropBin | None = None,
     arm: ArmDynamics = ARM,
     grasping: Grasping = GRASPING,
+    limits: Limits = LIMITS,
     mount: str = "wrist",
     sensor: str = IDEAL,
     hand: str = "robotiq_2f85",
@@ -146,8 +155,8 @@ def build(
         "max_acceleration_m_s2": arm.max_acceleration_m_s2,
     }
     setup = RunSetup(
-        LIMITS,
-        SpeedBound(0.9 * min(LIMITS.max_speed_m_s, arm.max_speed_m_s)),
+        limits,
+        SpeedBound(0.9 * min(limits.max_speed_m_s, arm.max_speed_m_s)),
         grasping,
         place=place,
     )
@@ -184,10 +193,27 @@ def open_cell(
     laid = table_scene(seed, scene, objects, meshes, options)
     place = around(laid)
     cell = build(
-        laid, place=place, mount=mount, sensor=sensor, hand=hand, force_N=force_N, seed=seed
+        laid,
+        place=place,
+        limits=wide_enough(place),
+        mount=mount,
+        sensor=sensor,
+        hand=hand,
+        force_N=force_N,
+        seed=seed,
     )
     cell.info.update(seed=seed, scene=scene, meshes=None if meshes is None else str(meshes))
     return cell
+
+
+def wide_enough(place: PlacePart) -> Limits:
+    """LIMITS, with a workspace that holds the place and all that is to be cleared."""
+    half = [
+        max(0.6, abs(at) + _BESIDE_M, size / 2 + _BESIDE_M)
+        for at, size in zip(place.pose[:2], place.look_m, strict=True)
+    ]
+    x, y = half
+    return replace(LIMITS, workspace_min_m=(-x, -y), workspace_max_m=(x, y))
 
 
 def around(scene: Scene) -> PlacePart:

@@ -16,6 +16,8 @@ from rt.camera.units import UNITS_M, wrong_unit
 SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".npz", ".exr")
 MAX_PIXELS = 40_000_000
 """A larger image is refused before it is read whole."""
+MOST_UNEQUAL, UNEQUAL = 1.25, 1.03
+"""Ratios of fx and fy: intrinsics beyond the first are refused, beyond the second they are doubted."""
 _KEYS = ("depth", "depth_m", "depth_mm")
 
 
@@ -54,8 +56,11 @@ def read_depth_file(path: Path, unit: str = "auto") -> DepthFile:
             pixels, K = _read(path), None
     except CameraError:
         raise
-    except (OSError, ValueError, SyntaxError) as error:
-        raise CameraError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # PIL, NumPy and zipfile raise many kinds for a damaged file
+        raise CameraError(
+            f"{path} is no {path.suffix.lower()} file, or not a whole one "
+            f"({str(error).split('. ')[0]}); copy or save it again"
+        ) from error
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     if pixels.ndim != 2 or not pixels.size:
@@ -98,6 +103,11 @@ def intrinsics_of(numbers: Any, shape: tuple[int, ...]) -> Intrinsics:
     if not (0 <= cx < width and 0 <= cy < height):
         raise CameraError(
             f"cx = {cx:g}, cy = {cy:g} px lie outside the image ({width}x{height}); the order is fx,fy,cx,cy"
+        )
+    if not 1 / MOST_UNEQUAL < fx / fy < MOST_UNEQUAL:
+        raise CameraError(
+            f"fx = {fx:g}, fy = {fy:g} px differ more than by a factor of {MOST_UNEQUAL:g}, and pixels are "
+            "square; the order is fx,fy,cx,cy"
         )
     return Intrinsics(width, height, fx, fy, cx, cy)
 

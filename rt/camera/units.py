@@ -27,6 +27,7 @@ def other_unit(depth_m: NDArray[np.floating]) -> str:
     if 5e-5 <= middle < _DIVIDED_M:
         return text + "the depths seem to be divided by 1000 once too often"
     for name, divisor, words in (
+        ("cm", 100, "centimetres"),
         ("mm", 1000, "millimetres"),
         ("0.1mm", 10000, "tenths of a millimetre (a D405's unit)"),
         ("um", 1_000_000, "micrometres"),

@@ -138,7 +138,7 @@ class ServoOptions:
         if self.target == "click" and not self.view:
             raise ValueError("target click needs the live page: add --view")
         if self.target_function:
-            resolve("target", self.target_function, {})
+            resolve("target", self.target_function, {}, extra=("x y [m]", "click"))
 
     @property
     def target_function(self) -> str | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -310,18 +310,23 @@ def _go_on(loop: Loop, s: CycleState, up_m: float = 0.0) -> None:
 
 
 def straight(
-    loop: Loop, phase: str, height_m: float, speed_m_s: float | Callable[[], float]
+    loop: Loop,
+    phase: str,
+    height_m: float,
+    speed_m_s: float | Callable[[], float],
+    but: Collection[str] = (),
 ) -> Cycles:
     """Stream targets up or down to a height, with the loop's drift, at a speed that may depend on where the
     hand is, one a cycle; the driver smooths both ends. Holds while the page asks for a pause. Ends when the
-    arm is there. Raises Stop if the arm never gets there, and the robot's errors.
+    arm is there. but: rows of the guard that do not count, asked in every cycle. Raises Stop if the arm never
+    gets there, and the robot's errors.
     """
     speed = speed_m_s if callable(speed_m_s) else lambda: speed_m_s
     settle = max(int(_SETTLE_S * loop.config.rate), 10)
     loop.allow(abs(height_m - float(loop.commanded[2])) / speed() + _SETTLE_S)
     while True:
         tick(loop)
-        s = sense(loop, phase, loop.limits.min_grasp_height_m)
+        s = sense(loop, phase, loop.limits.min_grasp_height_m, but)
         if operator_request(loop, "pause"):
             loop.count_pause()
             hold(loop)

@@ -33,6 +33,8 @@ FAR_M, NEAR_M = 0.60, 0.10
 """Camera's distances from the table beyond which its depth is too coarse, or its image too small."""
 MOST_HEIGHT_M = 1.5
 """Deeper images are refused: a pixel then covers as much as a finger."""
+HEIGHT_OFF_M, HEIGHT_OFF = 0.02, 0.05
+"""A told height is doubted if the table is seen elsewhere by more than both; the second is a part of it."""
 NO_GRASP_M = 0.015
 _POINTS, _MOST_M = 4000, 3.0
 _REFINED, _REFINED_M, _REFINED_RAD = 512, 0.012, math.radians(12)
@@ -166,6 +168,10 @@ def look_at(
         )
     if height_m is not None and not 0.02 <= height_m <= 5.0:
         raise ViewError(f"height_m = {height_m:g} must be from 0.02 to 5 m; give metres")
+    if at_px is not None and not (0 <= at_px[0] < shape[1] and 0 <= at_px[1] < shape[0]):
+        raise ViewError(
+            f"at = {at_px[0]:g},{at_px[1]:g} px lies outside the image, {shape[1]}x{shape[0]}; give u,v in it"
+        )
     T_camera_view, height, tilt, warnings = _place(
         depth, intrinsics, height_m, T_view_camera, at_px
     )
@@ -238,8 +244,16 @@ def _place(
             None,
             [line],
         )
+    warnings = []
+    if height_m is not None and fit is not None and tilt is not None and tilt < LEVEL_DEG:
+        seen_m = -fit.height_m * float(fit.normal[2])
+        if abs(seen_m - height_m) > max(HEIGHT_OFF_M, HEIGHT_OFF * height_m):
+            warnings.append(
+                f"height: the table is seen {seen_m:.2f} m below the camera, and {height_m:g} m were told; "
+                "check --height, or leave it out and the table is found"
+            )
     on_table = ray * (-height / float(ray @ normal))
-    return _view_above(on_table, normal, min(height, START_HEIGHT_M)), height, tilt, []
+    return _view_above(on_table, normal, min(height, START_HEIGHT_M)), height, tilt, warnings
 
 
 def _table(depth: NDArray[np.float32], intrinsics: Intrinsics) -> TableFit | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -364,11 +364,14 @@ class Guard:
         self._clamped_s: dict[str, float] = {}
         """Time in a row that a clamp has lasted, by its name."""
 
-    def check(self, when: str, cycle: int, situation: CycleState) -> None:
-        """Apply the rows of one moment, in order. Changes situation.command; raises Hold or Stop."""
+    def check(
+        self, when: str, cycle: int, situation: CycleState, but: Collection[str] = ()
+    ) -> None:
+        """Apply the rows of one moment, in order, but for those of these names. Changes situation.command;
+        raises Hold or Stop."""
         clamped: dict[str, str] = {}
         for row in ROWS:
-            if row.when != when:
+            if row.when != when or row.name in but:
                 continue
             value = float(getattr(situation, row.quantity))
             limit = float(

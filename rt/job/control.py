@@ -7,46 +7,51 @@ from rt.loop import Loop
 
 
 class Control:
-    """Requests, as the job asks for them once a period."""
+    """Requests, as the loop asks for them at the begin of every period."""
 
     def __init__(self, loop: Loop, keys: Keys | None = None) -> None:
         self.loop, self.keys = loop, keys
+        loop.listen = self.poll
         self._stepping = self._step_done = False
         self._page_paused = 0
 
     def poll(self) -> None:
         """Read the keys and the page's requests for single steps."""
-        loop = self.loop
         for word in self.keys.pressed() if self.keys is not None else ():
             self.ask(word)
-        if loop.record is None:
+        if self.loop.record is None:
             return
-        ring = loop.record.ring
-        if ring.asked("step"):
-            ring.answer("step")
-            self.ask("step")
-        if ring.asked("skip"):
-            ring.answer("skip")
-            self.ask("skip")
+        ring = self.loop.record.ring
+        for word in ("step", "skip"):
+            if ring.asked(word):
+                ring.answer(word)
+                self.ask(word)
         paused = int(ring.asked("pause"))
-        if paused != self._page_paused:  # a pause, begun or ended on the page, ends single steps
-            self._page_paused, self._stepping = paused, False
+        if paused != self._page_paused:  # begun or ended on the page
+            self._page_paused = paused
+            if paused and self._stepping and self._step_done:  # the job waited already: it goes on
+                self._pause(0)
+            self._stepping = False
 
     def ask(self, word: str) -> None:
         """One request: pause (again: go on), step, skip or stop."""
         requests = self.loop.requests
         if word == "pause":
-            was = requests.get("pause", 0) or self._stepping
-            requests["pause"] = 0 if was else 1
+            self._pause(0 if self.waits() else 1)
             self._stepping = self._step_done = False
         elif word == "step":
-            requests["pause"] = 0
-            if self.loop.record is not None:
-                self.loop.record.ring.answer("pause")
-                self._page_paused = 0
+            self._pause(0)
             self._stepping, self._step_done = True, False
         else:
             requests[word] = 1
+
+    def _pause(self, value: int) -> None:
+        """One pause for keyboard and page: in the ring, where the page sees it, if there is one."""
+        if self.loop.record is None:
+            self.loop.requests["pause"] = value
+        else:
+            self.loop.record.ring.ask("pause", value)
+            self._page_paused = value
 
     def waits(self) -> bool:
         """True if no new pick may begin now."""

@@ -13,7 +13,6 @@ from contextlib import suppress
 
 import numpy as np
 
-from rt.camera.frames import PosedFrame
 from rt.cycle import Step, step_of
 from rt.guard.rows import Stop
 from rt.job.holding import Held
@@ -21,8 +20,8 @@ from rt.job.look import (
     APART_M,
     GraspTarget,
     TableLook,
+    TakenPlace,
     ground_between,
-    has_left,
     look_places,
     merged,
     probabilities,
@@ -82,7 +81,8 @@ class Job(JobRecovery):
         loop = self.loop
         try:
             for step in self._work():
-                self.control.poll()
+                tried = len(self.state.attempts)
+                loop.tally = {"tried": tried, "placed": self.state.placed}
                 if loop.number % _TRACK_CYCLES == 0 and len(self.track) < _TRACK_LENGTH:
                     self.track.append((float(loop.hand[0]), float(loop.hand[1])))
                 yield step
@@ -226,7 +226,7 @@ class Job(JobRecovery):
     def _pick(self, target: GraspTarget, attempt: Attempt) -> Iterator[Step]:
         loop = self.loop
         loop.forget()
-        self.outcome, self.grasp, self._before_m = None, None, None
+        self.outcome, self.grasp = None, None
         over = self._start_over(target)
         seen: dict[int, TableLook] = {}
         yield from self._go(over, "travel", settle=False, skippable=True, views=seen, places=[over])
@@ -239,6 +239,7 @@ class Job(JobRecovery):
                 yield from self._go(
                     self._start_over(target), "travel", settle=False, skippable=True
                 )
+        self._taken = self._unsure = None  # from here on others may be pushed there
         yield from self._down()
         attempt.x_m, attempt.y_m, _, attempt.yaw_rad = (float(v) for v in loop.commanded)
         try:
@@ -322,17 +323,19 @@ class Job(JobRecovery):
             raise GiveUp(f"declined: probability {chance:.2f} where the hand came to rest")
         if self.cell.gripper.state().moving:
             raise GiveUp("the fingers were not open yet")
-        self._before_m = ground_between(
+        x, y, _, yaw = (float(v) for v in loop.commanded)
+        before_m = ground_between(
             loop.frames.late(loop.end_m),
             loop.camera.intrinsics.rays(),
             loop.commanded,
             self.distance.contract.hand,
         )
+        self._taken = None if before_m is None else TakenPlace((x, y, yaw), before_m)
 
     def _verify(self, attempt: Attempt) -> Iterator[Step]:
         """Look at the place from above: the object must have left it. Raises GiveUp if it has not."""
         loop = self.loop
-        if self._before_m is None:
+        if self._taken is None:
             return
         for _ in range(3):
             tick(loop)
@@ -344,12 +347,9 @@ class Job(JobRecovery):
             if frame is None:
                 continue
             T_base_camera = loop.history.at(frame.stamp_ns) @ loop.camera.T_hand_camera
-            seen = PosedFrame(frame.depth, T_base_camera, float(loop.hand[2]))
-            spot = np.array([attempt.x_m, attempt.y_m, self._before_m + 0.02, attempt.yaw_rad])
-            after_m = ground_between(
-                [seen], loop.camera.intrinsics.rays(), spot, self.distance.contract.hand
+            attempt.seen_left = self._taken.left(
+                frame, T_base_camera, float(loop.hand[2]), self.distance.contract.hand
             )
-            attempt.seen_left = has_left(self._before_m, after_m)
             if attempt.seen_left is not None:
                 break
         if attempt.seen_left is False:
@@ -372,3 +372,4 @@ class Job(JobRecovery):
             return
         yield from self._open(held_m + _OPENED_M)
         attempt.outcome = PLACED
+        self._unsure = attempt if attempt.seen_left is None else None

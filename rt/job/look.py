@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.camera import Frame
 from rt.camera.frames import PosedFrame
 from rt.cell.file import PlacePart
 from rt.controller import DistanceFunction, place_all, symmetry
@@ -34,6 +35,8 @@ _NO_PROBABILITY_M = 0.03
 _LEFT_M, _LOW_M = 0.005, 0.008
 """An object has left if the ground between the jaws fell by this; lower ground tells nothing."""
 _SEEN = 0.3
+_ROOM_M = 0.02
+"""So far above the ground of before a place is looked at; what is higher hangs in the hand."""
 
 
 @dataclass(frozen=True)
@@ -179,11 +182,28 @@ def ground_between(
 
 
 def has_left(before_m: float | None, after_m: float | None) -> bool | None:
-    """True if the object between the jaws has left its place, False if it has not; None if that cannot be
-    told from these heights [m] of the ground before and after."""
-    if before_m is None or after_m is None or before_m < _LOW_M:
+    """True if the object between the jaws has left its place, False if it lies there as before; None if that
+    cannot be told from these heights [m] of the ground before and after."""
+    if before_m is None or after_m is None or before_m < _LOW_M or after_m - before_m > _LEFT_M:
         return None
     return before_m - after_m > _LEFT_M
+
+
+@dataclass(frozen=True)
+class TakenPlace:
+    """The place that an object was taken from, and the height [m] of its ground before."""
+
+    grasp: tuple[float, float, float]
+    """x, y [m], yaw [rad]."""
+    before_m: float
+
+    def left(self, frame: Frame, T_base_camera: Array, lowest_m: float, hand: Hand) -> bool | None:
+        """has_left, from one frame; lowest_m: height of the hand's tips [m]."""
+        x, y, yaw = self.grasp
+        posed = PosedFrame(frame.depth, T_base_camera, lowest_m)
+        spot = np.array([x, y, self.before_m + _ROOM_M, yaw])
+        after_m = ground_between([posed], frame.intrinsics.rays(), spot, hand)
+        return has_left(self.before_m, after_m)
 
 
 def turned(hand: Array, yaw: float) -> Array:

@@ -27,6 +27,7 @@ from rt.job.holding import Held, settle_holding
 from rt.job.look import (
     GraspTarget,
     TableLook,
+    TakenPlace,
     look_places,
     turned,
 )
@@ -34,7 +35,7 @@ from rt.job.options import ClearOptions
 from rt.job.path import Array, PathError, PathLimits, Reachable, planned
 from rt.job.path import Path as HandPath
 from rt.job.place import slots
-from rt.job.state import JobState
+from rt.job.state import MISSED, Attempt, JobState
 from rt.job.travel import Watch, follow
 from rt.loop import (
     PATIENCE_S,
@@ -118,8 +119,10 @@ class JobMoves(Servo):
         self.track: list[tuple[float, float]] = []
         """x, y [m] of the hand, a few times a second."""
         self._save_to = save
-        self._before_m: float | None = None
-        """Ground between the jaws before they closed."""
+        self._taken: TakenPlace | None = None
+        """The place below the hand before the fingers closed; None: its ground was not seen."""
+        self._unsure: Attempt | None = None
+        """The last one placed, if the object hid the place that it should have left."""
         self._held = Held.NOTHING
         self.path: HandPath | None = None
         """The last way."""
@@ -180,8 +183,30 @@ class JobMoves(Servo):
                 loop.guard.check("view", loop.number, s)
                 seen_from = xyz_yaw(loop.history.at(frame.stamp_ns))
                 closed = close_gaps(view)
+                self._look_back(frame)
                 return frame, closed, TableLook(closed, seen_from)
         return None
+
+    def _look_back(self, frame: Frame) -> None:
+        """With empty fingers again: has the last object left its place?"""
+        attempt, loop = self._unsure, self.loop
+        if attempt is None or self._taken is None:
+            return
+        T_base_hand = loop.history.at(frame.stamp_ns)
+        attempt.seen_left = self._taken.left(
+            frame,
+            T_base_hand @ loop.camera.T_hand_camera,
+            float(T_base_hand[2, 3]),
+            self.distance.contract.hand,
+        )
+        if attempt.seen_left is False:
+            attempt.outcome, attempt.held = MISSED, False
+            attempt.reason = (
+                "the gripper felt something; on the way back the object is seen to lie where it was"
+            )
+        if attempt.seen_left is not None:
+            self._unsure = None
+            self._save()
 
     def _view(self, into: list[TableLook]) -> Iterator[Step]:
         """One view that the guard trusts, exposed from now on. Raises Stop if none comes."""

@@ -58,6 +58,10 @@ class ClearOptions(ServoOptions):
     """Fewer than rt.servo's, for the hand begins above the place to grasp."""
 
     def __post_init__(self) -> None:
+        if self.target is not None or self.target_box is not None:
+            raise ValueError(
+                "--target: the job takes everything; rt.servo --target takes one object"
+            )
         super().__post_init__()
         if self.grasp != "yes":
             raise ValueError(f"--grasp {self.grasp}: the job grasps; rt.servo does not have to")

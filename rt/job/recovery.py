@@ -21,14 +21,18 @@ from rt.job.moves import GiveUp, JobMoves, Slipped
 from rt.job.path import Array, PathError, Retrace
 from rt.job.state import DROPPED, Attempt
 from rt.job.travel import follow
-from rt.loop import dwell, tick
+from rt.loop import PATIENCE_S, at_rest, freeze, record_cycle, sense, tick
 
 BACK_M_S = 0.10
 """Speed of the way back."""
 _FREE_M = 0.03
 """So far back the force must be gone."""
 _GONE_S = 1.0
-"""So long after the arm came to rest the force must be gone."""
+"""So long after the arm came to rest the force is waited for to go."""
+_RISE_N = 10.0
+"""A force that rises by more on the way back ends the job."""
+_CONTACT = ("force", "torque", "following_error")
+"""Rows of the guard that a contact sets off; all others still count while the arm comes to rest."""
 _ABOVE_M = 0.004
 """Put back from so far above where it was taken."""
 _REST_CYCLES = 3
@@ -68,6 +72,26 @@ class HeldWatch:
             )
 
 
+class Easing:
+    """Moving away from what still presses on a hand that stands: called once a cycle. For the first _FREE_M
+    the guard's rows of force do not count (`but`), as long as the force does not rise; then they do again."""
+
+    def __init__(self, job: JobMoves) -> None:
+        loop = job.loop
+        self._begin = np.array(loop.commanded[:3])
+        self._at_most_N = contact_force(loop.robot.state(), loop.wrench_zero)[0] + _RISE_N
+        self.but: set[str] = set(_CONTACT)
+
+    def __call__(self, s: CycleState) -> None:
+        if np.linalg.norm(s.hand[:3] - self._begin) > _FREE_M:
+            self.but.clear()
+        elif s.force_N > self._at_most_N:
+            raise Stop(
+                f"contact: the force rises on the way back, {s.force_N:.0f} N, must be at most "
+                f"{self._at_most_N:.0f}; look, then move the hand by the pendant"
+            )
+
+
 class JobRecovery(JobMoves):
     """JobMoves with what follows a contact."""
 
@@ -81,31 +105,43 @@ class JobRecovery(JobMoves):
         )
 
     def _let_go(self, stop: Stop) -> Iterator[Step]:
-        """After a contact while the fingers closed or lifted: open them where they are. Raises `stop` if the
-        force stays."""
-        gripper = self.cell.gripper
+        """After a contact while the fingers closed or lifted: open them where they are, and rise a little.
+        Raises Stop if the force stays."""
+        loop, gripper = self.loop, self.cell.gripper
         assert gripper is not None
-        self.loop.target.brake()
+        loop.target.brake()
         gripper.open()
-        self._stand(stop, 0.5)
+        yield from self._stand(stop, 0.5)
+        easing, up_m = Easing(self), float(loop.commanded[2]) + 1.2 * _FREE_M
+        for s in approach.straight(loop, "retreat", up_m, BACK_M_S, easing.but):
+            easing(s)
+            yield step_of(loop)
         yield from self._open(0.0)
 
-    def _stand(self, why: Exception, part: float = 1.0) -> None:
-        """Stop the arm where it is, and make that its target. Raises Stop if it does not come to rest, or if
-        more than a part of the guard's force or torque stays."""
+    def _stand(self, why: Exception, part: float = 1.0) -> Iterator[Step]:
+        """Stop the arm where it is, give the force time to fall below a part of the guard's limits, and make
+        that place its target. Raises Stop if the arm does not come to rest, or if the user asks for it."""
         loop, limits = self.loop, self.loop.limits
         loop.target.brake()
-        if not dwell(loop, None):
-            raise Stop(f"{why}; the arm did not come to rest") from why
-        for _ in range(max(int(_GONE_S * loop.config.rate), 10)):
-            state = loop.robot.state()
-            force_N, torque_Nm = contact_force(state, loop.wrench_zero)
-            if force_N < part * limits.max_force_N and torque_Nm < part * limits.max_torque_Nm:
-                break
+        loop.allow(PATIENCE_S + _GONE_S)
+        rested, left_s = False, PATIENCE_S
+        while True:
             tick(loop)
-        else:
-            raise Stop(f"{why}; the force stays") from why
-        loop.target.freeze(state.T_base_hand, limits.min_grasp_height_m)
+            s = sense(loop, loop.phase, limits.min_grasp_height_m, _CONTACT)
+            record_cycle(loop, s)
+            yield step_of(loop)
+            assert s.state is not None
+            if not rested and at_rest(s.state):
+                rested, left_s = True, _GONE_S
+            gone = (
+                s.force_N < part * limits.max_force_N and s.torque_Nm < part * limits.max_torque_Nm
+            )
+            left_s -= s.period_s
+            if rested and (gone or left_s < 0):
+                break
+            if left_s < 0:
+                raise Stop(f"{why}; the arm did not come to rest") from why
+        freeze(loop, s)
 
     def _put_back(
         self, attempt: Attempt, why: Bumped | Stop, watch: HeldWatch, taken_m: float | None
@@ -117,27 +153,27 @@ class JobRecovery(JobMoves):
         loop, path = self.loop, self.path
         said = str(why).split(";")[0]
         self._tell(said)
-        self._stand(why)
+        yield from self._stand(why)
         attempt.outcome, attempt.reason = DROPPED, said
         assert path is not None and self.cell.gripper is not None
         if not self.cell.gripper.state().holding:
             attempt.reason += "; lost there"
             return
-        back = Retrace(path, np.array(loop.commanded), BACK_M_S)
-        begin = np.array(loop.commanded[:3])
+        back, easing = Retrace(path, np.array(loop.commanded), BACK_M_S), Easing(self)
 
         def free(s: CycleState) -> None:
+            easing(s)
             try:
                 watch(s)
             except Bumped as still:
-                if np.linalg.norm(s.hand[:3] - begin) > _FREE_M:
+                if not easing.but:
                     raise Stop(
                         f"contact: on the way back {still}, at most {self.place.contact_N:g} N; look, then "
                         "move the hand by the pendant"
                     ) from still
 
         try:
-            for _ in follow(loop, back, "back off", free):
+            for _ in follow(loop, back, "back off", free, but=easing.but):
                 yield step_of(loop)
         except Slipped as slipped:
             attempt.reason += f"; {slipped}"
@@ -157,7 +193,7 @@ class JobRecovery(JobMoves):
                 continue
             zero = s.state.wrench if zero is None else zero
             if contact_force(s.state, zero)[0] > grasping.contact_N:
-                self._stand(Bumped("contact while setting down"))
+                yield from self._stand(Bumped("contact while setting down"))
                 break
         yield from self._open(0.0)
 

@@ -86,6 +86,13 @@ class JobState:
     def placed(self) -> int:
         return self.count(PLACED)
 
+    @property
+    def told(self) -> str:
+        """Counts and the end of the run before, in one line."""
+        end = f"it ended: {self.ended}" if self.ended else "it was cut off"
+        holds = "; the fingers held something then" if self.carrying else ""
+        return f"{len(self.attempts)} tried, {self.placed} placed; {end}{holds}"
+
     def tries_at(self, xy: Sequence[float] | NDArray[np.float64]) -> int:
         """Attempts in vain within APART_M of a place."""
         return sum(a.outcome not in ("", PLACED) and a.near(xy) for a in self.attempts)
@@ -105,8 +112,8 @@ def read_state(path: Path) -> JobState:
     path = path / "state.json" if path.is_dir() else path
     try:
         content: dict[str, Any] = json.loads(read_bounded(path, MOST_STATE_BYTES))
-        if content.pop("format") != FORMAT:
-            raise KeyError("format")
+        if (found := content.pop("format", None)) != FORMAT:
+            raise ValueError(f"format {found!r}, not {FORMAT!r}")
         names = {f.name for f in fields(Attempt)}
         attempts = [
             Attempt(**{k: v for k, v in a.items() if k in names}) for a in content.pop("attempts")
@@ -116,5 +123,5 @@ def read_state(path: Path) -> JobState:
         raise StateError(f"no job to resume: {error}; give the --out folder of the job") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StateError(
-            f"{path} is no state of rt.clear ({error!r}); begin without --resume"
+            f"{path} is no whole state of rt.clear ({error}); begin without --resume"
         ) from error

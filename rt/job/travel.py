@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +32,19 @@ def follow(
     *,
     settle: bool = True,
     glimpse: Glimpse | None = None,
+    but: Collection[str] = (),
 ) -> Iterator[CycleState]:
     """Stream a path that begins at the arm's target; yields every cycle. Holds while a pause is asked for.
 
-    settle: wait until the arm is at the end, not only its target. Raises Stop if it never gets there, and
+    settle: wait until the arm is at the end, not only its target. but: rows of the guard that do not count,
+    asked in every cycle. Raises Stop if it never gets there, and
     the robot's errors; and what `watch` raises.
     """
     loop.allow(path.seconds + _SETTLE_S)
     time_s, patience = 0.0, max(int(_SETTLE_S * loop.config.rate), 10)
     while True:
         tick(loop)
-        s = sense(loop, phase, loop.limits.min_grasp_height_m)
+        s = sense(loop, phase, loop.limits.min_grasp_height_m, but)
         if watch is not None:
             watch(s)
         if operator_request(loop, "pause"):

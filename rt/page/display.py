@@ -100,7 +100,7 @@ class Display:
         left = gui.add_panel()
         shown = [k for k, name in enumerate(stages) if name != "world"]
         with left.add_tab("Strip charts"):
-            true = simulated(header)
+            true = bool((header.get("cell") or {}).get("true_distance", simulated(header)))
             self._charts = panel.Charts(gui, stages or ["-"], shown or [0], true)
             self._guard = gui.add_html("")
         left.dock_left()

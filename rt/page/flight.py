@@ -1,4 +1,4 @@
-"""The live page over the runs of rt.servo."""
+"""The live page over the runs of rt.servo, and over a job of rt.clear."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 from contextlib import ExitStack
 
 from rt.cell.options import ServoOptions
-from rt.outcome import Report
 from rt.page import PageError
 from rt.page.server import Page
 from rt.page.server import start as start_page
@@ -23,8 +22,9 @@ _STARTS_WITHIN_S = 600.0
 class LivePage:
     """The live page over one run after another."""
 
-    def __init__(self, config: ServoOptions, stack: ExitStack) -> None:
-        self._config, self._stack = config, stack
+    def __init__(self, config: ServoOptions, stack: ExitStack, prog: str = "rt.servo") -> None:
+        """prog: the command, for its messages."""
+        self._config, self._stack, self._prog = config, stack, prog
         self._page: Page | None = None
 
     def show(self, recorder: Recorder, simulated: bool) -> None:
@@ -37,16 +37,14 @@ class LivePage:
             return
         port, name = self._config.view_port, recorder.ring.name
         self._page = self._stack.enter_context(start_page(name, port=port, open_browser=True))
-        print(f"rt.servo: the live page is at {self._page.url}", file=sys.stderr, flush=True)
+        self._say(f"the live page is at {self._page.url}")
         if not simulated:
             self._wait_for_start(self._page)
         elif self._page.said("watched", _BROWSER_S):
             self._page.said("drawn", _DRAWS_WITHIN_S)
 
     def _wait_for_start(self, page: Page) -> None:
-        print(
-            "rt.servo: press START on the page; nothing moves before", file=sys.stderr, flush=True
-        )
+        self._say("press START on the page; nothing moves before")
         if page.said("start", _STARTS_WITHIN_S):
             return
         why = (
@@ -56,16 +54,17 @@ class LivePage:
         )
         raise PageError(f"{why}; nothing moved")
 
-    def again(self, report: Report) -> bool:
-        """True if another scene is wanted; waits while a browser is connected."""
+    def _say(self, line: str) -> None:
+        print(f"{self._prog}: {line}", file=sys.stderr, flush=True)
+
+    def again(self, simulated: bool) -> bool:
+        """True if another scene is wanted, of a simulated cell; waits while a browser is connected."""
         if self._page is None:
             return False
-        print(
-            "rt.servo: the page stays open while it is looked at; Ctrl-C ends it", file=sys.stderr
-        )
+        self._say("the page stays open while it is looked at; Ctrl-C ends it")
         try:
             while self._page.alive:
-                if self._page.said("restart", 0.5) and report.cell.simulated:
+                if self._page.said("restart", 0.5) and simulated:
                     return True
         except KeyboardInterrupt:
             pass

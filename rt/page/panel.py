@@ -239,6 +239,8 @@ def state(
     if action == "hold":
         return "HOLDING", AMBER, row
     phase = _name(record["phase"]).replace("_", " ").upper() or "RUNNING"
+    if phase == "PAUSED":
+        return phase, AMBER, "the next pick waits: press step, or pause to go on"
     if phase == "CHOOSE":
         return phase, AMBER, "click the wanted object in the view"
     if asked.get("slow"):
@@ -250,6 +252,8 @@ def banner(word: str, colour: str, why: str, record: Any | None, extra: Mapping[
     """The state in one look: a word, why, and the figures that matter."""
     figures: dict[str, str] = {}
     if record is not None:
+        if tried := int(record["tried"]):
+            figures["placed"] = f"{int(record['placed'])} of {tried}"
         figures["cycle"] = str(int(record["cycle"]))
         figures["height"] = _number(record["hand"][2], 1e3, "mm", 0)
         figures["predicted"] = _number(record["predicted_m"], 1e3, "mm", 1)

@@ -136,7 +136,7 @@ class Buttons:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._twin = simulated(reader.header)
-        self._job = "tries" in (reader.header.get("config") or {})
+        self.job = "tries" in (reader.header.get("config") or {})
         self.asked: dict[str, int] = dict.fromkeys(CONTROL, 0)
 
     def turn_to(self, reader: Reader) -> None:
@@ -158,7 +158,7 @@ class Buttons:
                 "<div style='padding:0 10px 6px;font-size:11px;color:#6b7280'>Stops the motion through the "
                 "loop. It is no emergency stop: keep that in your hand.</div>"
             )
-        if self._job:
+        if self.job:
             group = gui.add_button_group("job", ("pause", "step", "skip"))
         elif self._twin:
             group = gui.add_button_group("twin", ("pause", "slow", "new scene"))
@@ -173,11 +173,14 @@ class Buttons:
             self._ask("stop", 1)
             _say("restart")
         elif word in ("step", "skip"):  # the job answers each of them
-            if word == "step":
-                self.asked["pause"] = 0
             self._reader.ask(word, 1)
         else:
-            self._ask(word, 0 if self.asked[word] else 1)
+            self._ask(word, 0 if self.now()[word] else 1)
+
+    def now(self) -> dict[str, int]:
+        """Requests to the loop now, of the page or the keyboard, by word of CONTROL."""
+        self.asked = self._reader.asked()
+        return self.asked
 
     def choose(self, target: tuple[float, float, float] | None) -> None:
         """The object at x, y [m] in base, seen at a time [s], is wanted; None: any."""
@@ -219,7 +222,8 @@ def follow(reader: Reader, server: viser.ViserServer) -> None:
     from rt.page.panel import state
 
     buttons = Buttons(reader)
-    display = Display(server, reader.header, buttons.add, buttons.choose)
+    choose = None if buttons.job else buttons.choose  # a job takes everything
+    display = Display(server, reader.header, buttons.add, choose)
     pace = UpdateRate(server)
     reader.say(READY)
     last = shown = None
@@ -249,7 +253,7 @@ def follow(reader: Reader, server: viser.ViserServer) -> None:
                 if shown is not None and (len(records) or (over and not rested)):
                     rested = over and not len(records)  # the last picture is whole
                     display.draw(shown, everything=rested)
-                words = state(last, age_s=now - came, over=over, asked=buttons.asked)
+                words = state(last, age_s=now - came, over=over, asked=buttons.now())
                 rate_hz = pace.drawn(bool(len(records)))
                 lost = {"page": f"{rate_hz:.0f}/s", "dropped": str(reader.lost)}
                 display.tell(words, shown, lost)
@@ -352,7 +356,8 @@ def _be_modest() -> None:
     with contextlib.suppress(OSError):
         os.nice(_NICE)
     with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(_NICE))
+        if os.getsid(0) == os.getpid():  # started by hand it would slow the whole terminal down
+            Path("/proc/self/autogroup").write_text(str(_NICE))
 
 
 def main() -> int:

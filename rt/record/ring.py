@@ -221,9 +221,13 @@ class Ring:
         """The byte that a reader has set for a word of CONTROL; 0 if none has."""
         return int(self._mapping.control[CONTROL.index(word)])
 
+    def ask(self, word: str, value: int) -> None:
+        """Set a word of CONTROL as a reader would: what the keyboard asks for, the page shows."""
+        self._mapping.control[CONTROL.index(word)] = value
+
     def answer(self, word: str) -> None:
         """Clear a word that the loop has acted upon."""
-        self._mapping.control[CONTROL.index(word)] = 0
+        self.ask(word, 0)
 
     def asked_target(self) -> tuple[int, NDArray[np.float64]]:
         """Number of requests for a target so far, and the last one: x, y [m] in base and the time [s] of the
@@ -333,6 +337,10 @@ class Reader:
     def ask(self, word: str, value: int = 1) -> None:
         """Set a word of CONTROL for the loop."""
         self._mapping.control[CONTROL.index(word)] = value
+
+    def asked(self) -> dict[str, int]:
+        """Requests to the loop now, by word of CONTROL."""
+        return dict(zip(CONTROL, self._mapping.control.tolist(), strict=False))
 
     def ask_target(self, target: tuple[float, float, float] | None) -> None:
         """Ask the loop for the object at x, y [m] in base, seen at a time [s] on the robot's clock; None: any

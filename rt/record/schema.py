@@ -53,6 +53,8 @@ CYCLE = np.dtype([
     ("gripper_m", "f8"),         # its opening
     ("settings", "f8", (3,)),    # of the controller: speed slider, speed scaling, payload [kg]
     ("target", "f8", (2,)),      # the wanted object, x, y [m] in base; NaN: any object
+    ("tried", "i4"),             # picks begun by a job so far (rt.clear)
+    ("placed", "i4"),            # objects put down by it so far
 ], align=True)
 # fmt: on
 """One cycle. Numbers that are not known are NaN."""

@@ -33,7 +33,8 @@ def resolve(kind: str, text: str, known: Mapping[str, Any], extra: tuple[str, ..
     module, colon, attribute = found.partition(":")
     if not (module and colon and attribute):
         names = ", ".join(sorted((*known, *extra)))
-        raise ResolveError(f"no {kind} {text!r}; known are {names}, or give module:attribute")
+        listed = f"known are {names}, or " if names else ""
+        raise ResolveError(f"no {kind} {text!r}; {listed}give module:attribute")
     try:
         part: Any = importlib.import_module(_MOVED.get(module, module))
         for name in attribute.split("."):

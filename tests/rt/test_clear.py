@@ -18,6 +18,7 @@ from rt.cell.file import EXAMPLE, PlacePart, load_cell
 from rt.cell.transform import CellError
 from rt.cycle import Step
 from rt.distance import Distance, open_model
+from rt.gripper import GripperState
 from rt.job.job import Job
 from rt.job.options import ClearOptions
 from rt.job.report import JobReport, report_of
@@ -195,6 +196,27 @@ def test_pause_step_and_skip(network: Distance) -> None:
     assert report.outcome == "cleared" and report.state.placed == 2
 
 
+@pytest.mark.parametrize("phase", ["travel", "approach", "carry"])
+def test_a_table_that_is_bumped_is_cleared_all_the_same(network: Distance, phase: str) -> None:
+    """All that lies on it slides by 40 mm, at once."""
+    cell = table.build(boxes())
+    world, bumped = world_of(cell), []
+
+    def bump(job: Job, step: Step) -> None:
+        if step.phase == phase and step.hand[2] > 0.2 and not bumped:
+            bumped.append(step.number)
+            for k in world.present():
+                if world.place(k)[2] < 0.05:
+                    world.data.qpos[world._qpos[k].start : world._qpos[k].start + 2] += (
+                        0.03,
+                        -0.026,
+                    )
+            world._quiet_s = 0.0
+
+    report = go(cell, network, hook=bump)
+    assert bumped and report.outcome == "cleared" and sorted(world.binned) == [0, 1]
+
+
 def test_a_fault_of_the_gripper_stops_the_arm(network: Distance, tmp_path: Path) -> None:
     from rt.gripper import GripperError
 
@@ -259,10 +281,12 @@ def test_the_command_end_to_end(
     assert told["cell"]["name"] == "table" and told["fingers_may_hold"] is False
     assert len(read_record(out / "flight.mcap").cycles) > 200
     assert "2 placed" in capsys.readouterr().out
+    assert read_state(out).told == "2 tried, 2 placed; it ended: cleared"
     # Again, as a job that goes on: the table is laid anew, the counts are not.
     assert clear.main(["--resume", str(out), "--candidates", "256", "--most", "3"]) in (0, 3)
     assert json.loads((out / "clear.json").read_text())["runs"] == 2
     assert (out / "flight-2.mcap").is_file()
+    assert f"goes on with {out}: 2 tried, 2 placed; it ended: cleared" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -283,3 +307,26 @@ def test_mistakes_are_one_line(
     except SystemExit as error:  # options that tyro refuses
         code = int(str(error.code))
     assert code == 2 and said in capsys.readouterr().err
+
+
+def test_a_place_that_the_object_hid_is_looked_at_on_the_way_back(network: Distance) -> None:
+    """A gripper that feels an object which lies on the table: on the way back it is seen, and tried again."""
+    cell = table.build(boxes(SPOTS[:1]))
+    world: Any = world_of(cell)
+    gripper: Any = cell.gripper
+    there, felt = world.data.qpos[world._qpos[0]].copy(), gripper.state
+    lie = lambda: GripperState(cell.robot.now_ns(), 0.05, False, True)  # noqa: E731
+
+    def deceive(job: Job, step: Step) -> None:
+        attempts = job.state.attempts
+        if len(attempts) == 1 and step.phase == "carry":
+            attempts[0].seen_left = None  # as if it hid the place
+            gripper.state = lie
+            world.data.qpos[world._qpos[0]] = there
+        elif gripper.state is lie:
+            gripper.state = felt
+
+    report = go(cell, network, hook=deceive)
+    first, second = report.state.attempts
+    assert first.outcome == MISSED and not first.held and "on the way back" in first.reason
+    assert second.outcome == PLACED and second.seen_left and world.binned == [0]

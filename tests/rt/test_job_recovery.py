@@ -84,6 +84,32 @@ def test_a_force_that_stays_is_a_stop_with_its_name(network: Distance) -> None:
     assert np.linalg.norm(cell.robot.state().twist) < 1e-3 and world_of(cell).holding
 
 
+def test_what_presses_on_the_hand_that_stands_is_eased_by_the_way_back(network: Distance) -> None:
+    """A bin's wall: the force stays beyond the guard's limit until the hand has moved away from it."""
+    cell = table.build(boxes(SPOTS[:1]))
+    world, palm = world_of(cell), world_of(cell).model.body("hand").id
+    met: dict[str, Any] = {}
+    follow = world.follow
+
+    def pressed(hand: Any, velocity: Any, step_s: float) -> None:
+        if "far" in met:
+            met["far"] = max(met["far"], hand[1])
+            met["free"] = met["free"] or hand[1] < met["far"] - 0.015
+        beyond = "far" in met and not met["free"]
+        world.data.xfrc_applied[palm][1] = -90.0 if beyond else 0.0
+        follow(hand, velocity, step_s)
+
+    def begin(job: Job, step: Step) -> None:
+        if step.phase == "carry" and step.hand[1] > 0.25:
+            met.setdefault("free", False)
+            met.setdefault("far", step.hand[1])
+
+    world.follow = pressed
+    report = go(cell, network, hook=begin)
+    assert report.state.attempts[0].reason.endswith("put back where it was taken")
+    assert report.outcome == "cleared" and met["free"] and report.guard["force"] == 1
+
+
 def test_a_force_on_closing_ends_the_attempt_and_not_the_job(network: Distance) -> None:
     cell = table.build(boxes(SPOTS[:1]))
     press, _ = pushed(cell, "close", 80.0, 0.3)
@@ -124,3 +150,41 @@ def test_fingers_that_close_on_after_an_object_have_not_lost_it() -> None:
     assert not held.lost(200_000_000)
     fingers.holding = False
     assert not held.lost(300_000_000) and held.lost(300_000_000 + int(REGRIP_S * 1e9))
+
+
+@pytest.mark.parametrize("phase", ["carry", "close"])
+def test_a_stop_is_heard_while_the_arm_comes_to_rest_after_a_contact(
+    network: Distance, phase: str
+) -> None:
+    """The force lasts longer than the arm's patience; STOP, from the keyboard or the page, comes before."""
+    cell = table.build(boxes(SPOTS[:1]))
+    press, _ = pushed(cell, phase, 80.0, 60.0)
+    when: dict[str, int] = {}
+
+    def stop(job: Job, step: Step) -> None:
+        press(job, step)
+        if "force" in job.loop.guard.counts:
+            when.setdefault("met", step.number)
+            if step.number == when["met"] + 8 and phase == "carry":
+                job.loop.requests["stop"] = 1
+            elif step.number == when["met"] + 8:
+                job.loop.signals.append(2)
+        when["last"] = step.number
+
+    report = go(cell, network, hook=stop)
+    assert "operator_stop" in report.reason or report.outcome == "interrupted"
+    assert when["last"] == when["met"] + 8  # the next period was the stop's
+    assert np.linalg.norm(cell.robot.state().twist) < 1e-3
+
+
+def test_the_keyboard_is_read_in_every_period(network: Distance) -> None:
+    """Between two steps too: while the arm comes to rest above the object, nothing is yielded."""
+    cell = table.build(boxes(SPOTS[:1]))
+    asked: list[int] = []
+    with Job(cell, network, OPTIONS) as job:
+        listen = job.loop.listen
+        job.loop.listen = lambda: (listen(), asked.append(job.loop.number))  # type: ignore[func-returns-value]
+        for step in job:
+            if step.phase == "release":
+                break
+    assert np.diff(asked).max() == 1

@@ -58,7 +58,7 @@ def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
         read_state(tmp_path)
     for text in ("{", "[]", json.dumps({"format": "other/1", "attempts": []})):
         (tmp_path / "state.json").write_text(text)
-        with pytest.raises(StateError, match=r"no state of rt\.clear"):
+        with pytest.raises(StateError, match=r"no whole state of rt\.clear"):
             read_state(tmp_path)
 
 
@@ -169,8 +169,11 @@ class Ring:
     def asked(self, word: str) -> int:
         return self.words.get(word, 0)
 
+    def ask(self, word: str, value: int) -> None:
+        self.words[word] = value
+
     def answer(self, word: str) -> None:
-        self.words[word] = 0
+        self.ask(word, 0)
 
 
 def control() -> tuple[Control, Any, Ring]:
@@ -180,9 +183,9 @@ def control() -> tuple[Control, Any, Ring]:
 
 
 def test_pause_and_single_steps_from_the_keyboard() -> None:
-    made, loop, _ = control()
+    made, loop, ring = control()
     made.ask("pause")
-    assert made.waits() and loop.requests["pause"]
+    assert made.waits() and ring.words["pause"] == 1  # the page shows it
     made.ask("step")
     assert not made.waits()
     made.end_pick()
@@ -208,9 +211,15 @@ def test_pause_steps_and_skip_from_the_page() -> None:
     assert not made.waits() and ring.words == {"pause": 0, "step": 0}
     made.end_pick()
     assert made.waits()
-    for value in (1, 0):  # pause and go on
-        ring.words["pause"] = value
-        made.poll()
+    ring.words["pause"] = 1  # the button of the page, while a step is over: go on
+    made.poll()
+    assert not made.waits() and ring.words["pause"] == 0
+    made.ask("step")
+    ring.words["pause"] = 1  # while a step is under way: the arm stands
+    made.poll()
+    assert made.waits()
+    made.ask("pause")
+    made.end_pick()
     assert not made.waits()
     ring.words["skip"] = 1
     made.poll()

@@ -82,6 +82,11 @@ def test_a_told_height_a_mount_and_a_pixel_say_where_the_hand_is(network) -> Non
     mounted = look_at(depth, K, T_view_camera=mount, distance=network)
     np.testing.assert_allclose(mounted.T_camera_view[:3, 3], (0, 0, 0.12), atol=1e-12)
     assert mounted.camera_height_m is None
+    assert not any("height:" in line for line in told.warnings)
+    doubted = look_at(depth, K, height_m=0.35, distance=network).warnings
+    assert any("seen 0.45 m below the camera, and 0.35 m were told" in line for line in doubted)
+    with pytest.raises(ViewError, match="lies outside the image, 320x240"):
+        look_at(depth, K, at_px=(320, 10), distance=network)
     aside = look_at(depth, K, at_px=(159.5 + 46, 119.5), distance=network)
     assert aside.T_camera_view[0, 3] == pytest.approx(46 / 190 * 0.45, abs=0.003)
     assert aside.action[0] < told.action[0] + 0.1
@@ -106,6 +111,7 @@ def test_faults_of_the_image_are_said(network) -> None:
 def test_other_units_are_refused_with_their_name(network) -> None:
     metres = picture(0.35)
     for factor, name in (
+        (100, "centimetres"),
         (1000, "millimetres"),
         (10000, "tenths of a millimetre"),
         (1e6, "micromet"),
@@ -206,7 +212,12 @@ def test_what_is_no_depth_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "depth.txt").write_text("1 2 3")
     refused("depth.txt", "is none of .png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n")
-    refused("broken.png", "cannot be read")
+    refused("broken.png", "no .png file, or not a whole one")
+    np.savez(tmp_path / "whole.npz", depth=depth)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:5000])
+    refused("cut.npz", "not a whole one .*; copy or save it again")
+    (tmp_path / "page.npy").write_text("<!DOCTYPE html>")
+    refused("page.npy", "no .npy file, .*; copy or save it again")
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "colour.png")
     refused("colour.png", "coloured picture of depth")
     Image.fromarray(np.full((4, 4), 200, np.uint8)).save(tmp_path / "grey.png")
@@ -216,7 +227,7 @@ def test_what_is_no_depth_image_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "empty.npy", depth * 0)
     refused("empty.npy", "no return at all")
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    refused("objects.npy", "cannot be read")
+    refused("objects.npy", "no .npy file")
     np.savez(tmp_path / "two.npz", a=depth, b=depth)
     refused("two.npz", "call the depth `depth`")
     np.save(tmp_path / "m.npy", depth)
@@ -225,6 +236,7 @@ def test_what_is_no_depth_image_is_refused(tmp_path: Path) -> None:
         ([1, 2, 3], "fx,fy,cx,cy"),
         ([23, 23, 159.5, 119.5], "do not fit an image 320 px wide"),
         ([190, 190, 500, 119.5], "lie outside the image"),
+        ([159.5, 119.5, 190, 190], "the order is fx,fy,cx,cy"),
     ):
         with pytest.raises(CameraError, match=words):
             intrinsics_of(bad, (240, 320))
@@ -285,6 +297,10 @@ def test_mistakes_are_one_line_and_write_nothing(
         ((path, "--camera", "D405", "--at", "1"), "must be 2 numbers"),
         ((path, "--camera", "D405", "--unit", "mm"), "divided by 1000"),
         ((tmp_path / "session.bag",), "session.bag"),
+        ((tmp_path / "session.bag", "--camera", "D405"), "knows its own; leave it out"),
+        ((path, "--camera", "D405", "--frame", "3"), "--frame 3 is for recordings"),
+        ((tmp_path / "flight.mcap", "--at", "1,1"), "the view is the hand's own"),
+        ((tmp_path / "flight.mcap", "--height", "0.3"), "know theirs"),
         ((tmp_path / "nothing.png",), "no file"),
     ):
         assert run(*arguments, "--out", out) == 2, arguments

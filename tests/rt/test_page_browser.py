@@ -98,6 +98,52 @@ def test_a_browser_draws_it_sees_it_change_and_its_stop_button_stops_the_loop(
     assert not elsewhere, f"the page needs the network: {elsewhere}"
 
 
+def test_the_buttons_of_a_job_in_a_browser(tmp_path: Path) -> None:
+    """rt.clear on a small table: pause and go on, skip, one step, stop; the page stays until nobody looks."""
+    browser_or_skip()
+    command = [sys.executable, "-m", "rt.clear", "--view", "--view-port", "8771", "--objects", "2"]
+    command += ["--candidates", "64", "--rate", "15", "--limits.max-missed-in-a-row", "1000"]
+    errors = (tmp_path / "said").open("w+")
+    environment = {**os.environ, "BROWSER": "true"}
+    command += ["--out", str(tmp_path)]
+    with (
+        errors,
+        subprocess.Popen(command, stdout=errors, stderr=errors, env=environment) as job,
+    ):
+        try:
+            with browsed(address(job, tmp_path / "said"), []) as view:
+                press_and_look(view)
+            assert job.wait(120) == 1, (tmp_path / "said").read_text()
+        finally:
+            job.kill()
+    told = json.loads((tmp_path / "clear.json").read_text())
+    outcomes = [attempt["outcome"] for attempt in told["attempts"]]
+    assert outcomes[0] == "skipped" and len(outcomes) == 2 and told["placed"] == 1
+    assert told["outcome"] == "stopped" and "operator_stop" in told["reason"]
+
+
+def press_and_look(view: Any) -> None:
+    state = "document.querySelector('#grasp-servo-state')?.innerText"
+
+    def press(name: str) -> None:
+        view.get_by_role("button", name=name, exact=True).click(no_wait_after=True, timeout=60_000)
+
+    wait_for(view, f"/LOOK|TRAVEL|APPROACH/.test({state})")
+    press("pause")
+    wait_for(view, f"{state}.includes('PAUSED') || {state}.includes('holds its target')")
+    press("pause")
+    wait_for(view, f"/TRAVEL|APPROACH/.test({state})")
+    press("skip")
+    wait_for(view, "document.body.innerText.includes('0 of 2')")
+    press("step")  # this pick, then it waits
+    wait_for(view, f"{state}.includes('CARRY')")
+    wait_for(view, f"{state}.includes('PAUSED')")
+    assert view.get_by_text("Any object").count() == 0  # nothing is to be chosen in a job
+    view.screenshot(path=Path("runs/test_page/job.png"), timeout=240_000)
+    press("STOP")
+    wait_for(view, f"{state}.includes('STOPPED') && {state}.includes('operator_stop')")
+
+
 def address(loop: subprocess.Popen[bytes], stderr: Path) -> str:
     """Of the page, as the command tells it."""
     for _ in range(600):
