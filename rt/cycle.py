@@ -17,11 +17,11 @@ from rt.loop import (
     hold,
     newest_frame,
     operator_request,
-    record_cycle,
     send,
     sense,
 )
 from rt.outcome import ScoredView
+from rt.record.cycle import record_cycle
 from rt.robot.target import xyz_yaw
 from rt.view import close_gaps
 

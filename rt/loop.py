@@ -41,10 +41,9 @@ from rt.grasp.memory import HeightMemory, needed_height_m
 from rt.grasp.target import WantedObject, off_target
 from rt.guard.camera_watch import CameraWatch
 from rt.guard.force import contact_force, wrench_at_rest
-from rt.guard.rows import ROWS, CycleState, Guard, Hold, Limits
+from rt.guard.rows import CycleState, Guard, Hold, Limits
 from rt.guard.settings import SettingsWatch
 from rt.outcome import ScoredView
-from rt.record.schema import best_candidates
 from rt.robot import PoseHistory, RobotError, RobotState
 from rt.robot.kinematics import ArmModel
 from rt.robot.target import ArmTarget, xyz_yaw
@@ -65,7 +64,6 @@ _FORGOTTEN_PERIODS, _FORGOTTEN_S = 5.5, 0.18
 _TIMES_LONGER, _LONGER_S = 8.0, 10.0
 """A phase ends after so many times what it should take (slow motion of the page takes four times as long,
 holds at most double that), and so many seconds more."""
-_ROW_NUMBER = {row.name: i for i, row in enumerate(ROWS)}
 
 
 class ContractedDistance(controller.DistanceFunction, Protocol):
@@ -355,75 +353,6 @@ def freeze(loop: Loop, s: CycleState) -> None:
     """Make the measured pose the target: no further toward the old one."""
     assert s.state is not None
     loop.target.freeze(s.state.T_base_hand, loop.limits.min_grasp_height_m)
-
-
-def record_cycle(
-    loop: Loop,
-    s: CycleState | None,
-    frame: Frame | None = None,
-    view: NDArray[np.float32] | None = None,
-    decision: controller.Decision | None = None,
-) -> None:
-    """Write this cycle, as far as it came, to the flight record. Costs some tens of microseconds."""
-    if loop.record is None:
-        return
-    known: dict[str, Any] = {**loop.tally}
-    if s is not None:
-        known.update(hand=s.hand, command=loop.commanded, state_age_s=s.state_age_s)
-        state = s.state
-        if state is not None:
-            known.update(T_base_hand=state.T_base_hand, twist=state.twist)
-            known.update(
-                {k: v for k in ("q", "wrench", "settings") if (v := getattr(state, k)) is not None}
-            )
-    if frame is not None and s is not None:
-        known.update(frame_stamp_ns=frame.stamp_ns, frame_age_s=s.frame_age_s)
-        if view is not None:
-            known.update(frame=frame.number, view=view)
-    if (wanted := loop.wanted_now) is not None:
-        known["target"] = wanted.xy_m
-    if decision is not None:
-        actions, distances = best_candidates(decision.actions, decision.distances)
-        known.update(candidates=actions, distances=distances, weighed=len(decision.actions))
-        known.update(symmetry=decision.symmetry)
-        known.update(action=decision.actions[decision.best], goal=decision.goal)
-        known.update(
-            predicted_m=decision.distances[0], predicted_best_m=decision.distances[decision.best]
-        )
-    true = loop.cell.true_distance_m
-    if true is not None:
-        known["true_m"] = true()
-    if loop.cell.gripper is not None and loop.phase in GRASPING:
-        with suppress(Exception):  # the code that closes it reports a fault
-            grip = loop.cell.gripper.state()
-            known["gripper_m"] = grip.width_m
-            known["gripper"] = b"moving" if grip.moving else b"object" if grip.holding else b"idle"
-    events = loop.guard.events
-    if events and events[-1]["cycle"] == loop.number:
-        event = events[-1]
-        known.update(guard_name=event["name"].encode(), guard_action=event["action"].encode())
-        known.update(guard_value=event["value"], guard_limit=event["limit"])
-    counts = np.zeros(64, np.uint32)
-    for name, count in loop.guard.counts.items():
-        if name in _ROW_NUMBER:
-            counts[_ROW_NUMBER[name]] = count
-    stages = np.full(16, np.nan, np.float32)
-    stages[: len(STAGES)] = loop.watch.take_ms()
-    loop.record.put(
-        cycle=loop.number,
-        stamp_ns=loop.robot.now_ns(),
-        phase=loop.phase.encode(),
-        slack_s=loop.clock.slack_s,
-        missed=loop.clock.missed,
-        held=loop.held,
-        guard_counts=counts,
-        stage_ms=stages,
-        **known,
-    )
-
-
-GRASPING = ("descend", "close", "lift", "retreat", "carry", "back off", "set down", "release")
-"""Phases of the last centimetres, and those with something between the fingers."""
 
 
 def wait_for_first_frame(loop: Loop) -> tuple[Frame, NDArray[np.float64]]:

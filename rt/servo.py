@@ -36,7 +36,6 @@ from rt.gripper import GripperError
 from rt.guard.preflight import check_model, check_reach
 from rt.guard.rows import ROWS, Stop
 from rt.loop import (
-    GRASPING,
     PATIENCE_S,
     STAGES,
     ContractedDistance,
@@ -44,13 +43,13 @@ from rt.loop import (
     dwell,
     look_once_more,
     operator_request,
-    record_cycle,
     stop_arm,
     tick,
     wait_for_first_frame,
 )
 from rt.outcome import GraspResult, Outcome, Report
 from rt.page import PageError
+from rt.record.cycle import GRASPING, record_cycle
 from rt.record.recorder import Recorder, RecordError, flight_header
 from rt.record.ring import RingError
 from rt.robot import RobotError

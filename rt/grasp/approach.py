@@ -28,8 +28,9 @@ from rt.gripper import GripperError
 from rt.gripper.held import HeldObject
 from rt.guard.force import ZERO_SAMPLES, contact_force
 from rt.guard.rows import CycleState, Stop
-from rt.loop import Loop, freeze, hold, operator_request, record_cycle, send, sense, stop_arm, tick
+from rt.loop import Loop, freeze, hold, operator_request, send, sense, stop_arm, tick
 from rt.outcome import GraspResult, Outcome
+from rt.record.cycle import record_cycle
 
 _ARRIVED_M = 0.001
 _ABOVE_ALL_M, _SEEN_ALL = 0.01, 0.9

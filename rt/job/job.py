@@ -34,11 +34,11 @@ from rt.job.state import DROPPED, MISSED, PLACED, SKIPPED, Attempt
 from rt.loop import (
     hold,
     newest_frame,
-    record_cycle,
     sense,
     tick,
 )
 from rt.outcome import Outcome
+from rt.record.cycle import record_cycle
 from rt.servo import FAULTS, settled
 from rt.view import START_HEIGHT_M
 

@@ -42,10 +42,10 @@ from rt.loop import (
     ContractedDistance,
     hold,
     newest_frame,
-    record_cycle,
     sense,
     tick,
 )
+from rt.record.cycle import record_cycle
 from rt.robot.target import xyz_yaw
 from rt.servo import Servo
 from rt.view import close_gaps

@@ -21,7 +21,8 @@ from rt.job.moves import GiveUp, JobMoves, Slipped
 from rt.job.path import Array, PathError, Retrace
 from rt.job.state import DROPPED, Attempt
 from rt.job.travel import follow
-from rt.loop import PATIENCE_S, at_rest, freeze, record_cycle, sense, tick
+from rt.loop import PATIENCE_S, at_rest, freeze, sense, tick
+from rt.record.cycle import record_cycle
 
 BACK_M_S = 0.10
 """Speed of the way back."""

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from rt.camera import Frame
 from rt.guard.rows import CycleState, Stop
 from rt.job.path import Path, Retrace
-from rt.loop import Loop, hold, operator_request, record_cycle, send, sense, tick
+from rt.loop import Loop, hold, operator_request, send, sense, tick
+from rt.record.cycle import record_cycle
 
 Glimpse = Callable[[CycleState], tuple[Frame, NDArray[np.float32]] | None]
 """Called in every cycle after the command was sent; the frame and view that it took, for the record."""
