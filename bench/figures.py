@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.figure_tables import (
+    bars,
     latency,
     measured,
     network,
@@ -236,11 +237,14 @@ def blocks(stored: dict[str, Json], page: str = "docs/results.md") -> dict[str, 
         for name, kept in stored.items()
         if "table" in kept
     }
-    for name, rows in (("measured", measured(stored)), ("summary", summary(stored))):
+    quantities = "| quantity | figure | command |"
+    for name, head, rows in (
+        ("measured", quantities, measured(stored)),
+        ("summary", quantities, summary(stored)),
+        ("bars", "| lifted by the loop | found [95 %] | asked | aim | |", bars(stored)),
+    ):
         if rows:
-            made[name] = "\n".join(
-                ["| quantity | figure | command |", "| --- | --- | --- |", *rows]
-            )
+            made[name] = "\n".join([head, "| --- " * (head.count("|") - 1) + "|", *rows])
     return made
 
 
