@@ -47,7 +47,7 @@ max_state_age_s = 1.0
 max_target_age_s = 1.0
 max_frame_age_s = 1.0
 max_held_s = 20.0
-max_missed_in_a_row = 30
+max_missed_in_a_row = 300
 """
 
 
