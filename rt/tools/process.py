@@ -195,15 +195,16 @@ def is_sleeping(pid: int) -> bool:
     return False
 
 
+def _started(pid: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Id and command line of each process that process `pid` started. Raises OSError if one is gone."""
+    for task in list(Path(f"/proc/{pid}/task").iterdir()):
+        for child in (task / "children").read_text().split():
+            yield int(child), Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+
+
 def children(pid: int, module: str) -> list[int]:
     """Ids of the processes that process `pid` started to run a module."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            if module.encode() in words:
-                found.append(int(child))
-    return found
+    return [child for child, words in _started(pid) if module.encode() in words]
 
 
 def descendants(pid: int) -> dict[int, str]:
@@ -212,10 +213,8 @@ def descendants(pid: int) -> dict[int, str]:
     waiting = [pid]
     while waiting:
         with contextlib.suppress(OSError):
-            for task in list(Path(f"/proc/{waiting.pop()}/task").iterdir()):
-                for child in (task / "children").read_text().split():
-                    waiting.append(int(child))
-                    words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-                    if b"-m" in words[:-1]:
-                        found[int(child)] = words[words.index(b"-m") + 1].decode(errors="replace")
+            for child, words in _started(waiting.pop()):
+                waiting.append(child)
+                if b"-m" in words[:-1]:
+                    found[child] = words[words.index(b"-m") + 1].decode(errors="replace")
     return found
