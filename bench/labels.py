@@ -25,9 +25,10 @@ from rt.pose import grasp_distance
 from rt.tools.command import command
 from rt.tools.files import output_folder, write_figure, write_json
 from rt.tools.pool import PoolError, spread
+from sim.scene.arrange import make_scene
 from sim.scene.grasps import ENOUGH, SAMPLES, Grasps, true_grasps
 from sim.scene.objects import ObjectError, object_set
-from sim.scene.scene import Scene, SceneError, make_scene
+from sim.scene.scene import Scene, SceneError
 
 Array = NDArray[np.floating]
 

@@ -17,10 +17,11 @@ from rt.tools.command import command
 from rt.tools.files import output_folder, write_json
 from rt.tools.progress import progress
 from rt.view import VIEW
+from sim.scene.arrange import make_scene
 from sim.scene.objects import object_set
 from sim.scene.openrave import RENDERERS, RendererError
 from sim.scene.render import DepthRenderer
-from sim.scene.scene import SceneError, camera_poses, make_scene
+from sim.scene.scene import SceneError, camera_poses
 
 EDGE_M = 1e-3
 """Pixels that differ by more see another surface: the ray runs along an outline."""

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from rt.hand import load_hand
 from rt.tools.command import DONE, command
 from rt.tools.files import write_figure
+from sim.scene.arrange import make_scene
 from sim.scene.material import MaterialScene
 from sim.scene.objects import catalogue_set
 from sim.scene.raster import RasterRenderer
 from sim.scene.rig import RigView, make_rig, mounted
-from sim.scene.scene import make_scene
 from sim.scene.sensor import sensor
 
 

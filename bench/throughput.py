@@ -27,7 +27,8 @@ from rt.tools.files import output_folder, write_json
 from rt.tools.plots import panels, plain_axes, save
 from rt.view import VIEW
 from sim import generate
-from sim.dataset.make import GenerateOptions, make_shard
+from sim.dataset.make import make_shard
+from sim.dataset.options import GenerateOptions
 from sim.dataset.store import DatasetError
 from sim.scene.grasps import numbered_scene
 from sim.scene.objects import object_set

@@ -28,7 +28,8 @@ from sim.dataset import store
 from sim.dataset.claim import claim, locked, parse_share
 from sim.dataset.engines import ENGINES, Job
 from sim.dataset.lifted import write_rates
-from sim.dataset.make import GenerateOptions, make_shard, parameters
+from sim.dataset.make import make_shard
+from sim.dataset.options import GenerateOptions, manifest
 from sim.dataset.store import DatasetError
 from sim.physics.convex import PhysicsError
 from sim.scene.graspable import require_graspable
@@ -43,7 +44,8 @@ def generate(config: GenerateOptions) -> dict[str, float]:
     part, parts = parse_share(config.shard)
     if config.ray_address and config.engine != "ray":
         raise DatasetError("--ray-address needs --engine ray")
-    params = parameters(config)
+    made = manifest(config)
+    params = made["params"]
     config.objects("all").say_skipped()
     if config.only_meshes:  # the catalogue can be grasped
         for split in store.SPLITS:
@@ -51,13 +53,12 @@ def generate(config: GenerateOptions) -> dict[str, float]:
                 require_graspable(config.objects(split), split, load_hand(config.hand))
     folder = config.out
     _require_room(config, params, part, parts)
-    manifest = {"format": store.FORMAT, "id": store.dataset_id(params), "params": params}
-    claim(folder, manifest)
+    claim(folder, made)
     with locked(folder, part, parts):
         mine: list[Job] = [
             (split, k, numbers)
             for split in store.SPLITS
-            for k, numbers in enumerate(store.shard_scenes(manifest, split))
+            for k, numbers in enumerate(store.shard_scenes(made, split))
             if k % parts == part
         ]
         todo = [job for job in mine if not store.shard_path(folder, *job[:2]).exists()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import matplotlib
 
@@ -23,12 +23,24 @@ from rt.pose import to_view, top_down
 from rt.tools.command import command
 from rt.tools.files import write_figure
 from rt.view import VIEW
+from sim.dataset.lifted import require_physics
+from sim.physics.convex import PhysicsError
 from sim.scene.graspable import require_graspable
 from sim.scene.grasps import Grasps, NoGraspError, numbered_scene
 from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import ObjectError, object_set
 from sim.scene.render import Renderer
-from sim.scene.scene import Scene, SceneError, camera_poses
+from sim.scene.scene import (
+    BIN_MAX_HEIGHT_M,
+    CIRCLE_M,
+    CLUTTER,
+    Scene,
+    SceneError,
+    camera_poses,
+)
+
+_NAMED = 5
+"""Objects of a scene that are all named in the picture; of more, those with a grasp."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,9 @@ class ShowOptions:
     """Split of the objects."""
     seed: int = 0
     """Seed of the set that the scene belongs to."""
+    kind: Literal["loose", "tight", "bin", "pile"] = "loose"
+    """loose: one to five objects on the table; tight: ten in a circle of 30 cm; bin: ten inside walls; pile:
+    fifteen poured into a bin (extra `physics`)."""
     grasps: int = 60
     """Most grasps drawn on each object; all of them are counted."""
     meshes: Path | None = None
@@ -105,30 +120,51 @@ def _draw_above(
     shade = np.clip(0.25 + 0.5 * light + 1.5 * height.T, 0, 1)
     axes.imshow(shade, cmap="gray", vmin=0, vmax=1.2, origin="lower", extent=(-half, half) * 2)
     colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
+    bare = 0
     for k, placed in enumerate(scene.placed):
         own = grasps.poses[grasps.object == k]
+        if len(scene.placed) > _NAMED and not len(own):
+            bare += 1
+            continue
         shown = own[np.linspace(0, len(own) - 1, min(most, len(own))).astype(int)]
         lines = hand_lines(shown[:, [0, 1, 3]], hand)
-        axes.add_collection(LineCollection(list(lines), colors=[colours[k]], lw=0.7, alpha=0.7))
-        axes.plot([], [], color=colours[k], label=f"{placed.name}: {len(own)} grasps")
+        colour = colours[k % len(colours)]
+        axes.add_collection(LineCollection(list(lines), colors=[colour], lw=0.7, alpha=0.7))
+        axes.plot([], [], color=colour, label=f"{placed.name}: {len(own)} grasps")
+    if bare:
+        axes.plot([], [], " ", label=f"{bare} more objects: none")
     axes.legend(loc="upper right", fontsize=9)
     axes.set(xlim=(-half, half), ylim=(-half, half), xlabel="x [m]", ylabel="y [m]")
     axes.set_title("from above: a line between the pads for each true grasp")
 
 
-@command("sim.show", ShowOptions, mistakes=(ObjectError, HandError, SceneError))
+def _arguments(kind: str) -> dict[str, Any]:
+    """Arguments of numbered_scene. Raises PhysicsError for a pile without the extra `physics`."""
+    if kind == "loose":
+        return {}
+    if kind == "tight":
+        return {"circle_m": CIRCLE_M, "count": CLUTTER}
+    if kind == "bin":
+        return {"walled": True, "count": CLUTTER, "max_height_m": BIN_MAX_HEIGHT_M}
+    require_physics("--kind pile")
+    from sim.physics.pile import pour
+
+    return {"pour": pour, "count": 15, "max_height_m": BIN_MAX_HEIGHT_M}
+
+
+@command("sim.show", ShowOptions, mistakes=(ObjectError, HandError, SceneError, PhysicsError))
 def main(config: ShowOptions) -> int:
     hand = load_hand(config.hand)
     objects = object_set(config.split, config.meshes, config.only_meshes, config.mesh)
     objects.say_skipped()
-    number = config.seed, config.split, config.scene
+    number, kind = (config.seed, config.split, config.scene), _arguments(config.kind)
     try:
         if config.only_meshes:
             require_graspable(objects, config.split, hand)
-        scene, grasps, rng = numbered_scene(objects, *number, hand)
+        scene, grasps, rng = numbered_scene(objects, *number, hand, **kind)
     except NoGraspError as error:
         print(f"sim.show: {error}", file=sys.stderr)
-        scene, grasps, rng = numbered_scene(objects, *number, hand, empty=True)
+        scene, grasps, rng = numbered_scene(objects, *number, hand, empty=True, **kind)
     figure = draw(scene, grasps, camera_poses(scene, 3, rng), hand, config.grasps)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_figure(figure, config.out, dpi=110)

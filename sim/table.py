@@ -24,10 +24,11 @@ from rt.hand import load_hand
 from rt.pose import top_down
 from rt.robot import RobotState
 from sim.physics.table import DropBin, TableWorld
+from sim.scene.arrange import make_scene
 from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import object_set
 from sim.scene.rig import IDEAL, RigView, make_rig
-from sim.scene.scene import Scene, make_scene
+from sim.scene.scene import Scene
 from sim.scene.sensor import sensor as preset
 from sim.twin import MOUNTS, ArmDynamics, Image, Mount, TwinArm, TwinCamera
 

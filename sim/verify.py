@@ -26,10 +26,10 @@ from rt.tools.progress import progress
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
 from sim.dataset import store
 from sim.dataset.claim import locked
+from sim.dataset.options import GenerateOptions, options_of
 from sim.dataset.store import DatasetError
-from sim.scene.grasps import scene_names
-from sim.scene.objects import catalogue_set
-from sim.scene.scene import MAX_HEIGHT_M, MAX_OBJECTS
+from sim.scene.objects import Split, catalogue_set
+from sim.scene.scene import BIN_MAX_HEIGHT_M, CLUTTER, MAX_HEIGHT_M, MAX_OBJECTS, PILED
 
 _DRAWN = 20
 """Scenes drawn for a number until one has a grasp: more than ever happens with the catalogue."""
@@ -69,7 +69,7 @@ class Shard:
     """Made by an older version: it does not say of which set it is."""
 
 
-def check_shard(folder: Path, manifest: dict[str, Any], split: str, number: int) -> Shard:
+def check_shard(folder: Path, manifest: dict[str, Any], split: Split, number: int) -> Shard:
     """Read a whole shard and list its problems. One shard at a time is held in memory."""
     scenes = store.shard_scenes(manifest, split)[number]
     found = Shard(split, number, len(scenes))
@@ -111,28 +111,40 @@ def check_shard(folder: Path, manifest: dict[str, Any], split: str, number: int)
             found.images, found.grasps = len(arrays["depth"]), len(arrays["grasps"])
             found.empty_images = int((~arrays["depth"].any(axis=(1, 2))).sum())
             names = _names(about, objects, arrays, manifest, split, len(scenes))
-            wrong += names or list(_foreign(manifest["params"], split, scenes, objects))
+            wrong += names or list(_foreign(manifest, split, scenes, objects))
     return found
 
 
 def _foreign(
-    params: dict[str, Any], split: str, scenes: range, objects: list[list[str]]
+    manifest: dict[str, Any], split: Split, scenes: range, objects: list[list[str]]
 ) -> Iterator[str]:
     """A problem if the shard's scenes are not those that seed, split and number give.
 
     Its first and last scene are drawn again: a shard of another set or split, or one in another's place,
-    has other objects. Sets with the user's own meshes are not looked at.
+    has other objects. Sets with the user's own meshes are not looked at, nor those of older versions that do
+    not say their options, unless their objects are the household catalogue's in loose scenes.
     """
-    known = catalogue_set("train" if split == "train" else "test")
-    if params.get("objects", {}).get(split) != known.fingerprint():
+    options, params = options_of(manifest), manifest["params"]
+    if options is None:
+        known = catalogue_set("train" if split == "train" else "test").fingerprint()
+        if params.get("objects", {}).get(split) != known or {"bins", "tight", "piles"} & set(
+            params
+        ):
+            return
+        options = GenerateOptions(seed=params["seed"])
+    if options.meshes is not None:
         return
     for number in {scenes[0], scenes[-1]}:
         there = objects[number - scenes[0]]
-        drawn = scene_names(known, params["seed"], split, number, _DRAWN)
-        if there not in drawn:
+        first: list[str] = []
+        for drawn in options.names(split, number, _DRAWN):
+            first = first or drawn
+            if there == drawn:
+                break
+        else:
             yield (
                 f"scene {number} has {', '.join(there)}; this set's seed, split and number give "
-                f"{', '.join(drawn[0])}: a shard of another set, split or number"
+                f"{', '.join(first)}: a shard of another set, split or number"
             )
             return
 
@@ -171,7 +183,9 @@ def _values(arrays: dict[str, NDArray[Any]], manifest: dict[str, Any]) -> Iterat
     yield from _range("camera yaw", camera[:, 3], -np.pi, np.pi, 1e-6, "rad")
     yield from _range("camera x, y", camera[:, :2], -1.0, 1.0, 0)
     yield from _range("grasp x, y", grasps[:, :2], -1.0, 1.0, 0)
-    yield from _range("grasp z", grasps[:, 2], 0.0, MAX_HEIGHT_M, 0)
+    binned = {"bins", "piles"} & set(manifest["params"])
+    highest = BIN_MAX_HEIGHT_M if binned else MAX_HEIGHT_M
+    yield from _range("grasp z", grasps[:, 2], 0.0, highest, 0)
     yield from _range("grasp yaw", grasps[:, 3], -np.pi / 2, np.pi / 2, 1e-6, "rad")
     yield from _range("grasp width", grasps[:, 4], 0.0, hand["opening_m"], 0)
     start = arrays["grasp_start"]
@@ -199,10 +213,10 @@ def _names(
 ) -> list[str]:
     """Problems with the names of objects and sensors, and with the grasps' owners."""
     wrong, params = [], manifest["params"]
-    if len(objects) != scenes or not all(1 <= len(o) <= MAX_OBJECTS for o in objects):
-        return [
-            f"shard.json does not name one to {MAX_OBJECTS} objects for each of {scenes} scenes"
-        ]
+    most = CLUTTER if {"bins", "tight"} & set(params) else MAX_OBJECTS
+    most = PILED[1] if "piles" in params else most
+    if len(objects) != scenes or not all(1 <= len(o) <= most for o in objects):
+        return [f"shard.json does not name one to {most} objects for each of {scenes} scenes"]
     known = catalogue_set("train" if split == "train" else "test")
     if params.get("objects", {}).get(split) == known.fingerprint():  # else the user's meshes too
         unknown = {o for scene in objects for o in scene} - set(known.names)

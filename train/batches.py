@@ -78,6 +78,13 @@ class Steps:
             self._epoch, self._order = epoch, rng.permutation(self._count)
         return self._order[position * self.batch_size : (position + 1) * self.batch_size]
 
+    def __call__(self, step: int) -> Any:
+        """The batch of a step."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop what makes the images: nothing, for a set on disk."""
+
 
 class Batches(Steps):
     """Batches of a split by step number."""

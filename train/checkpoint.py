@@ -20,7 +20,14 @@ from train.network import DistanceNetwork
 CHECKPOINT_FORMAT = "grasp-checkpoint/1"
 CHECKPOINT = "checkpoint.pt"
 
-_BEFORE = {"batches": "host", "init": None, "model": "paper", "field": None, "average": 0.0}
+_BEFORE = {
+    "batches": "host",
+    "init": None,
+    "model": "paper",
+    "field": None,
+    "average": 0.0,
+    "endless": False,
+}
 """Values of a run whose checkpoint is older than these entries."""
 
 

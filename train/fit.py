@@ -45,7 +45,7 @@ from rt.tools.files import RESULTS_BYTES, require_room, write_json
 from rt.tools.process import signals_caught
 from sim.dataset.store import Split, open_split, read_manifest
 from train.architectures import Architecture, asker, loss_of
-from train.batches import Batch, Batches
+from train.batches import Batch, Batches, Steps
 from train.checkpoint import (
     CHECKPOINT,
     FitError,
@@ -56,6 +56,7 @@ from train.checkpoint import (
     save_checkpoint,
 )
 from train.device_batches import DeviceBatches, resident_bytes
+from train.endless import EndlessBatches, EndlessOptions, FreshScenes
 from train.field import FieldNetwork, FieldShape
 from train.field_batches import FieldBatch, FieldBatches, FieldDraw
 from train.machine import describe_machine, fast_dtype, keep_freed_memory
@@ -71,7 +72,7 @@ QUICK_IMAGES = 512
 CURVE_POINTS = 400
 """Points of the training curve kept in the record, at most."""
 
-AnyBatches = Batches | DeviceBatches | FieldBatches
+AnyBatches = Steps | EndlessBatches
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,9 @@ class FitOptions:
     """Encoding of theta at the input of the network."""
     draw: Annotated[BatchOptions, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = field(
         default_factory=BatchOptions
+    )
+    fresh: Annotated[EndlessOptions, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = field(
+        default_factory=EndlessOptions
     )
     field: Annotated[FieldOptions, tyro.conf.AvoidSubcommands] = field(default_factory=FieldOptions)
     seed: int = 0
@@ -220,7 +224,7 @@ def identity(
     values = {name: value for name, value in asdict(options).items() if name in names}
     values["field"] = asdict(options.field) if options.model == "field" else None
     plan = {**asdict(options.resolved()), **values}  # `steps` as asked, over the preset's default
-    about = {"data_id": data_id, "init": init, **plan}
+    about = {"data_id": data_id, "init": init, "endless": options.fresh.endless, **plan}
     return {**about, "dtype": str(dtype), "batches": sampler}
 
 
@@ -252,6 +256,7 @@ def train(
     ):
         if writer is not None:
             stack.enter_context(contextlib.closing(writer))
+        stack.callback(batches.close)  # else the pool would wait for a batch that nobody needs
         make: Callable[[int], Batch | FieldBatch] = batches
         following = pool.submit(make, state.step)
         while state.elapsed_s < total_s if total is None else state.step < total:
@@ -342,7 +347,7 @@ def total_steps(options: FitOptions, preset: Preset, steps_per_epoch: int) -> in
 
 def make_batches(
     split: Split, options: FitOptions, preset: Preset, team: Team, device: torch.device
-) -> AnyBatches:
+) -> Steps:
     """The batches of this process: on the device where asked for, or where it is a GPU with room."""
     given = (split, preset.batch, preset.offsets_per_image, options.seed, preset.offsets)
     part = (team.rank, team.size)
@@ -375,7 +380,9 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
     """`run` as one of the processes of a team; the lead alone prints, validates and writes."""
     manifest = read_manifest(options.data)
     split, test = open_split(options.data, "train"), open_split(options.data, "test")
-    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // team.size))
+    cores = os.cpu_count() or 1
+    own = max(1, cores - options.fresh.workers(cores))
+    torch.set_num_threads(options.threads or max(1, own // team.size))
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32; on a CPU float32 stays exact
     keep_freed_memory()
@@ -386,8 +393,14 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
     if checkpoint.exists() and not options.resume:
         raise FitError(f"{checkpoint} exists: --resume goes on with it, or give another --out")
 
-    batches = make_batches(split, options, preset, team, device)
-    sampler = "device" if isinstance(batches, DeviceBatches) else "host"
+    stored = make_batches(split, options, preset, team, device)
+    sampler = "device" if isinstance(stored, DeviceBatches) else "host"
+    batches: AnyBatches = stored
+    if options.fresh.endless:
+        scenes = FreshScenes(options.data, out / "fresh", options.fresh, cores, team)
+        batches = EndlessBatches(
+            stored, scenes, lambda made: make_batches(made, options, preset, team, device)
+        )
     torch.manual_seed(options.seed)
     network = new_network(options)
     init = begin_from(options.init, network) if options.init else None
@@ -436,6 +449,7 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
         "images_seen": images,
         "samples_seen": images * preset.offsets_per_image,
         "epochs_done": state.step / batches.steps_per_epoch,
+        "waited_s": getattr(batches, "waited_s", 0.0),
         "training_s": state.elapsed_s,
         "images_per_s": images / state.elapsed_s,
         "samples_per_s": images * preset.offsets_per_image / state.elapsed_s,

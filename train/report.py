@@ -18,10 +18,9 @@ from rt.tools.plots import panels, save
 from train.offsets import OFFSETS
 
 if TYPE_CHECKING:  # they import torch, which a validation does without
-    from train.batches import Batches
+    from train.batches import Steps
     from train.checkpoint import TrainingState
-    from train.device_batches import DeviceBatches
-    from train.field_batches import FieldBatches
+    from train.endless import EndlessBatches
 
 LINE_EVERY_S = 15.0
 """Between progress lines when the output is not a terminal."""
@@ -35,7 +34,7 @@ class Progress:
         state: TrainingState,
         total: int | None,
         total_s: float,
-        batches: Batches | DeviceBatches | FieldBatches,
+        batches: Steps | EndlessBatches,
     ) -> None:
         self.state, self.total, self.total_s, self.batches = state, total, total_s, batches
         self.begun, self.first_step = time.perf_counter(), state.step
@@ -96,6 +95,10 @@ def print_report(record: dict[str, Any]) -> None:
         f"{record['training_s'] / 60:.1f} min: {record['images_per_s']:.0f} images/s, "
         f"{record['samples_per_s']:.0f} samples/s"
     )
+    if record["endless"]:
+        print(
+            f"{record['waited_s'] / record['training_s']:.0%} of the time was waited for fresh scenes"
+        )
 
 
 def print_validation(v: dict[str, Any]) -> None:
@@ -246,6 +249,7 @@ def _plot_distances(
     for ax, (kind, title, part) in zip(axes, parts, strict=True):
         t, p = 1e3 * true[part].ravel(), 1e3 * predicted[part].ravel()
         top = float(np.percentile(t, 99.8))
+        p = np.clip(p, 0, top)  # what is off the scale is on its border
         image = ax.hist2d(t, p, bins=120, range=[[0, top], [0, top]], norm="log", cmap="viridis")[3]
         figure.colorbar(image, ax=ax, label="samples")
         ax.plot([0, top], [0, top], "r-", lw=1)

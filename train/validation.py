@@ -263,7 +263,7 @@ def fresh_set(
 ) -> Path:
     """Make a small set in the folder, which is returned; the generator wants a scene to train on."""
     # A second of imports, which training need not wait for.
-    from sim.dataset.make import GenerateOptions
+    from sim.dataset.options import GenerateOptions
     from sim.generate import generate
 
     config = GenerateOptions(

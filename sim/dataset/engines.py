@@ -16,7 +16,8 @@ from typing import Any
 
 from rt.tools.pool import PoolError, processes
 from sim.dataset import store
-from sim.dataset.make import GenerateOptions, make_shard, parameters
+from sim.dataset.make import make_shard
+from sim.dataset.options import GenerateOptions, parameters
 from sim.dataset.store import DatasetError
 from sim.scene.objects import Split
 

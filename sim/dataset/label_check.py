@@ -13,7 +13,7 @@ from rt.hand import Hand, load_hand
 from rt.tools.files import output_folder, write_json
 from rt.tools.pool import spread
 from sim.dataset import store
-from sim.dataset.make import GenerateOptions
+from sim.dataset.options import GenerateOptions
 from sim.dataset.store import DatasetError
 from sim.lifts import LiftRecord, draw, lift_grasps, rate_table, rates
 from sim.physics.convex import PhysicsError

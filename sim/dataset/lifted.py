@@ -20,13 +20,13 @@ TIME_STEP_S = 0.004
 """Longer than that of sim.lifts: a lift costs two thirds, and as many hold."""
 
 
-def require_physics() -> None:
-    """Raise PhysicsError without the extra `physics`."""
+def require_physics(option: str) -> None:
+    """Raise PhysicsError without the extra `physics`, which this option needs."""
     try:
         import sim.physics.lift  # noqa: F401
     except ImportError as error:
         raise PhysicsError(
-            f"--lift-share needs the extra `physics` (pip install 'grasp-servo[physics]'): {error}"
+            f"{option} needs the extra `physics` (pip install 'grasp-servo[physics]'): {error}"
         ) from error
 
 

@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -187,19 +187,26 @@ class Split:
 
 
 def open_split(folder: str | Path, split: str) -> Split:
-    """Open a split of a finished dataset.
+    """Open a split of a finished dataset; raises DatasetError, as open_shards."""
+    manifest = read_manifest(folder)
+    return open_shards(folder, manifest, split, enumerate(shard_scenes(manifest, split)))
+
+
+def open_shards(
+    folder: str | Path, manifest: dict[str, Any], split: str, shards: Iterable[tuple[int, range]]
+) -> Split:
+    """Open shards of a set, each given by its number and its scenes.
 
     Raises DatasetError, naming the shard, if one is missing, or is of another set, split or number. Shards of
     older sets do not say it: those are read with a note, and copies among them are found.
     """
-    manifest = read_manifest(folder)
     views = manifest["params"]["views"]
     loaded: dict[str, list[Any]] = {name: [] for name in ARRAYS}
     objects: list[list[str]] = []
     sensors: list[str] = []
     seen: dict[tuple[str, str], Path] = {}
     silent = False
-    for k, scenes in enumerate(shard_scenes(manifest, split)):
+    for k, scenes in shards:
         path = shard_path(folder, split, k)
         if not (path / "shard.json").is_file():
             raise DatasetError(

@@ -89,6 +89,8 @@ class TrialsOptions:
     """Baselines beside the controllers: one-shot detector, network used once, nearest true grasp."""
     bin: bool = False
     """Put a bin around the objects, with walls of 5 to 15 cm."""
+    pile: bool = False
+    """Pour the objects into such a bin, where they lie on each other (extra `physics`)."""
     target: bool = False
     """In clutter and moved: only one object, drawn for each pick, is wanted; lifts of another are counted."""
     max_height: float = MAX_HEIGHT_M
@@ -106,7 +108,7 @@ class TrialsOptions:
     def __post_init__(self) -> None:
         for name, value, low, high in (
             ("trials", self.trials, 1, 1_000_000),
-            ("clutter", self.clutter or 1, 1, 12),
+            ("clutter", self.clutter or 1, 1, 20 if self.pile else 12),
             ("candidates", self.candidates, 2, 100_000),
             ("iterations", self.iterations, 1, 10_000),
             ("ratio", self.ratio, 1e-6, 1.0),
@@ -122,6 +124,8 @@ class TrialsOptions:
             )
         if self.experiment == "single" and self.clutter not in (None, 1):
             raise ValueError(f"--experiment single has one object, not --clutter {self.clutter}")
+        if self.pile and self.bin:
+            raise ValueError("--pile has a bin of its own; leave --bin out")
         if self.target and self.experiment not in ("clutter", "moved"):
             raise ValueError(f"--target is for clutter and moved, not for {self.experiment}")
         for name in (self.controller, *self.against):
@@ -151,6 +155,7 @@ class TrialsOptions:
             label=self.label if self.lift else "paper",
             baselines=self.baselines,
             bin=self.bin,
+            pile=self.pile,
             max_height_m=self.max_height,
             target=self.target,
             noisy=(False, True) if self.experiment == "figure5" else (False,),
@@ -204,7 +209,7 @@ def check(config: TrialsOptions) -> dict[str, Any]:
     distance = open_model(config.model, config.backend)
     hand = load_hand(config.hand)
     distance.contract.require(hand=hand, view=VIEW, metres_per_degree=METRES_PER_DEGREE)
-    if config.lift:
+    if config.lift or config.pile:
         _require_physics()
     return {
         "path": distance.path.name,
@@ -220,6 +225,6 @@ def _require_physics() -> None:
         import mujoco  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            f"lifts need MuJoCo and CoACD ({error}): pip install 'grasp-servo[physics]', or --no-lift "
-            "for distances alone"
+            f"lifts and piles need MuJoCo and CoACD ({error}): pip install 'grasp-servo[physics]', or "
+            "--no-lift for distances alone"
         ) from error

@@ -76,6 +76,8 @@ class TrialSetup:
     baselines: tuple[Baseline, ...] = BASELINES
     bin: bool = False
     """A bin stands around the objects (sim/scene/bin.py)."""
+    pile: bool = False
+    """The objects are poured into a bin (sim/physics/pile.py)."""
     max_height_m: float = MAX_HEIGHT_M
     """Objects rest lower than this."""
     target: bool = False
@@ -161,6 +163,13 @@ def make_world(objects: ObjectSet, setup: TrialSetup, number: int) -> World:
         count = 1
     elif setup.clearing:
         count = count or CLUTTER
+    kind: dict[str, Any] = {"walled": setup.bin}
+    if setup.pile:
+        from sim.physics.pile import pour
+
+        kind = {"pour": pour}
+    elif setup.clearing:
+        kind["circle_m"] = CIRCLE_M
     scene, grasps, rng = numbered_scene(
         objects,
         setup.seed,
@@ -168,9 +177,8 @@ def make_world(objects: ObjectSet, setup: TrialSetup, number: int) -> World:
         number,
         hand,
         count=count,
-        circle_m=CIRCLE_M if setup.clearing else None,
-        walled=setup.bin,
         max_height_m=setup.max_height_m,
+        **kind,
     )
     return World(scene, grasps, Renderer(scene), random_start(scene, rng), hand)
 

@@ -25,9 +25,10 @@ from rt.tools.progress import progress
 from rt.view import START_HEIGHT_M, VIEW
 from sim.gpd.descriptor import describe
 from sim.gpd.detector import FINE, LAYERS, WEIGHTS, candidates, cloud_of
+from sim.scene.arrange import make_scene
 from sim.scene.objects import object_set
 from sim.scene.render import Renderer
-from sim.scene.scene import Scene, camera_poses, make_scene
+from sim.scene.scene import Scene, camera_poses
 
 _EXTREME_M = 0.003
 """Points this near to what the fingers touch first are their contacts."""

@@ -45,6 +45,10 @@ class OpenBin:
         faces = [_BOX + 8 * k for k in range(4)]
         return np.concatenate(vertices).astype(np.float32), np.concatenate(faces).astype(np.int32)
 
+    def place(self, own: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A point (2,) of the bin's own axes, in the world."""
+        return np.asarray(self._R()[:2, :2] @ own)
+
     def holds(self, outline: NDArray[np.float64], gap_m: float) -> bool:
         """True if an outline (N, 2) in the world lies inside the walls, at least `gap_m` from them."""
         own = outline @ self._R()[:2, :2]

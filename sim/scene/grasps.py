@@ -13,7 +13,9 @@ Sampled on the meshes and kept if, for the hand fully open and descending straig
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,13 @@ from numpy.typing import NDArray
 from rt.hand import Hand, load_hand
 from rt.pose import wrap_theta
 from sim.scene import SPLITS
+from sim.scene.arrange import NoRoomError, Pour, make_scene
 from sim.scene.closing import LINES, Surface, closed_widths
 from sim.scene.hull import MAP_STEP_M, HandHull
 from sim.scene.lines import Lines
 from sim.scene.objects import ObjectSet
 from sim.scene.raster import RasterRenderer
-from sim.scene.scene import MAX_HEIGHT_M, NoRoomError, Scene, SceneError, make_scene
+from sim.scene.scene import MAX_HEIGHT_M, Scene, SceneError
 
 FRICTION = 0.5
 """Coulomb coefficient of rubber pads on household materials; 0.4 to 1 in handbooks."""
@@ -130,12 +133,13 @@ def numbered_scene(
     count: int | None = None,
     circle_m: float | None = None,
     walled: bool = False,
+    pour: Pour | None = None,
     max_height_m: float = MAX_HEIGHT_M,
     empty: bool = False,
 ) -> tuple[Scene, Grasps, np.random.Generator]:
     """Scene `number` of a split, its true grasps (at least one), and a generator for its views.
 
-    The scene has `count` objects, or one to five; circle_m, walled and max_height_m are those of
+    The scene has `count` objects, or one to five; circle_m, walled, pour and max_height_m are those of
     make_scene. The result depends on the arguments alone: the same ones give the same bytes on any worker,
     in any order. With `empty` the first scene drawn, also if it has no grasp. Raises NoGraspError if TRIES
     scenes have none, and NoRoomError if CROWDED_TRIES have no room for the objects.
@@ -151,6 +155,7 @@ def numbered_scene(
                 count,
                 circle_m=circle_m,
                 walled=walled,
+                pour=pour,
                 max_height_m=max_height_m,
             )
         except NoRoomError:  # another bin, and other objects, may do
@@ -172,16 +177,20 @@ def numbered_scene(
 
 
 def scene_names(
-    objects: ObjectSet, seed: int, split: str, number: int, draws: int
-) -> list[list[str]]:
-    """Names of the objects in the first scenes drawn for a number: numbered_scene takes one of them."""
+    objects: ObjectSet, seed: int, split: str, number: int, draws: int, **kind: Any
+) -> Iterator[list[str]]:
+    """Names of the objects in the first scenes drawn for a number: numbered_scene takes one of them.
+
+    kind: the arguments of make_scene that numbered_scene was given.
+    """
     root = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
-    found = []
     for _ in range(draws):
         for_scene, _, _, root = root.spawn(4)
-        scene = make_scene(objects, np.random.default_rng(for_scene))
-        found.append([placed.name for placed in scene.placed])
-    return found
+        try:
+            scene = make_scene(objects, np.random.default_rng(for_scene), **kind)
+        except NoRoomError:
+            continue
+        yield [placed.name for placed in scene.placed]
 
 
 def _face_normals(scene: Scene) -> NDArray[np.float32]:

@@ -7,11 +7,12 @@ from solids import box
 
 from rt.hand import load_hand
 from sim.scene import grasps
+from sim.scene.arrange import GAP_M, NoRoomError, make_scene
 from sim.scene.bin import SIDE_M, THICKNESS_M, WALL_HEIGHT_M, OpenBin, random_bin
 from sim.scene.grasps import numbered_scene, true_grasps
 from sim.scene.objects import catalogue_set
 from sim.scene.render import Renderer
-from sim.scene.scene import GAP_M, NoRoomError, SceneError, assemble, make_scene
+from sim.scene.scene import SceneError, assemble
 
 
 def test_the_walls_are_closed_and_of_their_size():

@@ -105,7 +105,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_set_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    from sim.dataset.make import GenerateOptions
+    from sim.dataset.options import GenerateOptions
     from sim.generate import generate
 
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)

@@ -15,7 +15,7 @@ from sets import SMALL, small_set
 
 from sim.dataset import store
 from sim.dataset.engines import ENGINES, place_shard
-from sim.dataset.make import GenerateOptions
+from sim.dataset.options import GenerateOptions
 from sim.dataset.store import DatasetError
 from sim.generate import generate
 

@@ -17,7 +17,7 @@ from rt.hand import load_hand
 from rt.pose import top_down
 from rt.view import VIEW
 from sim.dataset import store
-from sim.dataset.make import GenerateOptions, parameters
+from sim.dataset.options import GenerateOptions, parameters
 from sim.scene.grasps import numbered_scene
 from sim.scene.objects import catalogue_set
 from sim.scene.raster import RasterRenderer

@@ -11,7 +11,7 @@ import trimesh
 
 from rt.hand import load_hand
 from sim.dataset import store
-from sim.dataset.make import GenerateOptions, parameters
+from sim.dataset.options import GenerateOptions, parameters
 from sim.generate import generate
 from sim.scene import grasps
 from sim.scene.graspable import grasps_at_rest, least_width_m, require_graspable

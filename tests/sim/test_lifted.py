@@ -14,7 +14,7 @@ from solids import box
 from rt.hand import load_hand
 from sim.dataset import store
 from sim.dataset.lifted import rates, write_rates
-from sim.dataset.make import GenerateOptions, parameters
+from sim.dataset.options import GenerateOptions, parameters
 from sim.dataset.store import DatasetError
 from sim.scene.grasps import true_grasps
 from sim.scene.scene import assemble

@@ -10,12 +10,13 @@ from solids import box
 from rt.hand import load_hand
 from rt.native import native
 from sim.scene import hull, lines, raster
+from sim.scene.arrange import make_scene
 from sim.scene.closing import Surface, closed_widths
 from sim.scene.grasps import true_grasps
 from sim.scene.lines import Lines, cross_numpy, hands_at
 from sim.scene.objects import catalogue_set
 from sim.scene.render import Renderer
-from sim.scene.scene import Scene, assemble, make_scene
+from sim.scene.scene import Scene, assemble
 
 HAND = load_hand()
 Z, W = (

@@ -8,7 +8,7 @@ from solids import box
 
 from rt.pose import top_down
 from rt.view import VIEW
-from sim.dataset.make import GenerateOptions, parameters
+from sim.dataset.options import GenerateOptions, parameters
 from sim.dataset.store import DatasetError
 from sim.scene.material import MATERIALS, ODD, MaterialScene, random_materials
 from sim.scene.raster import RasterRenderer

@@ -11,11 +11,12 @@ from rt.native import native
 from rt.pose import top_down
 from rt.view import VIEW
 from sim.scene import raster
+from sim.scene.arrange import make_scene
 from sim.scene.objects import catalogue_set
 from sim.scene.raster import RasterRenderer
 from sim.scene.render import Renderer
 from sim.scene.rig import make_rig, mounted
-from sim.scene.scene import Scene, SceneError, assemble, make_scene
+from sim.scene.scene import Scene, SceneError, assemble
 from sim.scene.sensor import SENSORS
 
 needs_native = pytest.mark.skipif(native is None, reason=NO_NATIVE)

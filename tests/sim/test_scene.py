@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from solids import box
 
+from sim.scene.arrange import _disjoint, make_scene
 from sim.scene.objects import catalogue_set
-from sim.scene.scene import MAX_HEIGHT_M, SceneError, _disjoint, assemble, camera_poses, make_scene
+from sim.scene.scene import MAX_HEIGHT_M, SceneError, assemble, camera_poses
 
 
 @pytest.mark.parametrize("seed", range(12))
