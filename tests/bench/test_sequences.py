@@ -36,6 +36,17 @@ def test_every_fault_alone_keeps_the_invariants(
         assert done.outcome == "stopped"
 
 
+def test_an_arm_that_lags_behind_stands_in_time_when_its_packets_repeat(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At 60 % speed it is behind its set-points, and went on to the last of them for 116 ms."""
+    names = [fault.name for fault in FAULTS]
+    slow, again = names.index("slider at 60 %"), names.index("packets repeat")
+    only(monkeypatch, Event(slow, 1.139, float("inf")), Event(again, 2.324, float("inf")))
+    done = play(1, 0, tmp_path)
+    assert done.wrong == "" and done.still_s < 0.06, done
+
+
 def test_a_stop_that_does_nothing_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A controller whose protective stop lets the arm run on."""
     from sim.hardware.ur.controller import EmulatedController

@@ -69,6 +69,8 @@ OPENS_WITHIN_S = 30.0
 STUCK_S, STARTS_WITHIN_S, ENDS_WITHIN_S = 1.0, 8.0, 2.5
 """Longest that one period, the start of the program in the middle of a run, and the end may take; what hangs
 for longer is ended by the kernel (the controller has stopped the arm by its watchdog long before)."""
+LAST_S = 0.3
+"""Longest that the last call to a silent controller may take."""
 NAMED_S = 0.01
 """A stopped program waits this long for a safety status that explains it."""
 
@@ -358,7 +360,11 @@ class SetpointStream:
             stop_program(self.setup.host, ENDS_WITHIN_S / 5)
 
     def coast(self) -> None:
-        """The controller is silent: set-points go on blindly to a stop, then nothing feeds the watchdog."""
+        """The controller is silent: set-points go on blindly to a stop, then nothing feeds the watchdog.
+
+        At the end servoStop, for an arm that lags behind its set-points. It waits for an answer that will not
+        come: this process is ended then.
+        """
         self.stop_arm(time.monotonic_ns() * 1e-9)
         clock = Clock(self.link.rate_hz)
         deadline = time.monotonic() + 0.2
@@ -366,8 +372,11 @@ class SetpointStream:
             clock.wait()
             now_ns = time.monotonic_ns()
             if self.follower.resting(now_ns * 1e-9):
-                return
+                break
             self._send(now_ns)
+        if self.playing:
+            give_up_in(LAST_S)
+            self.control.servoStop(STOP_LIMITS.acceleration_m_s2)
 
 
 def ahead(T: Array, twist: Array, seconds: float) -> Array:
