@@ -22,6 +22,7 @@ from rt.camera.coverage import CLEARANCE_M, MIN_SHARE, SURFACES_M, Coverage, Sur
 from rt.camera.models import MODELS, CameraModel, parse_size
 from rt.cell.file import load_cell
 from rt.cell.transform import CellError
+from rt.hand import Hand, load_hand
 from rt.tools.command import DONE, NOT_DONE, command
 from rt.tools.files import output_folder, write_figure, write_json
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
@@ -41,6 +42,9 @@ class MountOptions:
     """Cell file with the camera's mount and, unless --mode, its mode. Default: --mount."""
     mount: str = "0,-0.0705,-0.10,-12.4245"
     """Without a cell file: where the camera is on the hand, x,y,z [m], and its tilt about x [deg]."""
+    hand: str = ""
+    """Hand whose fingers and palm may hide something: a name in rt/hands/ or a TOML file. Default: the cell's,
+    or robotiq_2f85."""
     camera: str = "D405"
     """Model: D405, D435 or D415."""
     mode: str = ""
@@ -89,7 +93,7 @@ def settle(
 ) -> tuple[MountOptions, CameraModel, NDArray[np.float64], list[tuple[int, int]]]:
     """Options with the cell file's values, the model, T_hand_camera, the modes.
 
-    Raises CellError or CameraError.
+    Raises CellError, CameraError or HandError.
     """
     if config.camera not in MODELS:
         raise CameraError(f"no camera {config.camera!r}; known are {', '.join(MODELS)}")
@@ -99,6 +103,7 @@ def settle(
     else:
         cell = load_cell(config.cell)
         T = cell.camera.T_hand_camera
+        config = replace(config, hand=config.hand or cell.hand)
         if not mode and cell.camera.width and cell.camera.height:
             mode = f"{cell.camera.width}x{cell.camera.height}"
         if config.min_view_filled == MIN_SHARE:
@@ -125,10 +130,13 @@ def check(
     size: tuple[int, int],
     T_hand_camera: NDArray[np.float64],
     heights: list[float],
+    hand: Hand,
 ) -> Checked:
     """One mode, from every height, over every surface."""
     nearest_m = model.nearest(size)
-    coverage = Coverage(model.intrinsics(size), T_hand_camera, nearest_m, model.baseline_m)
+    coverage = Coverage(
+        model.intrinsics(size), T_hand_camera, nearest_m, model.baseline_m, hand=hand
+    )
     return Checked(size, nearest_m, coverage.over_travel(tuple(heights), SURFACES_M))
 
 
@@ -219,16 +227,20 @@ def verdict(model: CameraModel, one: Checked, least: float) -> tuple[bool, str]:
             f"{one.nearest_m * 1e3:.0f} mm on: choose a smaller mode or mount it further back"
         )
     else:
-        line += "; it lies outside the image: tilt the camera towards the fingertips"
+        line += (
+            "; the rest lies outside the image or behind the hand itself: tilt the camera towards the "
+            "fingertips, or mount it further from the palm"
+        )
     return False, f"not enough: {line}"
 
 
 @command("rt.mount", MountOptions, mistakes=(ValueError, CameraError))
 def main(config: MountOptions) -> int:
     config, model, T, sizes = settle(config)
+    hand = load_hand(config.hand or "robotiq_2f85")
     least = config.min_view_filled
     heights = np.linspace(config.start_height, config.end_height, _ACROSS).round(4).tolist()
-    checked = [check(model, size, T, heights) for size in sizes]
+    checked = [check(model, size, T, heights, hand) for size in sizes]
     verdicts = [verdict(model, one, least) for one in checked]
     # Of several modes, the finest that suffices is drawn, or the one that comes nearest to it.
     good = [one for one, (ok, _) in zip(checked, verdicts, strict=True) if ok]
@@ -240,7 +252,10 @@ def main(config: MountOptions) -> int:
     console.print(table(model, checked, heights, least))
     for _, line in verdicts:
         print(line)
-    print("The hand's own fingers are not in this: look at a real view, too.")
+    print(
+        "Fingers and palm hide what they do as boxes of the hand's file; cables, adapters and the gripper's "
+        "body are not in this: look at a real view, too."
+    )
     print(f"{folder}/: mount.json, mount.png ({drawn.size[0]}x{drawn.size[1]})")
     return DONE if good else NOT_DONE
 
@@ -257,6 +272,7 @@ def summary(
         "command": "rt.mount",
         "camera": model.name,
         "cell": config.cell,
+        "hand": config.hand or "robotiq_2f85",
         "T_hand_camera": T_hand_camera,
         "min_view_filled": least,
         "enough": any(verdict(model, one, least)[0] for one in checked),

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rt.camera import Intrinsics
+from rt.camera.own_hand import hand_depth
+from rt.hand import Hand
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, VIEW, Reprojector, View
 
 MIN_SHARE = 0.5
@@ -44,7 +46,7 @@ class SurfaceView:
 
 class Coverage:
     """A camera at a mount. Stereo cameras see nothing nearer than `nearest_m`, and nothing in the
-    band at the left edge of the image that their right imager does not see."""
+    band at the left edge of the image that their right imager does not see. The hand hides what is behind it."""
 
     def __init__(
         self,
@@ -53,12 +55,16 @@ class Coverage:
         nearest_m: float = 0.0,
         baseline_m: float = 0.0,
         view: View = VIEW,
+        hand: Hand | None = None,
     ) -> None:
-        """Raises ViewError if T_hand_camera (4, 4) is not rigid."""
+        """hand: open fingers and palm that hide what is behind them. Raises ViewError if T_hand_camera (4, 4) is not rigid."""
         self.intrinsics, self.nearest_m, self.baseline_m = intrinsics, nearest_m, baseline_m
         self._reproject = Reprojector(intrinsics, T_hand_camera, view)
         self._T = np.asarray(T_hand_camera, dtype=np.float64)
-        self._along = intrinsics.rays().astype(np.float64) @ self._T[2, :3]
+        rays = intrinsics.rays()
+        self._along = rays.astype(np.float64) @ self._T[2, :3]
+        own = hand_depth(self._T, rays, hand) if hand else np.zeros_like(self._along)
+        self._own_m = np.where(own > 0, own, np.inf)
         self._view_rays = view.rays().astype(np.float64)
 
     def see(self, height_m: float, surface_m: float) -> SurfaceView:
@@ -67,7 +73,7 @@ class Coverage:
         with np.errstate(divide="ignore"):
             depth = (below_m - self._T[2, 3]) / self._along
             band_px = self.intrinsics.fx_px * self.baseline_m / depth
-        seen = np.isfinite(depth) & (depth > 0) & (depth >= self.nearest_m)
+        seen = np.isfinite(depth) & (depth > 0) & (depth >= self.nearest_m) & (depth < self._own_m)
         seen &= np.arange(self.intrinsics.width_px) >= band_px
         mask = self._reproject(np.where(seen, depth, 0).astype(np.float32)) > 0
         points = below_m * self._view_rays - self._T[:3, 3]

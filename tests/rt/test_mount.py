@@ -16,7 +16,8 @@ from rt.camera.host_clock import HostClock, Stamp
 from rt.camera.models import MODELS, find_model, nearest_depth_m, parse_size
 from rt.cell.file import EXAMPLE
 from rt.guard.limits import Limits
-from rt.mount import tilted
+from rt.hand import load_hand
+from rt.mount import main, tilted
 from rt.view import VIEW
 from sim.twin import MOUNTS
 
@@ -53,6 +54,21 @@ def test_a_surface_that_the_hand_would_touch_is_left_out() -> None:
         (s.height_m, s.surface_m) for s in Coverage(VIEW.intrinsics, np.eye(4)).over_travel((0.05,))
     }
     assert heights == {(0.05, s) for s in SURFACES_M if s <= 0.03}
+
+
+def test_a_palm_before_the_camera_hides_what_it_does(capsys, tmp_path) -> None:
+    behind = tilted("0,-0.05,-0.20,-8")
+    model = MODELS["D405"]
+    shares = [
+        Coverage(model.intrinsics((640, 360)), behind, hand=hand).see(0.15, 0.0).share
+        for hand in (None, load_hand())
+    ]
+    assert shares[0] > 0.8 and shares[1] < 0.5
+    free = Coverage(model.intrinsics((640, 360)), WRIST, hand=load_hand())
+    assert free.see(0.15, 0.0).share > 0.95
+    blocked = ["--mount", "0,-0.05,-0.20,-8", "--mode", "640x360", "--out", str(tmp_path)]
+    assert main(blocked) == 1
+    assert "behind the hand itself" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

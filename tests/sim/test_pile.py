@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("mujoco")
 
 import mujoco
+from solids import box
 
 from rt.hand import load_hand
 from sim.generate import main as generate
@@ -16,7 +17,6 @@ from sim.scene.grasps import numbered_scene
 from sim.scene.objects import Object, catalogue_set
 from sim.scene.scene import BIN_MAX_HEIGHT_M
 from sim.verify import main as verify
-from solids import box
 
 
 def falling(count: int, sides: tuple[float, float, float] = (0.05, 0.04, 0.06)):
