@@ -43,8 +43,8 @@ class MountOptions:
     mount: str = "0,-0.0705,-0.10,-12.4245"
     """Without a cell file: where the camera is on the hand, x,y,z [m], and its tilt about x [deg]."""
     hand: str = ""
-    """Hand whose fingers and palm may hide something: a name in rt/hands/ or a TOML file. Default: the cell's,
-    or robotiq_2f85."""
+    """Hand whose fingers and palm may hide something: a name in rt/hands/ or a TOML file. Default: the
+    cell's, or robotiq_2f85."""
     camera: str = "D405"
     """Model: D405, D435 or D415."""
     mode: str = ""

@@ -46,7 +46,7 @@ class SurfaceView:
 
 class Coverage:
     """A camera at a mount. Stereo cameras see nothing nearer than `nearest_m`, and nothing in the
-    band at the left edge of the image that their right imager does not see. The hand hides what is behind it."""
+    band at the left edge of the image that their right imager does not see."""
 
     def __init__(
         self,
@@ -57,7 +57,10 @@ class Coverage:
         view: View = VIEW,
         hand: Hand | None = None,
     ) -> None:
-        """hand: open fingers and palm that hide what is behind them. Raises ViewError if T_hand_camera (4, 4) is not rigid."""
+        """hand: open fingers and palm that hide what is behind them.
+
+        Raises ViewError if T_hand_camera (4, 4) is not rigid.
+        """
         self.intrinsics, self.nearest_m, self.baseline_m = intrinsics, nearest_m, baseline_m
         self._reproject = Reprojector(intrinsics, T_hand_camera, view)
         self._T = np.asarray(T_hand_camera, dtype=np.float64)
