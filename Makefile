@@ -58,9 +58,10 @@ style: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-sanitize: ## Run every path of the native kernels under ASan and UBSan, then TSan (needs g++)
+sanitize: $(VENV)/.installed-dev ## Run the native kernels under ASan and UBSan, and the threaded ones under TSan (needs g++)
 	tests/sanitize/run.sh address,undefined
 	tests/sanitize/run.sh thread
+	tests/sanitize/module.sh
 
 aarch64: ## Cross-compile the native kernels for aarch64 and run them under qemu-user (skips without)
 	tests/sanitize/aarch64.sh

@@ -1,14 +1,16 @@
 """Heights of what stands on the table, in base, as all views of an approach have shown them.
 
 A view sees less the lower the hand is, and nothing of what hides behind a tall object; there the sight of an
-earlier view still counts. A cell that is seen again takes the new height, so what has gone is forgotten.
+earlier view still counts. A cell takes the height that a new view shows there. A lower one only if that view
+looked through the old height, so what has gone is forgotten, but not what reaches out over the ground that is
+seen below it: a view knows nothing of what is above the hand or beside its own narrow cone.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter, minimum_filter
+from scipy.ndimage import minimum_filter
 
 from rt.distance.metric_map import metric_map
 from rt.hand import Hand
@@ -21,6 +23,13 @@ _SEEN_CELLS = 96
 """Cells a side of one view's own map: 0.48 m, all that a view shows of the table at 0.34 m."""
 _ABOVE_TIPS_M = 0.001
 """Returns this far below the fingertips or higher are the hand's own fingers, and left out."""
+_RING = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
+_ALONE_M = 0.01
+"""A return this much nearer than those about it is of no thing."""
+_ACROSS = (0.0, 0.5, 1.0)
+"""Points of a cell, along either side."""
+_LOWER_M = 0.003
+"""Heights and depths that differ by less are the same."""
 _STEP_M = 0.004
 """Distance between the points at which the hand's outline is compared with the heights."""
 
@@ -40,19 +49,45 @@ class HeightMemory:
         if self._corner is None:
             self._corner = seen_from[:2] - (SIDE / 2) * CELL_M
         turned = metric_map(
-            view, _SEEN_CELLS, CELL_M, self._view, turn_rad=float(seen_from[3]), mirror=True
+            _without_single_returns(view),
+            _SEEN_CELLS,
+            CELL_M,
+            self._view,
+            turn_rad=float(seen_from[3]),
+            mirror=True,
         )
         heights = np.float32(seen_from[2]) - (turned[0] * np.float32(0.1) + np.float32(0.2))
         seen = (turned[1] > 0) & (heights < seen_from[2] - _ABOVE_TIPS_M)
-        # An opening: one return alone, above all its neighbours, is a flying pixel and no thing.
-        heights = np.where(seen, heights, np.float32(-1))
-        opened = maximum_filter(minimum_filter(heights, 2), 2, origin=-1)
-        heights = np.where(opened > -1, opened, heights)
         first = np.round((seen_from[:2] - self._corner) / CELL_M).astype(int) - _SEEN_CELLS // 2
         inside = np.clip(first, 0, SIDE - _SEEN_CELLS)
         self._scroll(first - inside)
         rows, columns = (slice(k, k + _SEEN_CELLS) for k in inside[::-1])
-        self.heights_m[rows, columns][seen] = heights[seen]
+        known = self.heights_m[rows, columns]
+        lower = np.nonzero(seen & (known > heights + _LOWER_M))
+        stays = ~self._looked_through(view, seen_from, lower + inside[::-1, None], known[lower])
+        seen[tuple(k[stays] for k in lower)] = False
+        known[seen] = heights[seen]
+
+    def _looked_through(
+        self,
+        view: NDArray[np.float32],
+        seen_from: NDArray[np.float64],
+        cells: NDArray[np.int64],
+        heights_m: NDArray[np.float32],
+    ) -> NDArray[np.bool_]:
+        """True (N,) for heights over cells (2, N) of row and column that a view has a return behind."""
+        assert self._corner is not None
+        # (2, N, 9): corners, edges and middle, for a thin thing is not in all of its cell's pixels.
+        points = cells[::-1, :, None] + np.stack(np.meshgrid(*[_ACROSS] * 2)).reshape(2, 1, -1)
+        dx, dy = points * CELL_M + (self._corner - seen_from[:2])[:, None, None]
+        c, s = np.cos(seen_from[3]), np.sin(seen_from[3])
+        away = (seen_from[2] - heights_m)[:, None]
+        size, per_m = self._view.size_px, self._view.focal_px / np.maximum(away, 1e-3)
+        column = np.floor((c * dx + s * dy) * per_m + size / 2).astype(np.int64)
+        row = np.floor((s * dx - c * dy) * per_m + size / 2).astype(np.int64)
+        inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
+        depth = view[np.clip(row, 0, size - 1), np.clip(column, 0, size - 1)]
+        return np.asarray((inside & (away > 0) & (depth > away + _LOWER_M)).all(axis=1))
 
     def _scroll(self, cells: NDArray[np.int64]) -> None:
         """Move the square by so many cells along x and y; what comes in is unseen."""
@@ -77,6 +112,14 @@ class HeightMemory:
         at = np.clip(at, 0, SIDE - 1)
         found = self.heights_m[at[..., 1], at[..., 0]]
         return np.where(inside, found, np.float32(np.nan))
+
+
+def _without_single_returns(view: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The view without returns that are nearer than all eight neighbours: flying pixels, and no things."""
+    far = np.where(view > 0, view, np.float32(np.inf))
+    about = minimum_filter(far, footprint=_RING, mode="nearest")
+    alone = (far < about - _ALONE_M) & np.isfinite(about)  # between holes nothing tells
+    return np.where(alone, np.float32(0), view)
 
 
 def needed_height_m(memory: HeightMemory, hand: NDArray[np.float64], shape: Hand) -> float:

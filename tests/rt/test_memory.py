@@ -7,11 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, minimum_filter
+from solids import box
 
 from rt.grasp.memory import CELL_M, HeightMemory, in_base, needed_height_m, unseen_share
 from rt.hand import load_hand
-from rt.pose import planar, top_down
+from rt.pose import planar, to_view, top_down
 from rt.view import VIEW
+from sim.scene.grasps import numbered_scene
+from sim.scene.objects import catalogue_set
+from sim.scene.render import Renderer
+from sim.scene.scene import assemble
 
 HAND = load_hand()
 
@@ -106,3 +112,67 @@ def test_the_memory_goes_along_with_a_hand_that_travels_far(way: tuple[float, fl
     memory.see(tower(9, 9, height_m, hand), hand)
     assert float(memory.at(last)) in (pytest.approx(height_m, abs=1e-5), pytest.approx(0, abs=1e-5))
     assert np.isnan(memory.at(np.array([0.3, -0.2])))
+
+
+def table_on_a_post(at: tuple[float, float] = (0.05, 0.0)) -> Renderer:
+    """A plate of 60 by 60 mm, 0.19 to 0.20 m high, on a post of 10 mm."""
+    place = np.eye(4)
+    place[:2, 3] = at
+    plate, post = place.copy(), place.copy()
+    plate[2, 3] = 0.19
+    return Renderer(assemble([(box((0.06, 0.06, 0.01)), plate), (box((0.01, 0.01, 0.19)), post)]))
+
+
+def test_a_lower_view_below_an_overhang_does_not_forget_it() -> None:
+    scene, memory = table_on_a_post(), HeightMemory()
+    for hand in (np.array([0.0, 0, 0.30, 0.4]), np.array([-0.02, 0, 0.16, 0.4])):
+        view = scene.depth(top_down(*hand), VIEW.rays())
+        memory.see(view, hand)
+    under = np.array([0.03, 0.02])
+    column, row = (VIEW.focal_px * to_view(np.array([[*under, 0, 0]]), hand)[0, :2] / 0.16) + 32
+    assert view[int(row), int(column)] == pytest.approx(0.16, abs=1e-4), "the table is seen there"
+    assert float(memory.at(under)) == pytest.approx(0.20, abs=1e-4)
+    for _ in range(2):
+        memory.see(np.full((64, 64), 0.30, np.float32), np.array([0.0, 0, 0.30, 0]))  # it is gone
+    assert abs(float(memory.at(under))) < 1e-4
+
+
+def test_a_thin_thing_stays_though_most_rays_miss_it() -> None:
+    thin, memory = np.eye(4), HeightMemory()
+    thin[:2, 3] = 0.0225, 0.0025
+    pen = Renderer(assemble([(box((0.006, 0.006, 0.17)), thin)]))
+    held = []
+    for height_m in np.linspace(0.21, 0.30, 30):
+        hand = np.array([0, 0, height_m, 0.3])
+        memory.see(pen.depth(top_down(*hand), VIEW.rays()), hand)
+        held.append(float(memory.at(np.array([0.0225, 0.0025]))) > 0.165)
+    assert held[0] and all(held)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_what_stands_is_not_forgotten_on_any_way_of_the_hand(number: int) -> None:
+    scene, _, _ = numbered_scene(
+        catalogue_set("test"),
+        5,
+        "test",
+        number,
+        count=6,
+        walled=True,
+        max_height_m=0.25,
+        samples=50,
+    )
+    renderer, memory, rng = Renderer(scene), HeightMemory(), np.random.default_rng(number)
+    step = 0.002
+    heights = renderer.height_map(0.4, step)
+    flat = minimum_filter(heights, 7), maximum_filter(heights, 7)
+    i, j = np.nonzero((flat[1] - flat[0] < 0.004) & (heights > 0.02))  # no edge within 6 mm
+    points, true = (np.stack([i, j], -1) - 200 + 0.5) * step, heights[i, j]
+    shown = np.zeros(len(points), bool)
+    hand = np.array([*rng.uniform(-0.1, 0.1, 2), 0.30, rng.uniform(-3, 3)])
+    for _ in range(40):
+        memory.see(renderer.depth(top_down(*hand), VIEW.rays()), hand)
+        held = memory.at(points) > true - 0.006
+        assert (held | ~shown).all(), "an object that stands was forgotten"
+        shown |= held
+        hand += [*rng.normal(0, 0.01, 2), -0.0035, rng.normal(0, 0.05)]
+    assert shown.sum() > 100
