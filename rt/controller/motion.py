@@ -41,6 +41,11 @@ STILL_M_S = 0.012
 """Slower than this is still."""
 LONG_VIEWS = (8, 24)
 """Least and most views that a velocity is measured over, beside that of single ones: many times as exact."""
+SLOW_M_S, SLOW_ALIKE = 0.008, 0.33
+"""Least speed of a motion that only the longest memory tells, and the greatest difference between the
+velocities in its halves, as a part of it."""
+SLOW_WAY = 0.6
+"""The scene has moved by this part of the hand's own way at least."""
 ALIKE_M_S = 0.015
 """The two velocities of a steady motion differ by less."""
 _STEPS = 6
@@ -131,6 +136,8 @@ class SceneMotion:
         # A steady motion goes on although a few views do not tell.
         likely = typical if moving else self.velocity_m_s
         steady = self._steady(likely, now, centre_m) if likely.any() else None
+        if steady is None and not moving:
+            steady = self._slow(now, centre_m)
         self.velocity_m_s = steady if steady is not None else typical * moving
         self._seen.append(now)
         off, turn = found[:2] - foretold, float(found[2])
@@ -151,6 +158,28 @@ class SceneMotion:
         long_m_s = found[:2] / passed_s
         alike = left_m <= LOST_M and np.linalg.norm(long_m_s - likely_m_s) < ALIKE_M_S
         return long_m_s if alike and np.linalg.norm(long_m_s) > STILL_M_S else None
+
+    def _slow(self, now: _HeightImage, centre_m: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """A velocity that single views cannot tell from their errors, but the longest memory can: it is the
+        same in both halves of it, and takes the scene further than an arm that does not go where it is told
+        may be off."""
+        if len(self._seen) < LONG_VIEWS[1]:
+            return None
+        rates = []
+        for old in (self._seen[0], self._seen[LONG_VIEWS[1] // 2]):
+            passed_s = now.exposed_s - old.exposed_s
+            found, left_m = register(old, now, centre_m, np.zeros(2), trust=0.0)
+            if left_m > LOST_M:
+                return None
+            rates.append((found[:2], passed_s))
+        (whole, whole_s), (late, late_s) = rates
+        velocity = whole / whole_s
+        halves = np.linalg.norm(late / late_s - (whole - late) / (whole_s - late_s))
+        speed = np.linalg.norm(velocity)
+        hands = np.array([image.hand[:2] for image in (*self._seen, now)])
+        way_m = np.linalg.norm(np.diff(hands, axis=0), axis=1).sum()
+        own = np.linalg.norm(whole) < SLOW_WAY * way_m
+        return velocity if speed > SLOW_M_S and halves < SLOW_ALIKE * speed and not own else None
 
     lost = False
     """True after a view that does not show the scene of the one before."""

@@ -79,6 +79,34 @@ def test_a_conveyor_is_followed_and_a_still_scene_has_no_velocity(speed_m_s: flo
         assert np.array_equal(motion.velocity_m_s, [0, 0])
 
 
+@pytest.mark.parametrize("turn", np.linspace(0, 3, 7))
+def test_a_slow_conveyor_is_known_by_the_longest_memory(turn: float) -> None:
+    """At 10 to 20 mm/s single views are wrong by as much; the hand stays above the scene, as it does."""
+    motion, hand = SceneMotion(), np.array([0.02, -0.01, 0.28, 0.4])
+    rng = np.random.default_rng(0)
+    truth = 0.012 * np.array([np.cos(turn), np.sin(turn)])
+    for k in range(45):
+        shift = np.array([*truth * k / 30, 0, 0])
+        view = view_of(BLOCKS + shift, hand + shift)
+        view += rng.normal(0, 0.001, view.shape).astype(np.float32)
+        motion.see(view, hand + shift, BLOCKS[0, :2] + shift[:2], k / 30)
+    assert np.linalg.norm(motion.velocity_m_s - truth) < 0.004
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_arm_that_drifts_is_no_conveyor(seed: int) -> None:
+    """It is off by a quarter of its way, always to the same side of it, and the scene seems to move."""
+    rng, motion = np.random.default_rng(seed), SceneMotion()
+    told = np.array([0.02, -0.01, 0.28, 0.4])
+    is_at, goal = told.copy(), rng.uniform(-0.03, 0.03, 2)
+    for k in range(60):
+        motion.see(view_of(BLOCKS, is_at), told, BLOCKS[0, :2], k / 30)
+        assert np.linalg.norm(motion.velocity_m_s) < 0.004, k
+        move = 0.05 * (goal - told[:2])
+        told = told + np.array([*move, -0.002, 0])
+        is_at = is_at + np.array([*(1.25 * move), -0.002, 0])
+
+
 def test_one_jump_is_no_velocity_and_another_scene_is_lost() -> None:
     motion, hand = SceneMotion(), np.array([0.0, 0.0, 0.28, 0.0])
     for k in range(12):
