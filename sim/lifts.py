@@ -29,7 +29,7 @@ from sim.physics.convex import PhysicsError
 from sim.scene.graspable import require_graspable
 from sim.scene.grasps import FRICTION, Grasps, numbered_scene
 from sim.scene.meshes import PLAIN, MeshOptions
-from sim.scene.objects import ObjectError, ObjectSet, object_set
+from sim.scene.objects import Catalogue, ObjectError, ObjectSet, object_set
 from sim.scene.render import Renderer
 from sim.scene.scene import Scene, SceneError
 
@@ -66,6 +66,8 @@ class LiftsOptions:
     """Seed of the set that the scenes belong to, and of the sample."""
     workers: int = 0
     """Processes. 0: one for each core."""
+    catalogue: Catalogue = "household"
+    """Objects: the household catalogue, the wide one of twenty categories, or both."""
     meshes: Path | None = None
     """Folder of your own meshes to add."""
     only_meshes: bool = False
@@ -179,7 +181,9 @@ def run(config: LiftsOptions) -> list[LiftRecord]:
     for name, value, least in (("scenes", config.scenes, 1), ("grasps", config.grasps, 1)):
         if value < least:
             raise PhysicsError(f"--{name} {value} must be at least {least}")
-    objects = object_set(config.split, config.meshes, config.only_meshes, config.mesh)
+    objects = object_set(
+        config.split, config.meshes, config.only_meshes, config.mesh, config.catalogue
+    )
     objects.say_skipped()
     hand = load_hand(config.hand)
     if config.only_meshes:

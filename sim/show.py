@@ -28,7 +28,7 @@ from sim.physics.convex import PhysicsError
 from sim.scene.graspable import require_graspable
 from sim.scene.grasps import Grasps, NoGraspError, numbered_scene
 from sim.scene.meshes import PLAIN, MeshOptions
-from sim.scene.objects import ObjectError, object_set
+from sim.scene.objects import Catalogue, ObjectError, object_set
 from sim.scene.render import Renderer
 from sim.scene.scene import (
     BIN_MAX_HEIGHT_M,
@@ -61,6 +61,8 @@ class ShowOptions:
     fifteen poured into a bin (extra `physics`)."""
     grasps: int = 60
     """Most grasps drawn on each object; all of them are counted."""
+    catalogue: Catalogue = "household"
+    """Objects: the household catalogue, the wide one of twenty categories, or both."""
     meshes: Path | None = None
     """Folder of your own meshes to add."""
     only_meshes: bool = False
@@ -155,7 +157,9 @@ def _arguments(kind: str) -> dict[str, Any]:
 @command("sim.show", ShowOptions, mistakes=(ObjectError, HandError, SceneError, PhysicsError))
 def main(config: ShowOptions) -> int:
     hand = load_hand(config.hand)
-    objects = object_set(config.split, config.meshes, config.only_meshes, config.mesh)
+    objects = object_set(
+        config.split, config.meshes, config.only_meshes, config.mesh, config.catalogue
+    )
     objects.say_skipped()
     number, kind = (config.seed, config.split, config.scene), _arguments(config.kind)
     try:

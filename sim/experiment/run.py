@@ -25,7 +25,7 @@ from sim.experiment.trial import BASELINES, Baseline, Bench, Experiment, TrialSe
 from sim.gpd.detector import Detector, GpdError
 from sim.scene.graspable import require_graspable
 from sim.scene.meshes import PLAIN, MeshOptions
-from sim.scene.objects import ObjectError
+from sim.scene.objects import Catalogue, ObjectError
 from sim.scene.scene import MAX_HEIGHT_M, SceneError
 
 _CHUNK = 4
@@ -64,6 +64,8 @@ class TrialsOptions:
     """Objects of this category only."""
     clutter: int | None = None
     """Exactly this many objects in a scene. Default: 1 to 5; in clutter and moved 10."""
+    catalogue: Catalogue = "household"
+    """Test objects: the household catalogue's, those of the wide one of twenty categories, or both."""
     meshes: Path | None = None
     """Folder of your own meshes (obj, stl, ply, off, glb; metres) in place of the test objects."""
     mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = PLAIN
@@ -141,6 +143,7 @@ class TrialsOptions:
             seed=self.seed,
             category=self.category,
             clutter=self.clutter,
+            catalogue=self.catalogue,
             meshes=self.meshes,
             mesh=self.mesh,
             hand=self.hand,

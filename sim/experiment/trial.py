@@ -34,7 +34,7 @@ from sim.gpd.detector import Detector, Found
 from sim.scene.grasps import Grasps, numbered_scene
 from sim.scene.hull import MAP_STEP_M, HandHull
 from sim.scene.meshes import PLAIN, MeshOptions
-from sim.scene.objects import ObjectError, ObjectSet, object_set
+from sim.scene.objects import Catalogue, ObjectError, ObjectSet, object_set
 from sim.scene.render import Renderer
 from sim.scene.rig import IDEAL
 from sim.scene.scene import CIRCLE_M, CLUTTER, MAX_HEIGHT_M, Scene, camera_poses
@@ -56,6 +56,7 @@ class TrialSetup:
     seed: int = 0
     category: str | None = None
     clutter: int | None = None
+    catalogue: Catalogue = "household"
     meshes: Path | None = None
     mesh: MeshOptions = PLAIN
     hand: str = "robotiq_2f85"
@@ -104,7 +105,7 @@ def objects_of(setup: TrialSetup) -> ObjectSet:
     if setup.meshes is not None:
         objects = object_set("all", setup.meshes, True, setup.mesh)
     else:
-        objects = object_set("test")
+        objects = object_set("test", which=setup.catalogue)
     if setup.category is None:
         return objects
     names = tuple(n for n in objects.names if objects.category(n) == setup.category)

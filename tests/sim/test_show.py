@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from rt.hand import load_hand
-from sim.show import hand_lines
+from sim.show import hand_lines, main
 
 
 def test_a_hand_is_drawn_open_along_its_closing_axis():
@@ -28,6 +29,17 @@ def test_one_command_draws_a_scene(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "grasps on" in done.stdout
     assert out.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(("kind", "objects"), [("tight", 10), ("bin", 10), ("pile", 15)])
+def test_every_kind_of_scene_is_drawn(tmp_path: Path, kind: str, objects: int, capsys) -> None:
+    if kind == "pile":
+        pytest.importorskip("mujoco")
+    out = tmp_path / "scene.png"
+    wanted = ["--kind", kind, "--scene", "1", "--catalogue", "wide", "--grasps", "5"]
+    assert main([*wanted, "--out", str(out)]) == 0
+    found = int(capsys.readouterr().out.split(" objects")[0].split()[-1])
+    assert found == objects or (kind == "pile" and 5 <= found < objects)
 
 
 def test_a_hand_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
