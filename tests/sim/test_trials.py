@@ -69,16 +69,6 @@ def go(disturbance: Disturbance, noisy: bool, number: int = 0, controller: str =
         (Disturbance(conveyor=0.02), False, 0.02),
     ],
 )
-def test_trials_take_objects_of_the_wide_catalogue_and_piles():
-    setup = TrialSetup(experiment="clutter", catalogue="wide", pile=True, max_height_m=0.25)
-    pytest.importorskip("mujoco")
-    world = make_world(objects_of(setup), setup, 0)
-    assert world.scene.bin is not None and len(world.scene.placed) > 4
-    assert all(thing.name.startswith("wide_") for thing in world.scene.placed)
-    with pytest.raises(ValueError, match="bin of its own"):
-        TrialsOptions(pile=True, bin=True)
-
-
 def test_with_a_perfect_network_feedback_undoes_the_disturbance(
     disturbance: Disturbance, noisy: bool, within_m: float
 ) -> None:
@@ -310,3 +300,13 @@ def test_what_the_user_got_wrong_is_said_in_one_line(tmp_path: Path, model_file:
         done = command("--trials", 1, "--out", tmp_path / "o", *arguments)
         assert done.returncode in (1, 2) and word in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_trials_take_objects_of_the_wide_catalogue_and_piles():
+    setup = TrialSetup(experiment="clutter", catalogue="wide", pile=True, max_height_m=0.25)
+    pytest.importorskip("mujoco")
+    world = make_world(objects_of(setup), setup, 0)
+    assert world.scene.bin is not None and len(world.scene.placed) > 4
+    assert all(thing.name.startswith("wide_") for thing in world.scene.placed)
+    with pytest.raises(ValueError, match="bin of its own"):
+        TrialsOptions(pile=True, bin=True)
