@@ -168,7 +168,7 @@ class SceneMotion:
         rates = []
         for old in (self._seen[0], self._seen[LONG_VIEWS[1] // 2]):
             passed_s = now.exposed_s - old.exposed_s
-            found, left_m = register(old, now, centre_m, np.zeros(2), trust=0.0)
+            found, left_m = register(old, now, centre_m, np.zeros(2), trust=0.01)
             if left_m > LOST_M:
                 return None
             rates.append((found[:2], passed_s))

@@ -107,6 +107,13 @@ def test_an_arm_that_drifts_is_no_conveyor(seed: int) -> None:
         is_at = is_at + np.array([*(1.25 * move), -0.002, 0])
 
 
+def test_a_table_without_anything_stands_still() -> None:
+    motion, hand = SceneMotion(), np.array([0.0, 0.0, 0.28, 0.0])
+    for k in range(40):  # no slope to follow
+        motion.see(np.full((64, 64), 0.28, np.float32), hand, np.zeros(2), k / 30)
+    assert np.array_equal(motion.velocity_m_s, [0, 0])
+
+
 def test_one_jump_is_no_velocity_and_another_scene_is_lost() -> None:
     motion, hand = SceneMotion(), np.array([0.0, 0.0, 0.28, 0.0])
     for k in range(12):
