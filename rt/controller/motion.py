@@ -137,7 +137,7 @@ class SceneMotion:
         likely = typical if moving else self.velocity_m_s
         steady = self._steady(likely, now, centre_m) if likely.any() else None
         if steady is None and not moving:
-            steady = self._slow(now, centre_m)
+            steady = self._slow(typical, now, centre_m)
         self.velocity_m_s = steady if steady is not None else typical * moving
         self._seen.append(now)
         off, turn = found[:2] - foretold, float(found[2])
@@ -159,10 +159,12 @@ class SceneMotion:
         alike = left_m <= LOST_M and np.linalg.norm(long_m_s - likely_m_s) < ALIKE_M_S
         return long_m_s if alike and np.linalg.norm(long_m_s) > STILL_M_S else None
 
-    def _slow(self, now: _HeightImage, centre_m: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    def _slow(
+        self, typical_m_s: NDArray[np.float64], now: _HeightImage, centre_m: NDArray[np.float64]
+    ) -> NDArray[np.float64] | None:
         """A velocity that single views cannot tell from their errors, but the longest memory can: it is the
-        same in both halves of it, and takes the scene further than an arm that does not go where it is told
-        may be off."""
+        same in both halves of it, like that of the last views, and takes the scene further than an arm that
+        does not go where it is told may be off."""
         if len(self._seen) < LONG_VIEWS[1]:
             return None
         rates = []
@@ -176,10 +178,11 @@ class SceneMotion:
         velocity = whole / whole_s
         halves = np.linalg.norm(late / late_s - (whole - late) / (whole_s - late_s))
         speed = np.linalg.norm(velocity)
+        steady = halves < SLOW_ALIKE * speed and np.linalg.norm(velocity - typical_m_s) < ALIKE_M_S
         hands = np.array([image.hand[:2] for image in (*self._seen, now)])
         way_m = np.linalg.norm(np.diff(hands, axis=0), axis=1).sum()
-        own = np.linalg.norm(whole) < SLOW_WAY * way_m
-        return velocity if speed > SLOW_M_S and halves < SLOW_ALIKE * speed and not own else None
+        far = np.linalg.norm(whole) > SLOW_WAY * way_m
+        return velocity if speed > SLOW_M_S and steady and far else None
 
     lost = False
     """True after a view that does not show the scene of the one before."""

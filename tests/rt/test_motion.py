@@ -107,6 +107,15 @@ def test_an_arm_that_drifts_is_no_conveyor(seed: int) -> None:
         is_at = is_at + np.array([*(1.25 * move), -0.002, 0])
 
 
+def test_a_push_that_is_over_is_no_velocity() -> None:
+    """0.4 s at 0.1 m/s in the middle of the longest memory: the halves of it are alike."""
+    motion, hand, blocks = SceneMotion(), np.array([0.0, 0.0, 0.28, 0.0]), BLOCKS.copy()
+    for k in range(60):
+        blocks[:, 0] += 0.1 / 30 * (20 <= k < 32)
+        motion.see(view_of(blocks, hand), hand, blocks[0, :2], k / 30)
+        assert k < 40 or np.linalg.norm(motion.velocity_m_s) < 0.004, k
+
+
 def test_a_table_without_anything_stands_still() -> None:
     motion, hand = SceneMotion(), np.array([0.0, 0.0, 0.28, 0.0])
     for k in range(40):  # no slope to follow
