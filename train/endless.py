@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sim.dataset import store
+from sim.dataset.claim import claim
 from sim.dataset.options import manifest, options_of
 from sim.dataset.store import Split
 from train.batches import Steps
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 600.0
 """Longest wait for one more shard: many times what it takes to make it."""
-_LOOK_S = 0.05
+_LOOK_S, _TRIES = 0.05, 40
 _AHEAD = 1
 """Epochs made ahead of the one in training."""
 
@@ -130,7 +131,11 @@ class FreshScenes:
         if self._maker is not None:
             self._maker.join(PATIENCE_S)
         if self._team.lead:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            for _ in range(_TRIES):  # a maker may be writing its last shard
+                shutil.rmtree(self._folder, ignore_errors=True)
+                if not self._folder.exists():
+                    break
+                time.sleep(_LOOK_S)
 
     def begin(self, epoch: int) -> None:
         """Let the maker go on to the epoch after this one, which training is at."""
@@ -141,7 +146,7 @@ class FreshScenes:
             self._epoch.notify()
         if self._maker is None:
             shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder.mkdir(parents=True)
+            claim(self._folder, self._manifest)
             self._maker = threading.Thread(
                 target=self._make, args=(max(epoch, 1),), name="fresh scenes"
             )

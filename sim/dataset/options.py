@@ -165,9 +165,10 @@ def options_of(made: dict[str, Any]) -> GenerateOptions | None:
     if asked is None:
         return None
     known = {own.name for own in fields(GenerateOptions)} - set(_ELSEWHERE)
-    if other := sorted(set(asked) ^ known):
+    if other := sorted(set(asked) - known):  # those that it lacks are newer, and at their defaults
         raise DatasetError(
-            f"the manifest has other options than this version ({', '.join(other)}); make the set again"
+            f"the manifest has options that this version does not know ({', '.join(other)}); make the set "
+            "again"
         )
     meshes = None if asked["meshes"] is None else Path(asked["meshes"])
     values = asked | {"sensors": tuple(asked["sensors"]), "mesh": MeshOptions(**asked["mesh"])}

@@ -51,7 +51,7 @@ def shard_beside(path: Path, needed_bytes: int) -> Iterator[Path]:
         with disk_full_named(
             path, needed_bytes, "free some, and the same command goes on from here"
         ):
-            beside.mkdir(parents=True)
+            beside.mkdir()  # no parents: a set that was removed meanwhile is not begun again
             yield beside
             for file in beside.iterdir():
                 with file.open("rb") as handle:

@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 
 from sim.dataset import store
 from sim.dataset.options import manifest, options_of
+from sim.dataset.store import DatasetError
 from tests.sets import small_set
 from train import endless
 from train.batches import Batches
@@ -146,3 +147,7 @@ def test_options_come_back_from_the_manifest(tmp_path):
         back = options_of(made)
         assert replace(back, out=asked.out) == asked
         assert manifest(back)["id"] == made["id"]
+    made["options"].pop("piles")  # of a version before these
+    assert options_of(made) == back
+    with pytest.raises(DatasetError, match=r"does not know \(gravity"):
+        options_of(made | {"options": made["options"] | {"gravity": 1.62}})
