@@ -134,7 +134,7 @@ def _draw_above(
         axes.add_collection(LineCollection(list(lines), colors=[colour], lw=0.7, alpha=0.7))
         axes.plot([], [], color=colour, label=f"{placed.name}: {len(own)} grasps")
     if bare:
-        axes.plot([], [], " ", label=f"{bare} more objects: none")
+        axes.plot([], [], " ", label=f"{bare} without a grasp")
     axes.legend(loc="upper right", fontsize=9)
     axes.set(xlim=(-half, half), ylim=(-half, half), xlabel="x [m]", ylabel="y [m]")
     axes.set_title("from above: a line between the pads for each true grasp")
