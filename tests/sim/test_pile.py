@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from needs import needed
 
-pytest.importorskip("mujoco")
+needed("physics", "mujoco")
 
 import mujoco
 from solids import box

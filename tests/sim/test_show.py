@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import needed
 
 from rt.hand import load_hand
 from sim.show import hand_lines, main
@@ -34,7 +35,7 @@ def test_one_command_draws_a_scene(tmp_path):
 @pytest.mark.parametrize(("kind", "objects"), [("tight", 10), ("bin", 10), ("pile", 15)])
 def test_every_kind_of_scene_is_drawn(tmp_path: Path, kind: str, objects: int, capsys) -> None:
     if kind == "pile":
-        pytest.importorskip("mujoco")
+        needed("physics", "mujoco")
     out = tmp_path / "scene.png"
     wanted = ["--kind", kind, "--scene", "1", "--catalogue", "wide", "--grasps", "5"]
     assert main([*wanted, "--out", str(out)]) == 0

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
+from needs import needed
 from numpy.typing import NDArray
 
 from rt.pose import grasp_distance, to_view
@@ -304,7 +305,7 @@ def test_what_the_user_got_wrong_is_said_in_one_line(tmp_path: Path, model_file:
 
 def test_trials_take_objects_of_the_wide_catalogue_and_piles():
     setup = TrialSetup(experiment="clutter", catalogue="wide", pile=True, max_height_m=0.25)
-    pytest.importorskip("mujoco")
+    needed("physics", "mujoco")
     world = make_world(objects_of(setup), setup, 0)
     assert world.scene.bin is not None and len(world.scene.placed) > 4
     assert all(thing.name.startswith("wide_") for thing in world.scene.placed)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import needed
 
-pytest.importorskip("torch")
+needed("train", "torch")
 
 from sim.dataset import store
 from sim.dataset.options import manifest, options_of
