@@ -108,6 +108,7 @@ def settle(
             mode = f"{cell.camera.width}x{cell.camera.height}"
         if config.min_view_filled == MIN_SHARE:
             config = replace(config, min_view_filled=cell.limits.min_view_filled)
+    config = replace(config, hand=config.hand or "robotiq_2f85")
     return config, model, T, [parse_size(mode)] if mode else sorted(model.nearest_m, reverse=True)
 
 
@@ -237,7 +238,7 @@ def verdict(model: CameraModel, one: Checked, least: float) -> tuple[bool, str]:
 @command("rt.mount", MountOptions, mistakes=(ValueError, CameraError))
 def main(config: MountOptions) -> int:
     config, model, T, sizes = settle(config)
-    hand = load_hand(config.hand or "robotiq_2f85")
+    hand = load_hand(config.hand)
     least = config.min_view_filled
     heights = np.linspace(config.start_height, config.end_height, _ACROSS).round(4).tolist()
     checked = [check(model, size, T, heights, hand) for size in sizes]
@@ -272,7 +273,7 @@ def summary(
         "command": "rt.mount",
         "camera": model.name,
         "cell": config.cell,
-        "hand": config.hand or "robotiq_2f85",
+        "hand": config.hand,
         "T_hand_camera": T_hand_camera,
         "min_view_filled": least,
         "enough": any(verdict(model, one, least)[0] for one in checked),

@@ -24,20 +24,14 @@ from rt.tools.command import command
 from rt.tools.files import write_figure
 from rt.view import VIEW
 from sim.dataset.lifted import require_physics
+from sim.dataset.options import kind_of_scene
 from sim.physics.convex import PhysicsError
 from sim.scene.graspable import require_graspable
 from sim.scene.grasps import Grasps, NoGraspError, numbered_scene
 from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import Catalogue, ObjectError, object_set
 from sim.scene.render import Renderer
-from sim.scene.scene import (
-    BIN_MAX_HEIGHT_M,
-    CIRCLE_M,
-    CLUTTER,
-    Scene,
-    SceneError,
-    camera_poses,
-)
+from sim.scene.scene import CLUTTER, Scene, SceneError, camera_poses
 
 _NAMED = 5
 """Objects of a scene that are all named in the picture; of more, those with a grasp."""
@@ -140,18 +134,14 @@ def _draw_above(
     axes.set_title("from above: a line between the pads for each true grasp")
 
 
-def _arguments(kind: str) -> dict[str, Any]:
+def _arguments(kind: Literal["loose", "tight", "bin", "pile"]) -> dict[str, Any]:
     """Arguments of numbered_scene. Raises PhysicsError for a pile without the extra `physics`."""
     if kind == "loose":
         return {}
-    if kind == "tight":
-        return {"circle_m": CIRCLE_M, "count": CLUTTER}
-    if kind == "bin":
-        return {"walled": True, "count": CLUTTER, "max_height_m": BIN_MAX_HEIGHT_M}
-    require_physics("--kind pile")
-    from sim.physics.pile import pour
-
-    return {"pour": pour, "count": 15, "max_height_m": BIN_MAX_HEIGHT_M}
+    if kind == "pile":
+        require_physics("--kind pile")
+        return kind_of_scene(kind, 15)
+    return kind_of_scene(kind, CLUTTER)
 
 
 @command("sim.show", ShowOptions, mistakes=(ObjectError, HandError, SceneError, PhysicsError))

@@ -78,6 +78,9 @@ class Steps:
             self._epoch, self._order = epoch, rng.permutation(self._count)
         return self._order[position * self.batch_size : (position + 1) * self.batch_size]
 
+    waited_s = 0.0
+    """Time that training has waited for images: none, for a set on disk."""
+
     def __call__(self, step: int) -> Any:
         """The batch of a step."""
         raise NotImplementedError

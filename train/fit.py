@@ -449,7 +449,7 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
         "images_seen": images,
         "samples_seen": images * preset.offsets_per_image,
         "epochs_done": state.step / batches.steps_per_epoch,
-        "waited_s": getattr(batches, "waited_s", 0.0),
+        "waited_s": batches.waited_s,
         "training_s": state.elapsed_s,
         "images_per_s": images / state.elapsed_s,
         "samples_per_s": images * preset.offsets_per_image / state.elapsed_s,

@@ -167,22 +167,26 @@ class SceneMotion:
         does not go where it is told may be off."""
         if len(self._seen) < LONG_VIEWS[1]:
             return None
-        rates = []
-        for old in (self._seen[0], self._seen[LONG_VIEWS[1] // 2]):
-            passed_s = now.exposed_s - old.exposed_s
-            found, left_m = register(old, now, centre_m, np.zeros(2), trust=0.01)
-            if left_m > LOST_M:
-                return None
-            rates.append((found[:2], passed_s))
-        (whole, whole_s), (late, late_s) = rates
+        whole, whole_s, left_m = self._since(self._seen[0], now, centre_m)
         velocity = whole / whole_s
-        halves = np.linalg.norm(late / late_s - (whole - late) / (whole_s - late_s))
         speed = np.linalg.norm(velocity)
-        steady = halves < SLOW_ALIKE * speed and np.linalg.norm(velocity - typical_m_s) < ALIKE_M_S
         hands = np.array([image.hand[:2] for image in (*self._seen, now)])
         way_m = np.linalg.norm(np.diff(hands, axis=0), axis=1).sum()
-        far = np.linalg.norm(whole) > SLOW_WAY * way_m
-        return velocity if speed > SLOW_M_S and steady and far else None
+        far = speed > SLOW_M_S and np.linalg.norm(whole) > SLOW_WAY * way_m
+        like = np.linalg.norm(velocity - typical_m_s) < ALIKE_M_S
+        if left_m > LOST_M or not (far and like):  # a still scene needs no second registration
+            return None
+        late, late_s, left_m = self._since(self._seen[LONG_VIEWS[1] // 2], now, centre_m)
+        halves = np.linalg.norm(late / late_s - (whole - late) / (whole_s - late_s))
+        return velocity if left_m <= LOST_M and halves < SLOW_ALIKE * speed else None
+
+    @staticmethod
+    def _since(
+        old: _HeightImage, now: _HeightImage, centre_m: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], float, float]:
+        """The scene's shift (2,) [m] since an old view, the time passed [s], the difference left [m]."""
+        found, left_m = register(old, now, centre_m, np.zeros(2), trust=0.01)
+        return found[:2], now.exposed_s - old.exposed_s, left_m
 
     lost = False
     """True after a view that does not show the scene of the one before."""

@@ -31,6 +31,18 @@ _KINDS = 8
 """Stream of the choice of tight scenes, bins and piles; scenes use others."""
 
 
+def kind_of_scene(kind: Literal["tight", "bin", "pile"], count: int) -> dict[str, Any]:
+    """Arguments of numbered_scene for so many objects in a circle, in a bin, or poured into one."""
+    if kind == "tight":
+        return {"circle_m": CIRCLE_M, "count": count}
+    inside: dict[str, Any] = {"count": count, "max_height_m": BIN_MAX_HEIGHT_M}
+    if kind == "bin":
+        return {"walled": True, **inside}
+    from sim.physics.pile import pour
+
+    return {"pour": pour, **inside}
+
+
 @dataclass(frozen=True)
 class GenerateOptions:
     """Make a training set: scenes, their true grasps, and depth views of them.
@@ -133,14 +145,11 @@ class GenerateOptions:
         chance = np.random.default_rng((self.seed, store.SPLITS.index(split), number, _KINDS))
         draw, count = chance.random(), int(chance.integers(2, CLUTTER + 1))
         if draw < self.bins:
-            return {"walled": True, "count": count, "max_height_m": BIN_MAX_HEIGHT_M}
+            return kind_of_scene("bin", count)
         if draw < self.bins + self.tight:
-            return {"circle_m": CIRCLE_M, "count": count}
+            return kind_of_scene("tight", count)
         if draw < self.bins + self.tight + self.piles:
-            from sim.physics.pile import pour
-
-            count = int(chance.integers(PILED[0], PILED[1] + 1))
-            return {"pour": pour, "count": count, "max_height_m": BIN_MAX_HEIGHT_M}
+            return kind_of_scene("pile", int(chance.integers(PILED[0], PILED[1] + 1)))
         return {}
 
 

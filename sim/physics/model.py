@@ -55,7 +55,7 @@ ABOVE_M = 1.0
 """Height of the hand in the model as made, so that it touches nothing."""
 _SOLREF = (0.01, 1.0)
 """Time constant [s] and damping ratio of contacts: at least two of the longest time steps."""
-_NO_RUBBER = (TABLE_FRICTION, 0.001, 1e-4)
+NO_RUBBER = (TABLE_FRICTION, 0.001, 1e-4)
 
 
 def build_model(
@@ -87,7 +87,7 @@ def build_model(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
         size=[1, 1, 0.1],
-        friction=_NO_RUBBER,
+        friction=NO_RUBBER,
         solref=_SOLREF,
     )
     if scene.bin is not None:
@@ -98,7 +98,7 @@ def build_model(
                 pos=middle,
                 quat=[math.cos(yaw / 2), 0, 0, math.sin(yaw / 2)],
                 size=sides / 2,
-                friction=_NO_RUBBER,
+                friction=NO_RUBBER,
                 solref=_SOLREF,
             )
     for centre, size in walls:
@@ -106,7 +106,7 @@ def build_model(
             type=mujoco.mjtGeom.mjGEOM_BOX,
             pos=list(centre),
             size=[v / 2 for v in size],
-            friction=_NO_RUBBER,
+            friction=NO_RUBBER,
             solref=_SOLREF,
         )
     for k, placed in enumerate(scene.placed):
@@ -138,7 +138,7 @@ def _add_object(
     body = spec.worldbody.add_body(
         name=f"object{k}",
         pos=placed.T_world_object[:3, 3],
-        quat=_quaternion(placed.T_world_object[:3, :3]),
+        quat=quaternion(placed.T_world_object[:3, :3]),
         mass=mass,
         ipos=solid.center_mass,
         fullinertia=[*np.diag(inertia), inertia[0, 1], inertia[0, 2], inertia[1, 2]],
@@ -156,7 +156,7 @@ def _add_object(
             type=mujoco.mjtGeom.mjGEOM_MESH,
             meshname=name,
             mass=0,
-            friction=_NO_RUBBER,
+            friction=NO_RUBBER,
             solref=_SOLREF,
         )
 
@@ -176,7 +176,7 @@ def _add_hand(
         pos=[0, 0, hand.finger_length_m + _PALM_HEIGHT_M / 2],
         size=[hand.palm_length_m / 2, hand.palm_width_m / 2, _PALM_HEIGHT_M / 2],
         mass=_HAND_KG,
-        friction=_NO_RUBBER,
+        friction=NO_RUBBER,
         solref=_SOLREF,
     )
     pad = min(hand.pad_height_m, hand.finger_length_m)
@@ -201,7 +201,7 @@ def _add_hand(
                 pos=[0, 0, (low + high) / 2],
                 size=[hand.finger_thickness_m / 2, hand.finger_width_m / 2, (high - low) / 2],
                 mass=_FINGER_KG / 2,
-                friction=_NO_RUBBER,
+                friction=NO_RUBBER,
                 solref=_SOLREF,
             )
             if part == "pad":
@@ -264,7 +264,7 @@ def _add_servo(spec: Any, joint: str, stiffness: float, mass: float, force: floa
         actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
 
 
-def _quaternion(R: NDArray[np.float64]) -> NDArray[np.float64]:
+def quaternion(R: NDArray[np.float64]) -> NDArray[np.float64]:
     """(w, x, y, z) of a rotation."""
     quat = np.zeros(4)
     mujoco.mju_mat2Quat(quat, np.ascontiguousarray(R, np.float64).ravel())

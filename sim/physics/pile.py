@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
 from sim.physics.convex import PhysicsError
-from sim.physics.model import DEFAULT_DENSITY_KG_M3, mujoco
+from sim.physics.model import DEFAULT_DENSITY_KG_M3, NO_RUBBER, mujoco, quaternion
 from sim.scene.bin import OpenBin
 from sim.scene.objects import Object
 
@@ -27,14 +27,13 @@ _STILL, _STILL_S = 0.02, 0.1
 """Speed [m/s, rad/s] of an object at rest, and for how long."""
 _FUNNEL_M = 3.0
 """Height of the walls while objects fall: none misses the bin."""
-_FRICTION = (0.4, 0.001, 1e-4)
 
 
 def pour(things: list[tuple[Object, NDArray[np.float64]]], around: OpenBin) -> NDArray[np.float64]:
     """Let objects fall from their poses T_world_object (4, 4) into a bin; returns those at rest (K, 4, 4).
 
-    What hangs over the rim may fall out of the bin. The same arguments give the same result on the same kind
-    of processor. Raises PhysicsError if MuJoCo refuses an object.
+    An object that hangs over the rim may fall out of the bin. The same arguments give the same result on the
+    same kind of processor. Raises PhysicsError if MuJoCo refuses an object.
     """
     model = _model(things, around)
     data = mujoco.MjData(model)
@@ -66,23 +65,21 @@ def _model(things: list[tuple[Object, NDArray[np.float64]]], around: OpenBin) ->
     spec.option.timestep = TIME_STEP_S
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     box, plane = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_PLANE
-    spec.worldbody.add_geom(type=plane, size=[2, 2, 0.1], friction=_FRICTION)
+    spec.worldbody.add_geom(type=plane, size=[2, 2, 0.1], friction=NO_RUBBER)
     half = around.yaw_rad / 2
-    quaternion = [math.cos(half), 0, 0, math.sin(half)]
+    turned = [math.cos(half), 0, 0, math.sin(half)]
     for middle, sides in around.walls():
         for group, low, high in ((0, 0.0, around.height_m), (1, around.height_m, _FUNNEL_M)):
             spec.worldbody.add_geom(
                 type=box,
                 pos=[middle[0], middle[1], (low + high) / 2],
-                quat=quaternion,
+                quat=turned,
                 size=[sides[0] / 2, sides[1] / 2, (high - low) / 2],
-                friction=_FRICTION,
+                friction=NO_RUBBER,
                 group=group,
             )
     for k, (thing, T) in enumerate(things):
-        quat = np.zeros(4)
-        mujoco.mju_mat2Quat(quat, np.ascontiguousarray(T[:3, :3]).ravel())
-        body = spec.worldbody.add_body(name=f"object{k}", pos=T[:3, 3], quat=quat)
+        body = spec.worldbody.add_body(name=f"object{k}", pos=T[:3, 3], quat=quaternion(T[:3, :3]))
         body.add_freejoint()
         spec.add_mesh(
             name=f"hull{k}",
@@ -93,7 +90,7 @@ def _model(things: list[tuple[Object, NDArray[np.float64]]], around: OpenBin) ->
             type=mujoco.mjtGeom.mjGEOM_MESH,
             meshname=f"hull{k}",
             density=DEFAULT_DENSITY_KG_M3,
-            friction=_FRICTION,
+            friction=NO_RUBBER,
         )
     try:
         return spec.compile()
