@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.controller.target import OFF_TARGET_M, FollowedTarget, TargetPoint, beyond_m
-from rt.grasp.memory import HeightMemory, unseen_share
+from rt.grasp.memory import HeightMemory, blocked_share, unseen_share
 from rt.hand import Hand
 from rt.pose import METRES_PER_RADIAN, from_top_down, planar, top_down, wrap_theta
 
@@ -214,14 +214,16 @@ class Paper:
         return Decision(actions, answer.distances, best, goal, move, 0, answer.at(best))
 
     def penalties_m(self, places: NDArray[np.float64]) -> NDArray[np.float64] | float:
-        """(N,) m to add to the scores of places (N, 4) in base: for jaws on ground that no view has shown,
-        and for places off the object that is wanted."""
+        """(N,) m to add to the scores of places (N, 4) in base: for jaws on ground that no view has shown
+        or kept from their depth by what stands beside, and for places off the object that is wanted."""
         around = self.around
         penalty: NDArray[np.float64] | float = 0.0
         if around is None:
             return penalty
         if around.heights is not None and around.hand is not None:
-            penalty = UNSEEN_M * unseen_share(around.heights, places, around.hand)
+            unseen = unseen_share(around.heights, places, around.hand)
+            blocked = blocked_share(around.heights, places, around.hand)
+            penalty = UNSEEN_M * unseen + BLOCKED_M * blocked
         self.target.give(around.target)
         self.target.look(around.heights)
         if self.target.now is not None:
@@ -232,6 +234,9 @@ class Paper:
 
 UNSEEN_M = 0.10
 """Score of jaws that would stand wholly on ground that no view has shown: worse than another object."""
+
+BLOCKED_M = 0.10
+"""Score of a hand that something beside its object keeps from getting any deeper than its top."""
 
 
 def place(hand: NDArray[np.float64], action: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -34,11 +34,18 @@ BELIEF = 0.3
 """Part of a smaller difference that is believed."""
 VIEWS = 7
 """Shifts that the velocity is the median of: one jump is no motion."""
+LAST = 3
+"""Shifts that tell that a motion is over."""
 SURE = 1.5
 """A velocity must be this many times the median distance of the shifts from it: an arm that does not go where
 it is told makes shifts of all directions."""
 STILL_M_S = 0.012
 """Slower than this is still."""
+FASTEST_M_S = 0.6
+"""No arm of this kind follows anything faster: such a velocity is a registration that errs."""
+SLOW_BELOW_M_S, LIKE_LONG = 0.04, 0.5
+"""A velocity below the first must be that over the longest memory, within this part of it: what the views of
+a hand close above a tall object lose at their borders looks like a motion of up to 20 mm/s."""
 LONG_VIEWS = (8, 24)
 """Least and most views that a velocity is measured over, beside that of single ones: many times as exact."""
 SLOW_M_S, SLOW_ALIKE = 0.008, 0.33
@@ -52,8 +59,11 @@ _STEPS = 6
 _DONE_M = 5e-5
 _FORETOLD = np.diag([100.0, 100.0, 0.1])
 """Weight of the shift that the velocity foretells, beside the squared slopes of the cells in the window,
-which sum to some 150 for a small box: it decides along a lying bottle and where the map is flat. It falls
+whose sum is _SMALL_BOX for a small box: it decides along a lying bottle and where the map is flat. It falls
 with the way from there on the scale JUMP_M, JUMP_RAD."""
+_SMALL_BOX, _FLAT = 150.0, 0.01
+"""For lower things the weight is less in proportion, down to this part of it: else a screwdriver that was
+pushed seems to go on by itself."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +139,17 @@ class SceneMotion:
             self.velocity_m_s = np.zeros(2)
             return None
         self._rates.append(found[:2] / passed_s)
+        self._forget_what_is_over()
         typical = np.median(self._rates, axis=0)
         apart = np.median(np.linalg.norm(np.array(self._rates) - typical, axis=1))
         speed = np.linalg.norm(typical)
-        moving = len(self._rates) >= 3 and speed > max(STILL_M_S, SURE * apart)
-        # A steady motion goes on although a few views do not tell.
-        likely = typical if moving else self.velocity_m_s
+        moving = len(self._rates) >= 3 and max(STILL_M_S, SURE * apart) < speed < FASTEST_M_S
+        if moving and speed < SLOW_BELOW_M_S and len(self._seen) >= LONG_VIEWS[0]:
+            moving = self._like_long(typical, now, centre_m)
+        # A steady motion goes on although a few views do not tell; if they tell of another, it is over.
+        told_m_s = np.linalg.norm(self.velocity_m_s - typical)
+        goes_on = moving or told_m_s < max(ALIKE_M_S, SURE * apart)
+        likely = typical if moving else self.velocity_m_s * goes_on
         steady = self._steady(likely, now, centre_m) if likely.any() else None
         if steady is None and not moving:
             steady = self._slow(typical, now, centre_m)
@@ -144,6 +159,23 @@ class SceneMotion:
         if np.linalg.norm(off) < JUMP_M and abs(turn) < JUMP_RAD:
             off, turn = BELIEF * off, BELIEF * turn
         return Shift(centre_m, foretold + off, turn)
+
+    def _forget_what_is_over(self) -> None:
+        """Keep only the last rates if they are a standstill and those before were not."""
+        rates = np.array(self._rates)
+        typical, last = np.median(rates, axis=0), np.median(rates[-LAST:], axis=0)
+        apart = np.median(np.linalg.norm(rates - typical, axis=1))
+        unlike = np.linalg.norm(last - typical) > max(ALIKE_M_S, SURE * apart)
+        if unlike and np.linalg.norm(last) < STILL_M_S:
+            self._rates = deque(rates[-LAST:], maxlen=VIEWS)
+
+    def _like_long(
+        self, typical_m_s: NDArray[np.float64], now: _HeightImage, centre_m: NDArray[np.float64]
+    ) -> bool:
+        """True if a slow velocity is also that since the oldest view."""
+        way_m, passed_s, left_m = self._since(self._seen[0], now, centre_m)
+        off_m_s = np.linalg.norm(way_m / passed_s - typical_m_s)
+        return bool(left_m <= LOST_M and off_m_s < LIKE_LONG * np.linalg.norm(typical_m_s))
 
     def _steady(
         self, likely_m_s: NDArray[np.float64], now: _HeightImage, centre_m: NDArray[np.float64]
@@ -250,6 +282,8 @@ def register(
     found, left_m = foretold.copy(), np.inf
     if len(way) < 50:
         return found, left_m
+    steepest = float(np.linalg.eigvalsh(slope.T @ slope)[-1])
+    foretells = trust * np.clip(steepest / _SMALL_BOX, _FLAT, 1) * _FORETOLD
     for _ in range(_STEPS):
         c, s = np.cos(found[2]), np.sin(found[2])
         at = way @ np.array([[c, s], [-s, c]]) + centre_m + found[:2]
@@ -271,7 +305,7 @@ def register(
         G = J @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
         WG = G * weight[:, None]
         off = (found - foretold) / (JUMP_M, JUMP_M, JUMP_RAD)
-        prior = trust / (1 + off @ off) * _FORETOLD
+        prior = foretells / (1 + off @ off)
         step = np.linalg.solve(WG.T @ G + prior, WG.T @ error + prior @ (foretold - found))
         found += step
         if np.abs(step[:2]).max() < _DONE_M:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from rt.distance.metric_map import metric_map
 from rt.hand import Hand
@@ -32,6 +32,13 @@ _LOWER_M = 0.003
 """Heights and depths that differ by less are the same."""
 _STEP_M = 0.004
 """Distance between the points at which the hand's outline is compared with the heights."""
+GRIP_SHARE, GRIP_M = 0.55, 0.035
+"""Depth to which the fingertips shall reach beside a thing: this part of its height, past the widest place of
+what is round, and no more than this."""
+_NOTHING = np.float32(-1.0)
+"""Height where no view has shown anything, for those who look for obstacles."""
+_LEAST_GRIP_M = np.float32(0.005)
+"""Less than this is no depth to have a part of."""
 
 
 class HeightMemory:
@@ -103,6 +110,17 @@ class HeightMemory:
             kept[now] = self.heights_m[before]
         self.heights_m = kept
 
+    @property
+    def corner_m(self) -> NDArray[np.float64] | None:
+        """(2,) of the first cell's outer corner in base; None before the first view."""
+        return self._corner
+
+    def highest(self, cells: int) -> NDArray[np.float32]:
+        """Greatest height (SIDE, SIDE) of each cell and the `cells` on every side of it [m]; -1 if all are
+        unseen."""
+        known = np.where(np.isnan(self.heights_m), _NOTHING, self.heights_m)
+        return np.asarray(maximum_filter(known, 2 * cells + 1, mode="constant", cval=_NOTHING))
+
     def at(self, xy_m: NDArray[np.floating]) -> NDArray[np.float32]:
         """Heights (...) at points (..., 2) in base [m]; NaN where nothing was seen."""
         if self._corner is None:
@@ -147,6 +165,35 @@ def unseen_share(
     return np.asarray(np.isnan(memory.at(in_base(tips, hands[:, None]))).mean(axis=-1))
 
 
+def blocked_share(
+    memory: HeightMemory, hands: NDArray[np.float64], shape: Hand
+) -> NDArray[np.float64]:
+    """Part (N,) of the depth beside the thing between their jaws that hands (N, 4) in base cannot reach,
+    because a finger or the palm meets something first: 0 at full depth, 1 if the tips get no deeper than
+    its top.
+
+    The depth wanted is GRIP_SHARE of the height of that thing, at most GRIP_M. Unseen ground is free here
+    (unseen_share counts it).
+    """
+    if memory.corner_m is None:
+        return np.zeros(len(hands))
+    points, count, around = _probes(shape)
+    maps = np.stack([np.pad(memory.highest(n), 1, constant_values=_NOTHING) for n in (0, 1, 2)])
+    # In cells of the padded maps, float32: a cell is 5 mm, the square a metre.
+    x, y = ((hands[:, :2] - memory.corner_m) / CELL_M + 1).astype(np.float32).T[..., None]
+    c, s = (f(hands[:, 3, None]).astype(np.float32) / np.float32(CELL_M) for f in (np.cos, np.sin))
+    column = np.clip(x + c * points[:, 0] + s * points[:, 1], 0, SIDE + 1).astype(np.int32)
+    row = np.clip(y + s * points[:, 0] - c * points[:, 1], 0, SIDE + 1).astype(np.int32)
+    heights = maps.ravel()[(around * (SIDE + 2) + row) * (SIDE + 2) + column]
+    parts = np.split(heights, np.cumsum(count)[:-1], axis=1)
+    under, palm, top = (np.maximum(part.max(axis=1), 0) for part in parts)
+    depth = top - np.maximum(under, palm - np.float32(shape.finger_length_m))
+    wanted = np.minimum(np.float32(GRIP_SHARE) * top, np.float32(GRIP_M))
+    return np.asarray(
+        np.clip((wanted - depth) / np.maximum(wanted, _LEAST_GRIP_M), 0, 1), np.float64
+    )
+
+
 def in_base(points_m: NDArray[np.float64], hand: NDArray[np.float64]) -> NDArray[np.float64]:
     """Points (..., 2) in the plane of a hand (..., 4) that looks straight down, to base: (..., 2)."""
     c, s = np.cos(hand[..., 3]), np.sin(hand[..., 3])
@@ -167,6 +214,35 @@ def _outline(shape: Hand) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         )
         _outlines[shape] = fingers, _filled(shape.palm_length_m, shape.palm_width_m)
     return _outlines[shape]
+
+
+_probed: dict[Hand, tuple[NDArray[np.float32], list[int], NDArray[np.int32]]] = {}
+
+
+def _probes(shape: Hand) -> tuple[NDArray[np.float32], list[int], NDArray[np.int32]]:
+    """Points (P, 2) in the hand's plane [m]: under the open fingers, under the palm, between the jaws; how
+    many of each; and how many cells around each point (P,) belong to it."""
+    if shape not in _probed:
+        inner, thick, width = shape.opening_m / 2, shape.finger_thickness_m, shape.finger_width_m
+        # A tenth off each edge of a finger: what ends within a cell's size of it is mostly beside it.
+        finger = inner + np.array([0.1, 0.55, 1.0]) * thick
+        parts = (
+            (np.concatenate([-finger, finger]), np.array([-0.45, 0, 0.45]) * width, 0),
+            (_spread(shape.palm_length_m, 2), _spread(shape.palm_width_m, 2), 2),
+            (_spread(shape.opening_m - CELL_M, 1), np.array([-0.25, 0.25]) * width, 1),
+        )
+        grids = [np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2) for x, y, _ in parts]
+        counts = [len(grid) for grid in grids]
+        around = np.repeat([cells for *_, cells in parts], counts).astype(np.int32)
+        _probed[shape] = np.concatenate(grids).astype(np.float32), counts, around
+    return _probed[shape]
+
+
+def _spread(length_m: float, cells: int) -> NDArray[np.float64]:
+    """Places along a length whose points, with that many cells around each, cover it."""
+    each = (2 * cells + 1) * CELL_M
+    reach = max(length_m - each, 0) / 2
+    return np.linspace(-reach, reach, int(np.ceil(length_m / each)))
 
 
 def _filled(length_m: float, width_m: float) -> NDArray[np.float64]:

@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, minimum_filter
 from solids import box
 
-from rt.grasp.memory import CELL_M, HeightMemory, in_base, needed_height_m, unseen_share
+from rt.grasp.memory import (
+    CELL_M,
+    GRIP_M,
+    GRIP_SHARE,
+    HeightMemory,
+    _probes,
+    blocked_share,
+    in_base,
+    needed_height_m,
+    unseen_share,
+)
 from rt.hand import load_hand
 from rt.pose import planar, to_view, top_down
 from rt.view import VIEW
@@ -176,3 +186,113 @@ def test_what_stands_is_not_forgotten_on_any_way_of_the_hand(number: int) -> Non
         shown |= held
         hand += [*rng.normal(0, 0.01, 2), -0.0035, rng.normal(0, 0.05)]
     assert shown.sum() > 100
+
+
+def blocked_twin(memory: HeightMemory, hand: NDArray[np.float64]) -> float:
+    """blocked_share of one hand, point by point and cell by cell."""
+    points, counts, around = _probes(HAND)
+    heights = []
+    for point, cells in zip(points.astype(float), around, strict=True):
+        at = in_base(point, hand)
+        step = np.arange(-cells, cells + 1) * CELL_M
+        square = at + np.stack(np.meshgrid(step, step), axis=-1)
+        heights.append(np.nanmax(memory.at(square), initial=0.0))
+    under, palm, top = (max(part) for part in np.split(np.array(heights), np.cumsum(counts)[:-1]))
+    wanted = min(GRIP_SHARE * top, GRIP_M)
+    depth = top - max(under, palm - HAND.finger_length_m)
+    return float(np.clip((wanted - depth) / max(wanted, 0.005), 0, 1))
+
+
+def remembered(*columns: tuple[float, float, float]) -> HeightMemory:
+    """A memory of the table with columns of 40 by 40 mm: x, y, height [m]."""
+    memory, hand = HeightMemory(), np.array([0.0, 0.0, 0.34, 0.0])
+    view = np.full((64, 64), 0.34, np.float32)
+    for x, y, height_m in columns:
+        view = np.minimum(view, tower(x, y, height_m, hand))
+    memory.see(view, hand)
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("columns", "least", "most"),
+    [
+        ([(0, 0, 0.05)], 0.0, 0.0),  # alone
+        ([(0, 0, 0.05), (0.055, 0, 0.02)], 0.0, 0.0),  # a low neighbour leaves depth enough
+        ([(0, 0, 0.05), (0.055, 0, 0.045)], 0.7, 1.0),  # a finger stands on the neighbour
+        ([(0, 0, 0.05), (0.055, 0, 0.08)], 1.0, 1.0),
+        ([(0, 0, 0.05), (0, 0.052, 0.10)], 0.3, 0.8),  # the palm meets it
+        ([(0, 0, 0.05), (0, 0.10, 0.15)], 0.0, 0.0),  # beside the palm
+        ([(0, 0, 0.15)], 0.0, 0.0),  # a tall one by itself: as deep as a finger is long
+        ([], 0.0, 0.0),
+    ],
+)
+def test_a_hand_that_a_neighbour_keeps_from_its_depth(
+    columns: list[tuple[float, float, float]], least: float, most: float
+) -> None:
+    share = blocked_share(remembered(*columns), np.array([[0.0, 0.0, 0.3, 0.0]]), HAND)[0]
+    assert least <= share <= most
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    x=st.floats(-0.05, 0.05),
+    y=st.floats(-0.05, 0.05),
+    yaw=st.floats(-3, 3),
+    places=st.lists(
+        st.tuples(st.floats(-0.1, 0.1), st.floats(-0.1, 0.1), st.floats(0.01, 0.12)), max_size=4
+    ),
+)
+def test_blocked_shares_are_those_of_the_twin(
+    x: float, y: float, yaw: float, places: list[tuple[float, float, float]]
+) -> None:
+    memory = remembered(*places)
+    hand = np.array([x + 0.00037, y + 0.00041, 0.3, yaw + 0.00043])  # on no cell's border
+    assert blocked_share(memory, hand[None], HAND)[0] == pytest.approx(
+        blocked_twin(memory, hand), abs=1e-4
+    )
+
+
+def test_hands_that_are_blocked_in_truth_are_known_from_the_views() -> None:
+    """Random hands over cluttered scenes, judged by the true heights every 2 mm: those that get no deeper
+    than the top of what is between the jaws, and those that get as deep as wanted."""
+    blocked: list[float] = []
+    free: list[float] = []
+    objects, rng, step = catalogue_set("test"), np.random.default_rng(0), 0.002
+    inner, outer = HAND.opening_m / 2, HAND.opening_m / 2 + HAND.finger_thickness_m
+    for number in range(3):
+        scene, _, _ = numbered_scene(objects, 0, "test", number, HAND, count=10, circle_m=0.30)
+        renderer, memory = Renderer(scene), HeightMemory()
+        truth = renderer.height_map(0.5, step)
+        own = [scene.faces[scene.face_object == k] for k in range(len(scene.placed))]
+        places = [scene.vertices[faces, :2].mean(axis=(0, 1)).astype(float) for faces in own]
+        for x, y in places:
+            memory.see(
+                renderer.depth(top_down(x, y, 0.3, 0), VIEW.rays()), np.array([x, y, 0.3, 0])
+            )
+
+        def highest(hand: NDArray[np.float64], x0: float, x1: float, width_m: float) -> float:
+            across = np.arange(-width_m / 2, width_m / 2, step)
+            at = in_base(np.stack(np.meshgrid(np.arange(x0, x1, step), across), axis=-1), hand)
+            i, j = np.floor((at + 0.5) / step).astype(int).reshape(-1, 2).T
+            return float(truth[i, j].max())  # noqa: B023
+
+        for x, y in places * 10:
+            hand = np.array([*rng.normal((x, y), 0.01), 0.3, rng.uniform(-3, 3)])
+            under = max(highest(hand, -outer, -inner, 0.022), highest(hand, inner, outer, 0.022))
+            palm = highest(hand, -HAND.palm_length_m / 2, HAND.palm_length_m / 2, HAND.palm_width_m)
+            top = highest(hand, -inner, inner, 0.022)
+            depth = top - max(under, palm - HAND.finger_length_m)
+            share = blocked_share(memory, hand[None], HAND)[0]
+            if depth <= 0:
+                blocked.append(share)
+            elif depth >= min(GRIP_SHARE * top, GRIP_M) + 0.005:
+                free.append(share)
+    assert len(blocked) > 20 and len(free) > 20
+    assert np.quantile(blocked, 0.05) > 0.9
+    assert np.quantile(free, 0.75) < 0.05
+
+
+def test_nothing_is_blocked_before_the_first_view_or_outside_the_map() -> None:
+    hands = np.array([[0.0, 0.0, 0.3, 0.0], [5.0, -5.0, 0.3, 1.0]])
+    assert not blocked_share(HeightMemory(), hands, HAND).any()
+    assert not blocked_share(remembered((0, 0.2, 0.1)), hands, HAND).any()
