@@ -16,16 +16,18 @@ BLOCKS = np.array([[0.01, 0.0, 0.0, 0.3], [-0.05, 0.045, 0.0, 1.1]])
 """Hands (2, 4) at the middle of two blocks of 60 by 25 mm, 50 mm high, closing along their length."""
 
 
-def view_of(blocks: NDArray[np.float64], hand: NDArray[np.float64]) -> NDArray[np.float32]:
+def view_of(
+    blocks: NDArray[np.float64], hand: NDArray[np.float64], height_m: float = 0.05
+) -> NDArray[np.float32]:
     """Depth (64, 64) of blocks on the table, straight down: their walls cover nothing."""
     rays = VIEW.rays().astype(np.float64)
     depth = np.full((64, 64), hand[2])
-    top = rays[..., :2] * (hand[2] - 0.05)
+    top = rays[..., :2] * (hand[2] - height_m)
     for x, y, turn in to_view(blocks, hand):
         c, s = np.cos(turn), np.sin(turn)
         u = (top[..., 0] - x) * c + (top[..., 1] - y) * s
         v = (top[..., 1] - y) * c - (top[..., 0] - x) * s
-        depth[(np.abs(u) < 0.03) & (np.abs(v) < 0.0125)] = hand[2] - 0.05
+        depth[(np.abs(u) < 0.03) & (np.abs(v) < 0.0125)] = hand[2] - height_m
     return depth.astype(np.float32)
 
 
@@ -107,13 +109,32 @@ def test_an_arm_that_drifts_is_no_conveyor(seed: int) -> None:
         is_at = is_at + np.array([*(1.25 * move), -0.002, 0])
 
 
-def test_a_push_that_is_over_is_no_velocity() -> None:
-    """0.4 s at 0.1 m/s in the middle of the longest memory: the halves of it are alike."""
+@pytest.mark.parametrize("height_m", [0.012, 0.05])
+@pytest.mark.parametrize(
+    ("first", "views", "speed_m_s"), [(20, 12, 0.1), (25, 9, 0.2), (50, 7, 0.2)]
+)
+def test_a_push_that_is_over_is_no_velocity(
+    height_m: float, first: int, views: int, speed_m_s: float
+) -> None:
+    """In the middle of the longest memory, whose halves are then alike, or shortly before; also of a thing so
+    low that the velocity before would decide."""
     motion, hand, blocks = SceneMotion(), np.array([0.0, 0.0, 0.28, 0.0]), BLOCKS.copy()
-    for k in range(60):
-        blocks[:, 0] += 0.1 / 30 * (20 <= k < 32)
-        motion.see(view_of(blocks, hand), hand, blocks[0, :2], k / 30)
-        assert k < 40 or np.linalg.norm(motion.velocity_m_s) < 0.004, k
+    for k in range(75):
+        blocks[:, 0] += speed_m_s / 30 * (first <= k < first + views)
+        motion.see(view_of(blocks, hand, height_m), hand, blocks[0, :2], k / 30)
+        over = k > first + views + 4
+        assert not over or np.linalg.norm(motion.velocity_m_s) < 0.004, k
+    assert np.allclose(blocks[0, 0] - BLOCKS[0, 0], speed_m_s * views / 30)
+
+
+def test_a_tall_thing_below_a_hand_that_comes_down_stands_still() -> None:
+    """Its top leaves the view from all sides on the way, more on one than on the other."""
+    for x in (0.0, 0.015, 0.03):
+        motion, blocks = SceneMotion(), BLOCKS[:1] + np.array([x, 0, 0, 0])
+        for k in range(75):
+            hand = np.array([0.01, 0.0, 0.30 - 0.002 * k, 0.3])
+            motion.see(view_of(blocks, hand, 0.11), hand, blocks[0, :2], k / 30)
+            assert np.linalg.norm(motion.velocity_m_s) < 0.004, (x, k)
 
 
 def test_a_table_without_anything_stands_still() -> None:
