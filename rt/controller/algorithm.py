@@ -193,6 +193,11 @@ class Paper:
         self.target = FollowedTarget()
         """The object that is wanted; it outlives `forget`."""
 
+    @property
+    def scene_moves(self) -> bool:
+        """True while the objects are known to move: the heights where they were are no obstacles then."""
+        return False
+
     def forget(self) -> None:
         """Nothing to forget."""
 
@@ -222,8 +227,9 @@ class Paper:
             return penalty
         if around.heights is not None and around.hand is not None:
             unseen = unseen_share(around.heights, places, around.hand)
-            blocked = blocked_share(around.heights, places, around.hand)
-            penalty = UNSEEN_M * unseen + BLOCKED_M * blocked
+            penalty = UNSEEN_M * unseen
+            if not self.scene_moves:
+                penalty += BLOCKED_M * blocked_share(around.heights, places, around.hand)
         self.target.give(around.target)
         self.target.look(around.heights)
         if self.target.now is not None:

@@ -87,6 +87,10 @@ class Ensemble(Paper):
         return Decision(actions, answer.distances, best, goal, move, self.symmetry, answer.at(best))
 
     @property
+    def scene_moves(self) -> bool:
+        return bool(self.motion.velocity_m_s.any())
+
+    @property
     def most_kept(self) -> int:
         """Number of goals that are kept from one view to the next."""
         return self.n // 4

@@ -34,8 +34,8 @@ BELIEF = 0.3
 """Part of a smaller difference that is believed."""
 VIEWS = 7
 """Shifts that the velocity is the median of: one jump is no motion."""
-LAST = 3
-"""Shifts that tell that a motion is over."""
+LAST, OVER = 3, 0.3
+"""Shifts that tell that a motion is over, if they are less than this part of it: single ones lean on it."""
 SURE = 1.5
 """A velocity must be this many times the median distance of the shifts from it: an arm that does not go where
 it is told makes shifts of all directions."""
@@ -44,8 +44,8 @@ STILL_M_S = 0.012
 FASTEST_M_S = 0.6
 """No arm of this kind follows anything faster: such a velocity is a registration that errs."""
 SLOW_BELOW_M_S, LIKE_LONG = 0.04, 0.5
-"""A velocity below the first must be that over the longest memory, within this part of it: what the views of
-a hand close above a tall object lose at their borders looks like a motion of up to 20 mm/s."""
+"""With a velocity below the first the scene must have gone this part of the way over the longest memory, too:
+what the views of a hand close above a tall object lose at their borders looks like 20 mm/s."""
 LONG_VIEWS = (8, 24)
 """Least and most views that a velocity is measured over, beside that of single ones: many times as exact."""
 SLOW_M_S, SLOW_ALIKE = 0.008, 0.33
@@ -144,7 +144,7 @@ class SceneMotion:
         apart = np.median(np.linalg.norm(np.array(self._rates) - typical, axis=1))
         speed = np.linalg.norm(typical)
         moving = len(self._rates) >= 3 and max(STILL_M_S, SURE * apart) < speed < FASTEST_M_S
-        if moving and speed < SLOW_BELOW_M_S and len(self._seen) >= LONG_VIEWS[0]:
+        if moving and speed < SLOW_BELOW_M_S:
             moving = self._like_long(typical, now, centre_m)
         # A steady motion goes on although a few views do not tell; if they tell of another, it is over.
         told_m_s = np.linalg.norm(self.velocity_m_s - typical)
@@ -161,21 +161,31 @@ class SceneMotion:
         return Shift(centre_m, foretold + off, turn)
 
     def _forget_what_is_over(self) -> None:
-        """Keep only the last rates if they are a standstill and those before were not."""
+        """Keep only the last rates, and no view, if the motion before them is over."""
         rates = np.array(self._rates)
         typical, last = np.median(rates, axis=0), np.median(rates[-LAST:], axis=0)
         apart = np.median(np.linalg.norm(rates - typical, axis=1))
         unlike = np.linalg.norm(last - typical) > max(ALIKE_M_S, SURE * apart)
-        if unlike and np.linalg.norm(last) < STILL_M_S:
+        if unlike and np.linalg.norm(last) < max(STILL_M_S, OVER * np.linalg.norm(typical)):
             self._rates = deque(rates[-LAST:], maxlen=VIEWS)
+            self._seen.clear()
 
     def _like_long(
         self, typical_m_s: NDArray[np.float64], now: _HeightImage, centre_m: NDArray[np.float64]
     ) -> bool:
-        """True if a slow velocity is also that since the oldest view."""
-        way_m, passed_s, left_m = self._since(self._seen[0], now, centre_m)
-        off_m_s = np.linalg.norm(way_m / passed_s - typical_m_s)
-        return bool(left_m <= LOST_M and off_m_s < LIKE_LONG * np.linalg.norm(typical_m_s))
+        """True if a slow velocity tells the way since the oldest view better than a standstill does."""
+        if len(self._seen) < LONG_VIEWS[0]:
+            return False
+        old = self._seen[0]
+        passed_s = now.exposed_s - old.exposed_s
+        way_m = typical_m_s * passed_s
+        moved, moved_left_m = register(old, now, centre_m - way_m, way_m, trust=0.01)
+        stood, stood_left_m = register(old, now, centre_m, np.zeros(2), trust=0.01)
+        found, left_m = (
+            (moved, moved_left_m) if moved_left_m < stood_left_m else (stood, stood_left_m)
+        )
+        # It may well be longer: single shifts lean on the velocity believed so far.
+        return bool(left_m <= LOST_M and found[:2] @ typical_m_s > LIKE_LONG * way_m @ typical_m_s)
 
     def _steady(
         self, likely_m_s: NDArray[np.float64], now: _HeightImage, centre_m: NDArray[np.float64]
