@@ -140,15 +140,14 @@ class SceneMotion:
             return None
         self._rates.append(found[:2] / passed_s)
         self._forget_what_is_over()
-        typical = np.median(self._rates, axis=0)
-        apart = np.median(np.linalg.norm(np.array(self._rates) - typical, axis=1))
-        speed = np.linalg.norm(typical)
+        typical, apart = self._usual()
+        speed = float(np.linalg.norm(typical))
         moving = len(self._rates) >= 3 and max(STILL_M_S, SURE * apart) < speed < FASTEST_M_S
         if moving and speed < SLOW_BELOW_M_S:
             moving = self._like_long(typical, now, centre_m)
         # A steady motion goes on although a few views do not tell; if they tell of another, it is over.
-        told_m_s = np.linalg.norm(self.velocity_m_s - typical)
-        goes_on = moving or told_m_s < max(ALIKE_M_S, SURE * apart)
+        off_m_s = np.linalg.norm(self.velocity_m_s - typical)
+        goes_on = moving or off_m_s < max(ALIKE_M_S, SURE * apart)
         likely = typical if moving else self.velocity_m_s * goes_on
         steady = self._steady(likely, now, centre_m) if likely.any() else None
         if steady is None and not moving:
@@ -160,14 +159,20 @@ class SceneMotion:
             off, turn = BELIEF * off, BELIEF * turn
         return Shift(centre_m, foretold + off, turn)
 
+    def _usual(self) -> tuple[NDArray[np.float64], float]:
+        """The median (2,) of the last rates [m/s], and the median of their distances from it."""
+        rates = np.array(self._rates)
+        typical = np.median(rates, axis=0)
+        return typical, float(np.median(np.linalg.norm(rates - typical, axis=1)))
+
     def _forget_what_is_over(self) -> None:
         """Keep only the last rates, and no view, if the motion before them is over."""
-        rates = np.array(self._rates)
-        typical, last = np.median(rates, axis=0), np.median(rates[-LAST:], axis=0)
-        apart = np.median(np.linalg.norm(rates - typical, axis=1))
+        typical, apart = self._usual()
+        latest = list(self._rates)[-LAST:]
+        last = np.median(latest, axis=0)
         unlike = np.linalg.norm(last - typical) > max(ALIKE_M_S, SURE * apart)
-        if unlike and np.linalg.norm(last) < max(STILL_M_S, OVER * np.linalg.norm(typical)):
-            self._rates = deque(rates[-LAST:], maxlen=VIEWS)
+        if unlike and np.linalg.norm(last) < max(STILL_M_S, OVER * float(np.linalg.norm(typical))):
+            self._rates = deque(latest, maxlen=VIEWS)
             self._seen.clear()
 
     def _like_long(
@@ -179,11 +184,9 @@ class SceneMotion:
         old = self._seen[0]
         passed_s = now.exposed_s - old.exposed_s
         way_m = typical_m_s * passed_s
-        moved, moved_left_m = register(old, now, centre_m - way_m, way_m, trust=0.01)
-        stood, stood_left_m = register(old, now, centre_m, np.zeros(2), trust=0.01)
-        found, left_m = (
-            (moved, moved_left_m) if moved_left_m < stood_left_m else (stood, stood_left_m)
-        )
+        moved = register(old, now, centre_m - way_m, way_m, trust=0.01)
+        stood = register(old, now, centre_m, np.zeros(2), trust=0.01)
+        found, left_m = moved if moved[1] < stood[1] else stood
         # It may well be longer: single shifts lean on the velocity believed so far.
         return bool(left_m <= LOST_M and found[:2] @ typical_m_s > LIKE_LONG * way_m @ typical_m_s)
 

@@ -116,8 +116,8 @@ def test_an_arm_that_drifts_is_no_conveyor(seed: int) -> None:
 def test_a_push_that_is_over_is_no_velocity(
     height_m: float, first: int, views: int, speed_m_s: float
 ) -> None:
-    """In the middle of the longest memory, whose halves are then alike, or shortly before. A thing of 12 mm has
-    so little slope that its velocity takes 0.4 s to fade; it never did."""
+    """In the middle of the longest memory, whose halves are then alike, or shortly before. A thing of 12 mm
+    has so little slope that its velocity takes 0.4 s to fade; it never did."""
     motion, hand, blocks = SceneMotion(), np.array([0.0, 0.0, 0.28, 0.0]), BLOCKS.copy()
     for k in range(75):
         blocks[:, 0] += speed_m_s / 30 * (first <= k < first + views)
