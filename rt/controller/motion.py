@@ -104,6 +104,8 @@ class SceneMotion:
         self._before: _HeightImage | None = None
         self._rates: deque[NDArray[np.float64]] = deque(maxlen=VIEWS)
         self._seen: deque[_HeightImage] = deque(maxlen=LONG_VIEWS[1])
+        self._stopped = False
+        """True after a motion that is over: what is left of it in the next shifts is none."""
         self.velocity_m_s = np.zeros(2)
         """(2,) of x, y in base; zeros while the scene stands."""
 
@@ -174,13 +176,15 @@ class SceneMotion:
         if unlike and np.linalg.norm(last) < max(STILL_M_S, OVER * float(np.linalg.norm(typical))):
             self._rates = deque(latest, maxlen=VIEWS)
             self._seen.clear()
+            self._stopped = True
 
     def _like_long(
         self, typical_m_s: NDArray[np.float64], now: _HeightImage, centre_m: NDArray[np.float64]
     ) -> bool:
-        """True if a slow velocity tells the way since the oldest view better than a standstill does."""
+        """True if a slow velocity tells the way since the oldest view better than a standstill does; in the
+        first views, too, but not in the first after a stop."""
         if len(self._seen) < LONG_VIEWS[0]:
-            return False
+            return not self._stopped
         old = self._seen[0]
         passed_s = now.exposed_s - old.exposed_s
         way_m = typical_m_s * passed_s
