@@ -102,7 +102,7 @@ def test_the_buttons_of_a_job_in_a_browser(tmp_path: Path) -> None:
     """rt.clear on a small table: pause and go on, skip, one step, stop; the page stays until nobody looks."""
     browser_or_skip()
     command = [sys.executable, "-m", "rt.clear", "--view", "--view-port", "8771", "--objects", "2"]
-    command += ["--candidates", "64", "--rate", "15", "--limits.max-missed-in-a-row", "1000"]
+    command += ["--candidates", "64", "--rate", "8", "--limits.max-missed-in-a-row", "1000"]
     errors = (tmp_path / "said").open("w+")
     environment = {**os.environ, "BROWSER": "true"}
     command += ["--out", str(tmp_path)]
