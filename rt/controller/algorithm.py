@@ -226,8 +226,7 @@ class Paper:
         if around is None:
             return penalty
         if around.heights is not None and around.hand is not None:
-            unseen = unseen_share(around.heights, places, around.hand)
-            penalty = UNSEEN_M * unseen
+            penalty = UNSEEN_M * unseen_share(around.heights, places, around.hand)
             if not self.scene_moves:
                 penalty += BLOCKED_M * blocked_share(around.heights, places, around.hand)
         self.target.give(around.target)

@@ -185,14 +185,12 @@ class SceneMotion:
         first views, too, but not in the first after a stop."""
         if len(self._seen) < LONG_VIEWS[0]:
             return not self._stopped
-        old = self._seen[0]
-        passed_s = now.exposed_s - old.exposed_s
-        way_m = typical_m_s * passed_s
-        moved = register(old, now, centre_m - way_m, way_m, trust=0.01)
-        stood = register(old, now, centre_m, np.zeros(2), trust=0.01)
-        found, left_m = moved if moved[1] < stood[1] else stood
+        stood = self._since(self._seen[0], now, centre_m)
+        moved = self._since(self._seen[0], now, centre_m, typical_m_s)
+        way_m, passed_s, left_m = min(stood, moved, key=lambda found: found[2])
         # It may well be longer: single shifts lean on the velocity believed so far.
-        return bool(left_m <= LOST_M and found[:2] @ typical_m_s > LIKE_LONG * way_m @ typical_m_s)
+        least_m = LIKE_LONG * passed_s * typical_m_s
+        return bool(left_m <= LOST_M and way_m @ typical_m_s > least_m @ typical_m_s)
 
     def _steady(
         self, likely_m_s: NDArray[np.float64], now: _HeightImage, centre_m: NDArray[np.float64]
@@ -200,11 +198,8 @@ class SceneMotion:
         """The velocity from the oldest view to this one, if it is like the likely one and no standstill."""
         if len(self._seen) < LONG_VIEWS[0]:
             return None
-        old = self._seen[0]
-        passed_s = now.exposed_s - old.exposed_s
-        way_m = likely_m_s * passed_s
-        found, left_m = register(old, now, centre_m - way_m, way_m, trust=0.1)
-        long_m_s = found[:2] / passed_s
+        way_m, passed_s, left_m = self._since(self._seen[0], now, centre_m, likely_m_s, 0.1)
+        long_m_s = way_m / passed_s
         alike = left_m <= LOST_M and np.linalg.norm(long_m_s - likely_m_s) < ALIKE_M_S
         return long_m_s if alike and np.linalg.norm(long_m_s) > STILL_M_S else None
 
@@ -231,11 +226,18 @@ class SceneMotion:
 
     @staticmethod
     def _since(
-        old: _HeightImage, now: _HeightImage, centre_m: NDArray[np.float64]
+        old: _HeightImage,
+        now: _HeightImage,
+        centre_m: NDArray[np.float64],
+        likely_m_s: NDArray[np.float64] | float = 0.0,
+        trust: float = 0.01,
     ) -> tuple[NDArray[np.float64], float, float]:
-        """The scene's shift (2,) [m] since an old view, the time passed [s], the difference left [m]."""
-        found, left_m = register(old, now, centre_m, np.zeros(2), trust=0.01)
-        return found[:2], now.exposed_s - old.exposed_s, left_m
+        """The scene's shift (2,) [m] since an old view, searched from a likely velocity; the time passed [s];
+        the difference left [m]."""
+        passed_s = now.exposed_s - old.exposed_s
+        way_m = likely_m_s * passed_s * np.ones(2)
+        found, left_m = register(old, now, centre_m - way_m, way_m, trust=trust)
+        return found[:2], passed_s, left_m
 
     lost = False
     """True after a view that does not show the scene of the one before."""
