@@ -55,7 +55,12 @@ from train.checkpoint import (
     resume,
     save_checkpoint,
 )
-from train.device_batches import DeviceBatches, resident_bytes
+from train.device_batches import (
+    DeviceBatches,
+    FieldDeviceBatches,
+    ResidentSteps,
+    resident_bytes,
+)
 from train.endless import EndlessBatches, EndlessOptions, FreshScenes
 from train.field import FieldNetwork, FieldShape
 from train.field_batches import FieldBatch, FieldBatches, FieldDraw
@@ -169,7 +174,6 @@ class FitOptions:
             for name, asked in (
                 ("preset paper", self.preset == "paper"),
                 ("offsets", self.offsets is not None),
-                ("batches device", self.batches == "device"),
                 ("action-encoding", self.action_encoding != "double_angle"),
             ):
                 if asked:
@@ -351,8 +355,6 @@ def make_batches(
     """The batches of this process: on the device where asked for, or where it is a GPU with room."""
     given = (split, preset.batch, preset.offsets_per_image, options.seed, preset.offsets)
     part = (team.rank, team.size)
-    if options.model == "field":
-        return FieldBatches(*given[:4], options.field.shape, options.field.draw, part)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
     fits = resident_bytes(split) < 0.7 * free
     if options.batches == "device" and not fits:
@@ -360,9 +362,13 @@ def make_batches(
             f"--batches device: the images take {resident_bytes(split) / 1e9:.1f} GB, the GPU has "
             f"{free / 1e9:.1f} GB free; use --batches host"
         )
-    if options.batches == "device" or (
+    on_device = options.batches == "device" or (
         options.batches == "auto" and device.type == "cuda" and fits
-    ):
+    )
+    if options.model == "field":
+        field = (*given[:4], options.field.shape, options.field.draw, part)
+        return FieldDeviceBatches(*field, device=device) if on_device else FieldBatches(*field)
+    if on_device:
         return DeviceBatches(*given, options.draw, part, device=device)
     return Batches(*given, options.draw, part)
 
@@ -394,7 +400,7 @@ def run_on(options: FitOptions, team: Team, device: torch.device) -> int:
         raise FitError(f"{checkpoint} exists: --resume goes on with it, or give another --out")
 
     stored = make_batches(split, options, preset, team, device)
-    sampler = "device" if isinstance(stored, DeviceBatches) else "host"
+    sampler = "device" if isinstance(stored, ResidentSteps) else "host"
     batches: AnyBatches = stored
     if options.fresh.endless:
         scenes = FreshScenes(options.data, out / "fresh", options.fresh, cores, team)

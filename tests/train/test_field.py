@@ -294,7 +294,6 @@ def test_another_kind_of_network_is_no_place_to_begin(
     [
         {"preset": "paper"},
         {"offsets": "uniform"},
-        {"batches": "device"},
         {"action_encoding": "raw"},
     ],
 )
