@@ -115,6 +115,20 @@ class Ensemble(Paper):
             self.goals = shift.carry(self.goals)
             if self.aim is not None:
                 self.aim = shift.carry(self.aim)
+        self._leave_behind(seen_from)
+
+    def _leave_behind(self, seen_from: NDArray[np.float64]) -> None:
+        """Forget goals that the scene has carried out of sight."""
+        near = np.hypot(*(self.goals[:, :2] - seen_from[:2]).T) < OUT_OF_SIGHT_M
+        if near.all():
+            return
+        self.goals, self.mean_m, self.views = (
+            a[near] for a in (self.goals, self.mean_m, self.views)
+        )
+        if not near[0]:  # the best of them, and so the aim
+            self.aim = None
+        if not near.any():
+            self.best_m = np.inf
 
     def step(
         self, commanded: NDArray[np.float64], goal: NDArray[np.float64]
@@ -153,6 +167,9 @@ reach as far as WIDE_M."""
 
 WIDE_M = 0.15
 """Most of what a view shows."""
+
+OUT_OF_SIGHT_M = 0.40
+"""Farther from the hand than any view shows."""
 
 STAY_M, STAY_WITHIN_M = 0.008, 0.03
 """Twice as far from the last goal as the second, a goal must be better by the first: nearly the DOUBT_M of

@@ -55,6 +55,9 @@ SLOW_WAY = 0.6
 """The scene has moved by this part of the hand's own way at least."""
 ALIKE_M_S = 0.015
 """The two velocities of a steady motion differ by less."""
+FARTHEST_M, MOST_RAD = CELLS * CELL_M / 2, np.pi / 2
+"""A scene moves no further from where it is foretold than half of its map, nor turns more: the last step of a
+search on flat ground may lead anywhere."""
 _STEPS = 6
 _DONE_M = 5e-5
 _FORETOLD = np.diag([100.0, 100.0, 0.1])
@@ -329,4 +332,6 @@ def register(
         found += step
         if np.abs(step[:2]).max() < _DONE_M:
             break
+    if np.linalg.norm((found - foretold)[:2]) > FARTHEST_M or abs(found[2]) > MOST_RAD:
+        return foretold, np.inf
     return found, left_m

@@ -81,5 +81,6 @@ def command(
 
 
 def _said(name: str, error: BaseException, code: int) -> int:
-    print(f"{name}: {error}", file=sys.stderr)
+    said = "; ".join([str(error), *getattr(error, "__notes__", ())])
+    print(f"{name}: {said}", file=sys.stderr)
     return code

@@ -44,6 +44,19 @@ def test_each_error_is_one_line_and_one_code(
     assert said.startswith("sim.probe: ") and said.count("\n") == 1
 
 
+def test_what_was_noted_on_the_way_is_in_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    @command("sim.probe", Probe)
+    def main(options: Probe) -> int:
+        error = ValueError("size = -1 must be 0 or more")
+        error.add_note("in trial 3 of seed 0")
+        raise error
+
+    assert main([]) == 2
+    assert capsys.readouterr().err == (
+        "sim.probe: size = -1 must be 0 or more; in trial 3 of seed 0\n"
+    )
+
+
 def test_options_reach_the_run_and_its_code_comes_back() -> None:
     seen = []
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt import controller
+from rt.controller.motion import Shift
 from rt.grasp.memory import HeightMemory
 from rt.hand import load_hand
 from rt.pose import METRES_PER_RADIAN, grasp_distance, wrap_theta
@@ -275,6 +276,25 @@ def test_it_lets_go_of_a_goal_that_moved_away() -> None:
     world.run(control, cycles=40)
     world.grasps = np.array([[0.02, 0.05, 0.0]])
     assert world.away_m(world.run(control, cycles=40)[0]) < 0.006
+
+
+def test_goals_that_the_scene_carries_out_of_sight_are_forgotten() -> None:
+    """A scene that goes 1.4 m in a view: no candidate is farther than what a view can show."""
+
+    class Fast:
+        lost, velocity_m_s = False, np.zeros(2)
+
+        def see(self, *_: object) -> Shift:
+            return Shift(np.zeros(2), np.array([1.2, 0.7]), 0.3)
+
+    world, control = World(np.array([[0.02, 0.0, 0.0]]), 0.0), controllers(0)[1]
+    assert isinstance(control, controller.Ensemble)
+    control.motion = Fast()  # type: ignore[assignment]
+    hand = np.array([0.0, 0.0, 0.3, 0.0])
+    for _ in range(20):
+        decision = control(world, world.see(hand), hand, hand)
+        assert np.hypot(*decision.actions[:, :2].T).max() < 0.45
+        assert np.hypot(*decision.goal[:2]) < 0.45
 
 
 class Doubtful(World):

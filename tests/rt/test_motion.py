@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rt.controller.motion import LOST_M, SceneMotion, Shift
+from rt.controller.motion import (
+    FARTHEST_M,
+    FASTEST_M_S,
+    LOST_M,
+    MOST_RAD,
+    SceneMotion,
+    Shift,
+)
 from rt.pose import to_view
 from rt.view import VIEW
 
@@ -162,3 +169,25 @@ def test_the_same_view_again_is_no_motion() -> None:
     view = view_of(BLOCKS, hand)
     assert motion.see(view, hand, hand[:2], 1.0) is None
     assert motion.see(view, hand, hand[:2], 1.0) is None and not motion.lost
+
+
+def wavy(seed: int) -> NDArray[np.float32]:
+    """A view (64, 64) of random slopes and steps: two of them have nothing to do with each other."""
+    rng = np.random.default_rng(seed)
+    v, u = np.mgrid[:64, :64] / 64
+    depth = 0.2 + rng.uniform(-0.05, 0.05) * u + rng.uniform(-0.05, 0.05) * v
+    depth += rng.uniform(0, 0.01) * np.sin(rng.uniform(1, 9) * u + rng.uniform(1, 9) * v)
+    depth[rng.random((64, 64)) < rng.uniform(0, 0.3)] = 0
+    return depth.astype(np.float32)
+
+
+def test_a_search_that_errs_leads_nowhere_far() -> None:
+    """A goal was carried 1.4 m away by the last step of a search, and the network refused to be asked."""
+    hand = np.array([0.0, 0.0, 0.25, 0.0])
+    for seed in range(300):
+        motion = SceneMotion()
+        motion.see(wavy(2 * seed), hand, hand[:2], 0.0)
+        shift = motion.see(wavy(2 * seed + 1), hand, hand[:2], 1 / 30)
+        if shift is not None:
+            assert np.linalg.norm(shift.xy_m) <= FARTHEST_M and abs(shift.turn_rad) <= MOST_RAD
+        assert np.linalg.norm(motion.velocity_m_s) <= FASTEST_M_S

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from rt.pose import grasp_distance, to_view
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
+from sim.experiment import run
 from sim.experiment.disturbance import CONTROL_HZ, Disturbance, TrialCamera, TrialChance
 from sim.experiment.run import TrialsOptions
 from sim.experiment.statistics import compare, summary
@@ -301,6 +303,17 @@ def test_what_the_user_got_wrong_is_said_in_one_line(tmp_path: Path, model_file:
         done = command("--trials", 1, "--out", tmp_path / "o", *arguments)
         assert done.returncode in (1, 2) and word in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_trial_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(bench: object, number: int) -> None:
+        raise ValueError("actions reach 1.4 m; the limit is 1 m")
+
+    monkeypatch.setattr(run, "run_trial", fails)
+    monkeypatch.setattr(run, "_worker", SimpleNamespace(setup=TrialSetup(seed=4)), raising=False)
+    with pytest.raises(ValueError, match="limit is 1 m") as caught:
+        run._one(7)
+    assert caught.value.__notes__ == ["in trial 7 of seed 4"]
 
 
 def test_trials_take_objects_of_the_wide_catalogue_and_piles():
