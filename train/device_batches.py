@@ -128,17 +128,23 @@ class ResidentSteps(Steps):
         nearest_first = far.byte().argsort(dim=1, stable=True)[:, :count]
         return found.gather(1, nearest_first[..., None].expand(-1, -1, 3))
 
-    def _disturbance(
-        self, noise_m: float, dropout: float, rng: torch.Generator
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Noise in metres and dropped pixels (B, 64, 64) of all parts of a batch."""
+    def _uniform(self, images: int, reach_m: float, rng: torch.Generator) -> Tensor:
+        """Actions (images, K, 3) uniform within +-reach_m, at any angle."""
+        shape = (images, self.offsets_per_image, 3)
+        unit = torch.rand(shape, generator=rng, device=self.device) * 2 - 1
+        return unit * torch.tensor([reach_m, reach_m, np.pi / 2], device=self.device)
+
+    def _disturbed(
+        self, depth: Tensor, noise_m: float, dropout: float, rng: torch.Generator
+    ) -> Tensor:
+        """Views of this part with noise added and pixels dropped; chance is drawn for the whole batch."""
         shape = (self.batch_size, *self.depth.shape[1:])
-        noise = dropped = None
         if noise_m > 0:
-            noise = self._normal(shape, rng) * noise_m
+            depth = depth + (self._normal(shape, rng) * noise_m)[self.part] * (depth > 0)
         if dropout > 0:
-            dropped = torch.rand(shape, generator=rng, device=self.device) < dropout
-        return noise, dropped
+            unit = torch.rand(shape, generator=rng, device=self.device)
+            depth = depth.masked_fill((unit < dropout)[self.part], 0)
+        return depth
 
     def _generator(self, step: int) -> torch.Generator:
         state = np.random.SeedSequence([self.seed, DRAW_STREAM, step]).generate_state(1, np.uint64)
@@ -166,18 +172,13 @@ class DeviceBatches(ResidentSteps):
         index = self._put(images)
         actions = self._draw(index, rng)
         kinds = torch.randint(0, 8, (len(images),), generator=rng, device=self.device)
-        options = self.options
-        noise, dropped = self._disturbance(options.depth_noise_m, options.depth_dropout, rng)
-        here = self.part
+        options, here = self.options, self.part
         actions = actions[here]
         distance = self.nearest(images[here], actions)
         depth = self._depth_m(index[here])
         if options.symmetry:
             depth, actions = turned(depth, actions, kinds[here])
-        if noise is not None:
-            depth = depth + noise[here] * (depth > 0)
-        if dropped is not None:
-            depth = depth.masked_fill(dropped[here], 0)
+        depth = self._disturbed(depth, options.depth_noise_m, options.depth_dropout, rng)
         return Batch(depth, actions, distance)
 
     def _draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
@@ -185,9 +186,7 @@ class DeviceBatches(ResidentSteps):
         if self.offsets == "fixed":
             return self._fixed[index]
         o, K = self.options, self.offsets_per_image
-        limits = torch.tensor([REACH_M, REACH_M, np.pi / 2], device=self.device)
-        unit = torch.rand((len(index), K, 3), generator=rng, device=self.device) * 2 - 1
-        actions = unit * limits
+        actions = self._uniform(len(index), REACH_M, rng)
         if self.offsets == "uniform":
             return actions
         a = round(K * o.uniform_share)
@@ -225,14 +224,10 @@ class FieldDeviceBatches(ResidentSteps):
         actions = self._draw(index, depth, rng)
         turn = (torch.rand(len(images), generator=rng, device=self.device) * 2 - 1) * torch.pi
         sign = 1 - 2 * torch.randint(0, 2, (len(images),), generator=rng, device=self.device)
-        noise, dropped = self._disturbance(draw.depth_noise_m, draw.depth_dropout, rng)
         here = self.part
         depth, actions, turn, sign = depth[here], actions[here], turn[here], sign[here].float()
         distance = self.nearest(images[here], actions)
-        if noise is not None:
-            depth = depth + noise[here] * (depth > 0)
-        if dropped is not None:
-            depth = depth.masked_fill(dropped[here], 0)
+        depth = self._disturbed(depth, draw.depth_noise_m, draw.depth_dropout, rng)
         turns = torch.stack([torch.cos(turn), torch.sin(turn), sign], -1)
         maps = device_maps(depth, turns, self.shape.cells, self.shape.cell_m)
         cosine, sine, _ = turns[:, :, None].unbind(1)
@@ -245,10 +240,7 @@ class FieldDeviceBatches(ResidentSteps):
     def _draw(self, index: Tensor, depth: Tensor, rng: torch.Generator) -> Tensor:
         """Actions (B, K, 3): near true grasps, on objects' pixels, uniform."""
         draw, K = self.draw, self.offsets_per_image
-        limits = torch.tensor([draw.reach_m, draw.reach_m, np.pi / 2], device=self.device)
-        actions = (
-            torch.rand((len(index), K, 3), generator=rng, device=self.device) * 2 - 1
-        ) * limits
+        actions = self._uniform(len(index), draw.reach_m, rng)
         a = round(K * draw.grasp_share)
         b = min(K, a + round(K * draw.object_share))
         if a:

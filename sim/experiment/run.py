@@ -178,7 +178,7 @@ def _begin(setup: TrialSetup, model: str | None, backend: str) -> None:
 def _one(number: int) -> dict[str, Any]:
     try:
         return run_trial(_worker, number)
-    except ValueError as error:
+    except Exception as error:
         error.add_note(f"in trial {number} of seed {_worker.setup.seed}")
         raise
 
