@@ -208,6 +208,8 @@ class FaultsOptions:
     """Number of the emulated cell, if several run at once on this computer."""
     candidates: int = 256
     """Candidate displacements per cycle."""
+    rate: float = 1 / _PERIOD_S
+    """Control rate [Hz]. A busy computer keeps fewer; times are judged as at the default."""
     silence: float = 0.05
     """The cell's max_silence_s [s]. On a busy computer give more than rt.cell's default, or late packets
     count as a frozen arm."""
@@ -246,7 +248,8 @@ def run(fault: Fault, config: FaultsOptions, folder: Path) -> FaultResult:
     if fault.by_silence:
         fault = replace(fault, known_s=min(config.silence, _LIMITS.max_state_age_s))
     with emulated_cell(folder, config.number, config.silence) as cell:
-        more = ["--candidates", str(config.candidates), "--patience", f"{config.timeout / 2:g}"]
+        more = ["--candidates", str(config.candidates), "--rate", f"{config.rate:g}"]
+        more += ["--patience", f"{config.timeout / 2:g}"]
         if fault.begins == "start":
             more += ["--model", str(other_view(folder / "other.onnx"))]
         trigger = folder / "trigger"
