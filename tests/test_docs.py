@@ -88,6 +88,23 @@ def test_every_name_in_code_resolves(page: Path) -> None:
     assert [name for name in names if name not in retired and not resolves(name)] == []
 
 
+def test_every_command_in_a_docstring_exists() -> None:
+    """`python -m NAME` in any Python file; tests of unknown modules have their own names."""
+    named: dict[str, str] = {}
+    for package in architecture.PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for name in re.findall(rf"python -m ({NAME})", path.read_text()):
+                named.setdefault(name, str(path.relative_to(ROOT)))
+    assert len(named) > 20
+    gone = {
+        name: path
+        for name, path in named.items()
+        if not (ROOT / name.replace(".", "/")).with_suffix(".py").exists()
+        and not (ROOT / name.replace(".", "/") / "__main__.py").exists()
+    }
+    assert gone == {}
+
+
 def test_the_architecture_page_is_the_tree() -> None:
     """One row per Python file in git, equal to the first sentence of its docstring."""
     listed = subprocess.run(

@@ -29,7 +29,7 @@ class FieldDraw:
     grasp_share: float = 0.5
     """Share of the actions drawn near true grasps."""
     object_share: float = 0.25
-    """Share drawn on pixels of objects, with or without a grasp: most are hard negatives. What is left is
+    """Share drawn on pixels of objects, with or without a grasp: most are hard negatives. The rest are
     uniform."""
     reach_m: float = 0.15
     """Uniform actions lie within +- this, m, and grasps beyond it are not drawn near."""

@@ -1,6 +1,6 @@
 """The parsers that are fuzzed: each target is a function of bytes that returns or raises its own error.
 
-Any other exception, a hang and unbounded growth are findings. What a peer sends arrives through `Peer`, a
+Any other exception, a hang and unbounded growth are findings. The bytes of a peer arrive through `Peer`, a
 socket whose other end is the input. A target that reads a file or a text returns whether it was accepted.
 """
 

@@ -108,7 +108,7 @@ def relief(view_m: NDArray[np.float32]) -> Image.Image:
 
 def veil(field_m: NDArray[np.float32]) -> Image.Image:
     """The distance field in colour, with a contour every centimetre, RGBA, SIDE_PX wide, to be laid over
-    the relief. Where it is far the relief shows through: there the objects are what one wants to see."""
+    the relief. It lets the relief through where no grasp is near: there one wants to see the objects."""
     safe = np.nan_to_num(field_m, nan=FULL_SCALE_M, posinf=FULL_SCALE_M)
     big = np.asarray(Image.fromarray(safe).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC))
     index = np.clip(big * (127 / FULL_SCALE_M), 0, 127).astype(np.uint8)
@@ -133,7 +133,7 @@ def draw(
 ) -> NDArray[np.uint8]:
     """Onto the image, SIDE_PX wide: candidates (N, 3) as ticks along their closing axes, coloured by
     their distances (N,) as the field is; the hand now in red and the chosen action in green, fingers
-    to scale; the wanted object at target (2,) m as a blue ring. What is not finite is left out. The
+    to scale; the wanted object at target (2,) m as a blue ring. Numbers that are not finite are left out. The
     result is (SIDE_PX, SIDE_PX, 3)."""
     pen = ImageDraw.Draw(image, "RGBA")
     scale = SIDE_PX / view.size_px

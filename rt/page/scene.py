@@ -138,7 +138,7 @@ class PageScene:
             self._command_z = z
 
     def show(self, record: Any, everything: bool = False) -> None:
-        """Draw one cycle. What is not known (NaN) is not drawn. A new cloud is drawn CLOUDS_HZ times a
+        """Draw one cycle, without its unknown (NaN) parts. A new cloud is drawn CLOUDS_HZ times a
         second at most, or with `everything`."""
         T = T_base_hand(record)
         if np.isfinite(T).all():

@@ -1,7 +1,7 @@
 """The flight record: every cycle of a run in one MCAP file, which Foxglove and rerun open.
 
 The loop puts cycles into a ring (rt.record.ring); a process of its own (`-m rt.record.recorder RING FILE`)
-writes them. What has been put is in the file half a second later at most, so the file can be read
+writes them. A cycle is in the file half a second after its put at the latest, so the file can be read
 after the loop, or the writer, was killed: `read_record` takes whole and broken-off files alike. A full
 disk ends the record and not the run: `Recorder.error` says so.
 

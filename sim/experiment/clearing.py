@@ -4,9 +4,9 @@ clutter  the objects stay where they are until the hand touches them
 moved    they are pushed by 2 to 8 cm, all together, during every approach (sim/experiment/disturbance.py)
 
 A scenario (controller or baseline) has a copy of the scene of its own. Every pick starts over a random one of
-the objects left, or beside it. What the physics leaves is the next scene: fingers push neighbours, and what
-slips falls. A scene ends when it is empty or after two misses in a row. Objects that roll away are out of
-reach and count as not cleared.
+the objects left, or beside it. The next scene is as the physics leaves it: fingers push neighbours, and an
+object that slips falls. A scene ends when it is empty or after two misses in a row. Objects that roll away
+are out of reach and count as not cleared.
 
 With `target` only one object, drawn for each pick, is wanted: the controller is told the middle (x, y) of it
 in the world at the start (`target` of its Surroundings); lifts of another are counted as wrong.

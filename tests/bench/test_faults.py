@@ -39,7 +39,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         pytest.skip(NO_NATIVE)
     out = tmp_path_factory.mktemp("faults")
     command = [sys.executable, "-m", "bench.faults", "--silence", "0.3", "--nice", "-10"]
-    command += ["--rate", "15", "--number", "7", "--candidates", "64", "--out", str(out), "--only", *END_TO_END]
+    command += ["--rate", "15", "--number", "7", "--candidates", "64", "--out", str(out)]
+    command += ["--only", *END_TO_END]
     subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     found = json.loads((out / "faults.json").read_text())["results"]
     return {result["fault"]: result for result in found}

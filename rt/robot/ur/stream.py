@@ -5,16 +5,16 @@ delay a set-point; ur-rtde holds that lock while it connects; when a connection 
 interface reconnects by itself and may crash, and only ending the process forbids both; and a loop that
 is killed, even by SIGKILL, is noticed at once here (its end of a pipe closes) and the arm is stopped.
 
-Set-points go out as servoL, ahead along their own velocity by its lag. `python -m bench.tracking` measures
-the alternatives on the emulator (e-Series, 30 Hz, up to 0.09 m/s): so the arm is 4 ms and 0.16 mm (RMS)
-behind the set-points, without `ahead` 33 ms and 1.5 mm, with speedL closed over the measured pose 0 ms
-and 0.16 mm; jerk (p99) is 42, 23 and 41 m/s^3. What decides is silence: servoL's last command is a place,
-so an arm that hears no more comes to rest there by itself (2.0 mm on at 0.06 m/s; 3.8 mm with a
-busy computer), where under speedL it runs on until the watchdog (10.5 and 10.0 mm). A real arm's lag
-may differ; `ahead` is then off by its speed times the difference.
+Set-points go out as servoL, ahead along their own velocity by its lag. Measured against the alternatives
+(docs/results.md; emulated e-Series, 30 Hz, up to 0.09 m/s): so the arm is 4 ms and 0.16 mm (RMS) behind the
+set-points, without `ahead` 33 ms and 1.5 mm, with speedL closed over the measured pose 0 ms and 0.16 mm;
+jerk (p99) is 42, 23 and 41 m/s^3. Silence decides: servoL's last command is a place, so an arm that hears
+no more comes to rest there by itself (2.0 mm on at 0.06 m/s; 3.8 mm with a busy computer), where under
+speedL it runs on until the watchdog (10.5 and 10.0 mm). A real arm's lag may differ; `ahead` is then off
+by its speed times the difference.
 
 The controller's watchdog is armed with the program and fed by the set-points themselves, or by kicks
-while the arm rests. What ends the process: the pipe's end, SIGTERM, or a fault (name and message
+while the arm rests. The process ends by the pipe's end, SIGTERM, or a fault (name and message
 left in the shared memory). Nothing is ever resumed, unlocked, or connected again.
 """
 

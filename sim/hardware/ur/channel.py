@@ -1,4 +1,4 @@
-"""The control channel: one line in, one line of JSON out. What it can do is COMMANDS, which is its help."""
+"""The control channel: one line in, one line of JSON out. COMMANDS lists them, and is its help."""
 
 from __future__ import annotations
 
