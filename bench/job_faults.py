@@ -35,8 +35,8 @@ SCENE = 7
 """One object."""
 TABLE_Y_M = 0.0
 """Objects lie at smaller y in base, the bin at larger."""
-SILENT_S = 0.5 + 1 / 15
-"""Longest wait for an answer of the gripper (rt.gripper.robotiq), and a period of the loop."""
+SILENT_S = 0.02 + 0.5 + 1 / 15
+"""Pause before the next question, longest wait for its answer (rt.gripper.robotiq), a period of the loop."""
 _AGES = ("max-frame-age-s", "max-state-age-s", "max-target-age-s")
 
 Numbers = list[float]
