@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, TypeVar
 from rt.cell.file import load_cell
 from rt.controller import CONTROLLERS, ITERATIONS, RATIO
 from rt.guard.limits import Limits
+from rt.tools.command import parsed
 from rt.tools.resolve import resolve
 
 LEAST_RATE_HZ, MOST_RATE_HZ = 0.5, 1000.0
@@ -157,13 +158,11 @@ def parse(prog: str, arguments: Sequence[str] | None = None) -> ServoOptions:
 def parse_as(kind: type[Options], prog: str, arguments: Sequence[str] | None) -> Options:
     """The command line of a command with the options of rt.servo and more; in `kind` the field `limits` has
     the defaults, so that tyro shows each limit as an option. Raises CellError."""
-    import tyro  # only a command needs it
-
-    given = tyro.cli(kind, prog=prog, args=arguments)
+    given: Options = parsed(kind, prog, arguments)
     if given.cell is None:
         return given
     defaults = kind(limits=load_cell(given.cell).limits)
-    limits = tyro.cli(kind, prog=prog, args=arguments, default=defaults).limits
+    limits: Limits = parsed(kind, prog, arguments, default=defaults).limits
     return replace(given, limits=limits)
 
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from rt.page import PageError
 from rt.record.ring import CONTROL, DONE, FAILED, READY, Reader, RingError
 from rt.record.schema import simulated
+from rt.tools.command import parsed
 from rt.tools.process import Child
 
 if TYPE_CHECKING:
@@ -361,7 +362,7 @@ def _be_modest() -> None:
 
 
 def main() -> int:
-    config = tyro.cli(PageOptions, prog="python -m rt.page.server")
+    config = parsed(PageOptions, "python -m rt.page.server")
     _be_modest()
     reader = None
     try:

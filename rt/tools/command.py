@@ -47,7 +47,7 @@ def command(
     `failures` end with NOT_DONE, those of `mistakes` with MISTAKE (failures are looked at first), an
     ImportError with MISTAKE, an OSError with MISTAKE if a path is wrong and with NOT_DONE otherwise; each
     is one line `name: message`. Ctrl-C prints `interrupted` and ends with 130. parse: called with the
-    program's name and the arguments in place of tyro.cli.
+    program's name and the arguments in place of `parsed`.
     """
 
     wrong: Errors = (*mistakes, ImportError, *_FILE_MISTAKES)
@@ -55,16 +55,10 @@ def command(
     def decorate(run: Callable[[Options], int]) -> Main:
         def main(arguments: Sequence[str] | None = None) -> int:
             try:
-                parsed: Any
+                prog = f"python -m {name}"
                 if parse is not None:
-                    parsed = parse(f"python -m {name}", arguments)
-                else:
-                    import tyro  # only a command needs it
-
-                    parsed = tyro.cli(
-                        options, args=arguments, prog=f"python -m {name}", description=description
-                    )
-                return run(parsed)
+                    return run(parse(prog, arguments))
+                return run(parsed(options, prog, arguments, description=description))
             except KeyboardInterrupt:
                 print(f"{name}: interrupted; {interrupted}", file=sys.stderr)
                 return INTERRUPTED
@@ -78,6 +72,33 @@ def command(
         return main
 
     return decorate
+
+
+def parsed(kind: Any, prog: str, arguments: Sequence[str] | None = None, **options: Any) -> Any:
+    """The arguments as a `kind` by tyro.cli, whose help has the docstrings of its fields as paragraphs.
+
+    docstring_parser hands those to tyro with the indentation of the source, and tyro keeps an indented line
+    as a line of its own.
+    """
+    import tyro  # only a command needs it
+    from docstring_parser.attrdoc import AttributeDocstrings
+
+    if AttributeDocstrings.get_attr_docs is not _paragraphs:
+        global _as_written
+        _as_written = AttributeDocstrings.get_attr_docs
+        AttributeDocstrings.get_attr_docs = _paragraphs  # type: ignore[method-assign, assignment]
+    return tyro.cli(kind, args=arguments, prog=prog, **options)
+
+
+_as_written: Callable[[Any, Any], dict[str, tuple[Any, ...]]]
+
+
+def _paragraphs(parser: Any, component: Any) -> dict[str, tuple[Any, ...]]:
+    found = _as_written(parser, component)
+    return {
+        name: ("\n\n".join(" ".join(part.split()) for part in text.split("\n\n")), *rest)
+        for name, (text, *rest) in found.items()
+    }
 
 
 def _said(name: str, error: BaseException, code: int) -> int:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
 from rt.camera import CameraError
@@ -25,6 +24,7 @@ from rt.hand import HandError, load_hand
 from rt.pose import inverse
 from rt.robot import RobotError
 from rt.tools.clock import Clock, ClockError
+from rt.tools.command import parsed
 from sim.hardware.presence import GripperClient, Presence
 from sim.hardware.realsense import HEADER, d405_modes, to_z16
 from sim.scene.objects import ObjectError, Split, object_set
@@ -71,7 +71,7 @@ class RendererOptions:
 
 def main() -> int:
     try:
-        config = tyro.cli(RendererOptions, prog="python -m sim.hardware.renderer")
+        config = parsed(RendererOptions, "python -m sim.hardware.renderer")
         render(config)
     except (KeyboardInterrupt, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads: that is how it ends

@@ -18,7 +18,10 @@ class Probe:
     """A command of the test."""
 
     size: int = 1
-    """Size [m]."""
+    """Size [m]: a docstring whose first line is long, and which goes on in
+    (here) a second.
+
+    A paragraph."""
 
 
 @pytest.mark.parametrize(
@@ -76,3 +79,18 @@ def test_an_unknown_option_ends_with_2() -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--sise", "7"])
     assert ended.value.code == 2
+
+
+def test_the_help_has_paragraphs_and_not_the_lines_of_the_source(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+
+    @command("sim.probe", Probe)
+    def main(options: Probe) -> int:
+        return 0
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert "goes on in (here) a second." in said and "second. A paragraph" not in said

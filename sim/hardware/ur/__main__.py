@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 
 from rt.cell.file import CellFile, load_cell
 from rt.pose import top_down
 from rt.robot.kinematics import ARMS, ArmModel, singularity
 from rt.robot.ur_pose import pose_vector, transform
+from rt.tools.command import parsed
 from sim.hardware.ur.arm import home
 from sim.hardware.ur.channel import COMMANDS, CONTROL_PORT, Channel
 from sim.hardware.ur.controller import MODELS, EmulatedController
@@ -225,7 +225,7 @@ def serve(config: EmulatorOptions) -> None:
 
 def main() -> int:
     try:
-        serve(tyro.cli(EmulatorOptions, prog="python -m rt.robot.emulator"))
+        serve(parsed(EmulatorOptions, "python -m rt.robot.emulator"))
     except (OSError, ValueError) as error:
         print(f"rt.robot.emulator: {error}", file=sys.stderr)
         return 1
