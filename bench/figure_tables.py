@@ -179,7 +179,7 @@ def measured(stored: dict[str, Json]) -> list[str]:
             )
         )
     if v := stored.get("validation"):
-        rows.append(("the same on a fresh test set", _said(v), _command(v)))
+        rows.append(("the shipped network: error on a fresh test set", _said(v), _command(v)))
     if t := stored.get("latency"):
         for candidates, ms, onnx_ms, by in (
             ("1,024 candidates", "field_ms", "field_onnx_ms", _command(t)),
