@@ -142,9 +142,10 @@ def latency(result: Json) -> Json:
 
 
 def study(result: Json) -> Json:
-    a = result["accuracy"]
+    poses, a = max(result["accuracy"].items(), key=lambda item: int(item[0]))
     best = min((v for k, v in a["median"].items() if k != "joint"), key=lambda v: v[0])
     return {
+        "poses": int(poses),
         "joint": a["median"]["joint"],
         "closed_form": best,
         "coverage": a["coverage_all"],
@@ -221,7 +222,7 @@ def measured(stored: dict[str, Json]) -> list[str]:
         (mm, deg), (other_mm, _) = s["joint"], s["closed_form"]
         rows.append(
             (
-                "hand-eye, simulated rigs of 15 poses",
+                f"hand-eye, simulated rigs of {s['poses']} poses",
                 f"joint median {mm:.3f} mm, {deg:.3f} deg (best closed form {other_mm:.3f} mm); its 95 % "
                 f"intervals hold the truth in {s['coverage'] * 100:.1f} %; a corrupted pair is found in "
                 f"{s['found'] * 100:.1f} % or more",

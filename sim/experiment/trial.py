@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from rt import controller
 from rt.controller import Surroundings, TargetPoint
@@ -35,12 +36,18 @@ from sim.scene.grasps import Grasps, numbered_scene
 from sim.scene.hull import MAP_STEP_M, HandHull
 from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import Catalogue, ObjectError, ObjectSet, object_set
+from sim.scene.raster import RasterRenderer
 from sim.scene.render import Renderer
 from sim.scene.rig import IDEAL
 from sim.scene.scene import CIRCLE_M, CLUTTER, MAX_HEIGHT_M, Scene, camera_poses
 
 Hand4 = NDArray[np.float64]
 """(4,) of x, y, z [m], yaw [rad] of a hand that looks straight down."""
+
+_PLAN_M = 0.004
+"""Side of a cell of the map of objects seen from above."""
+_ABOVE_M = 20.0
+"""Height of its camera, from where rays are all but vertical."""
 
 Experiment = Literal["figure5", "single", "clutter", "moved"]
 Baseline = Literal["GPD", "MAP", "TRUE"]
@@ -143,6 +150,25 @@ class World:
     def nearest(self, hand: Hand4) -> int:
         """Index of that grasp."""
         return int(distances_m(self.grasps, hand).argmin())
+
+    def object_at(self, hand: Hand4) -> int:
+        """Index into scene.placed of the object seen from above where a hand is, or else nearest to there."""
+        owner, half_m = self._plan
+        cell = np.floor((hand[:2] + half_m) / _PLAN_M).astype(int).clip(0, len(owner) - 1)
+        return int(owner[cell[0], cell[1]])
+
+    @cached_property
+    def _plan(self) -> tuple[NDArray[np.int16], float]:
+        """The objects (n, n) of the cells of a square, by x and y, and its half side [m]."""
+        half_m = float(np.ceil(np.abs(self.scene.vertices[:, :2]).max() / _PLAN_M) * _PLAN_M)
+        at = np.arange(-half_m, half_m, _PLAN_M) + _PLAN_M / 2
+        x, y = np.meshgrid(at / _ABOVE_M, -at / _ABOVE_M)  # the camera's y is the world's -y
+        rays = np.stack([x, y, np.ones_like(x)], axis=-1).astype(np.float32)
+        looking_down = top_down(0.0, 0.0, _ABOVE_M, 0.0)
+        face = RasterRenderer(self.scene).depth_and_face(looking_down, rays)[1].T
+        owner = np.where(face < 0, np.int16(-1), self.scene.face_object[face])
+        nearest = distance_transform_edt(owner < 0, return_distances=False, return_indices=True)
+        return owner[tuple(nearest)], half_m
 
     @cached_property
     def room(self) -> HandHull:
@@ -255,7 +281,7 @@ def servo(
         predicted_m = float(told.distances[told.best])
         seen_goal = place(hand, to_view(told.goal[None], believed)[0])
         goal = fate.to_objects(seen_goal, k)
-        aimed.append(int(world.grasps.object[world.nearest(goal)]) if len(world.grasps) else -1)
+        aimed.append(world.object_at(goal))
         move = np.array([told.move[0], told.move[1], 0.0, told.move[2]])
         move[2] = controller.descend(believed[2], descent, END_HEIGHT_M) - believed[2]
         state.commanded, state.command = believed, believed + move

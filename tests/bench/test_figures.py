@@ -44,7 +44,7 @@ def copy(tmp_path: Path) -> Path:
 def study_result(mm: float) -> dict[str, Any]:
     median = {"Tsai": [0.3, 0.03], "Park": [0.2, 0.02], "joint": [mm, 0.01]}
     return {
-        "accuracy": {"median": median, "coverage_all": 0.951},
+        "accuracy": {"15": {"median": median, "coverage_all": 0.951}},
         "corruption": {"a": {"found": 0.99}, "b": {"found": 1.0}},
     }
 

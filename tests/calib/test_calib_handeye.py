@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from bench import figure_tables
 from calib.collect.cell import read_handeye, write_handeye
 from calib.collect.collect import CollectLimits, Collector, free_drive
 from calib.collect.devices import open_cell
@@ -399,6 +400,7 @@ def test_study_compares_claims_with_truth(tmp_path):
     s = json.loads((tmp_path / "study.json").read_text())
     assert s["accuracy"]["5"]["median"]["joint"][0] < 2
     assert s["accuracy"]["6"]["poses"] == 6
+    assert figure_tables.study(s)["poses"] == 15  # bench.figures understands it
     assert s["tags"]["joint_mm"][0] < s["tags"]["Park_mm"][0]
     assert all(c["found"] == 1 for c in s["corruption"].values())
     assert s["next_pose"]["error_ratio_advised"] < s["next_pose"]["error_ratio_random"]
