@@ -44,6 +44,8 @@ from sim.scene.scene import CIRCLE_M, CLUTTER, MAX_HEIGHT_M, Scene, camera_poses
 Hand4 = NDArray[np.float64]
 """(4,) of x, y, z [m], yaw [rad] of a hand that looks straight down."""
 
+CHANGE_M = 0.02
+"""A goal that moves by less is at the same place: as near as an end must be to a grasp, to count."""
 _PLAN_M = 0.004
 """Side of a cell of the map of objects seen from above."""
 _ABOVE_M = 20.0
@@ -260,7 +262,7 @@ def servo(
     exposed: list[tuple[NDArray[np.float32], Hand4]] = []
     state = CycleState(Limits(), 1 / CONTROL_HZ, hand, believed)
     state.needed_m = partial(needed_height_m, heights, shape=world.hand)
-    path, aimed, predicted_m = [fate.to_objects(hand, 0)], [], np.inf
+    path, goals, predicted_m = [fate.to_objects(hand, 0)], list[Hand4](), np.inf
     for k in range(setup.iterations):
         exposed.append((eye.view(fate.to_objects(hand, k)), believed.copy()))
         view, seen_from = exposed.pop(0) if len(exposed) > latency else exposed[0]
@@ -281,7 +283,7 @@ def servo(
         predicted_m = float(told.distances[told.best])
         seen_goal = place(hand, to_view(told.goal[None], believed)[0])
         goal = fate.to_objects(seen_goal, k)
-        aimed.append(world.object_at(goal))
+        goals.append(goal)
         move = np.array([told.move[0], told.move[1], 0.0, told.move[2]])
         move[2] = controller.descend(believed[2], descent, END_HEIGHT_M) - believed[2]
         state.commanded, state.command = believed, believed + move
@@ -293,7 +295,7 @@ def servo(
         path.append(fate.to_objects(hand, k + 1))
     notes: dict[str, Any] = {
         "predicted_m": predicted_m if np.isfinite(predicted_m) else None,
-        "changes": int(np.count_nonzero(np.diff(aimed))),
+        "changes": changes(world, goals),
     }
     if wanted is not None:
         followed = getattr(control, "target", None)
@@ -302,6 +304,19 @@ def servo(
             now, cells = followed.now or wanted, followed.cells
         notes["declined"] = off_target(now, cells, believed, predicted_m)
     return Approach(np.stack(path), scene_velocity_m_s(control), notes)
+
+
+def changes(world: World, goals: list[Hand4]) -> int:
+    """Number of times that the goal went over to another object, by more than CHANGE_M from where it last was
+    at the one before: at the border of two that touch every millimetre would count."""
+    count, at, last = 0, -1, np.zeros(2)
+    for goal in goals:
+        found = world.object_at(goal)
+        far = np.hypot(*(goal[:2] - last)) > CHANGE_M
+        if at < 0 or found == at or far:
+            count += at >= 0 and found != at
+            at, last = found, goal[:2]
+    return count
 
 
 def reach(world: World, goal: Hand4, fate: TrialChance, noisy: bool, setup: TrialSetup) -> Approach:

@@ -22,7 +22,15 @@ from sim.experiment.disturbance import CONTROL_HZ, Disturbance, TrialCamera, Tri
 from sim.experiment.run import TrialsOptions
 from sim.experiment.statistics import compare, summary
 from sim.experiment.sweep import SweepConfig
-from sim.experiment.trial import TrialSetup, World, make_world, objects_of, reach, servo
+from sim.experiment.trial import (
+    TrialSetup,
+    World,
+    changes,
+    make_world,
+    objects_of,
+    reach,
+    servo,
+)
 from sim.scene.objects import ObjectError
 
 OBJECTS = objects_of(TrialSetup())
@@ -119,6 +127,15 @@ def test_a_hand_is_at_the_object_below_it_or_else_at_the_nearest() -> None:
     edge = float(np.abs(scene.vertices[:, :2]).max())
     reached = world.object_at(far)
     assert reached == world.object_at(np.array([edge, 0.0, 0.2, 0.0])) and reached >= 0
+
+
+def test_a_goal_that_goes_to_and_fro_at_a_border_changes_no_object() -> None:
+    one, other = np.array([0.0, 0.0, 0.2, 0.0]), np.array([0.1, 0.0, 0.2, 0.0])
+    border = [np.array([x, 0.0, 0.2, 0.0]) for x in (0.045, 0.055)]
+    world: Any = SimpleNamespace(object_at=lambda hand: int(hand[0] > 0.05))
+    assert changes(world, []) == 0 and changes(world, [one, *border * 20]) == 0
+    assert changes(world, [one, other]) == 1 and changes(world, [one, other, one, one]) == 2
+    assert changes(world, [one, *border, other, *border, one]) == 2
 
 
 def test_a_blind_move_suffers_what_the_noise_says() -> None:
