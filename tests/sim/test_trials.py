@@ -117,11 +117,10 @@ def test_a_controller_with_a_memory_follows_too(
 def test_a_hand_is_at_the_object_below_it_or_else_at_the_nearest() -> None:
     world = make_world(OBJECTS, TrialSetup(experiment="clutter", bin=True), 1)
     scene = world.scene
-    tops = []
     for k in range(len(scene.placed)):
         own = scene.vertices[scene.faces[scene.face_object == k]].reshape(-1, 3)
-        tops.append(own[own[:, 2].argmax()])
-        assert world.object_at(np.array([*tops[k][:2], 0.2, 0.0])) == k
+        x, y, _ = own[own[:, 2].argmax()]
+        assert world.object_at(np.array([x, y, 0.2, 0.0])) == k
     # Far beyond the bin's wall: the nearest outline decides, and a wall is no object.
     far = np.array([3.0, 0.0, 0.2, 0.0])
     edge = float(np.abs(scene.vertices[:, :2]).max())
