@@ -154,7 +154,13 @@ class _Run:
         options = ["--patience", "120", "--rate", f"{config.rate:g}", "--candidates", "64"]
         for age in _AGES:
             options += [f"--limits.{age}", f"{config.ages:g}"]
-        options += ["--limits.max-exposure-gap-s", "0.3", *more]
+        options += [
+            "--limits.max-exposure-gap-s",
+            "0.3",
+            "--limits.max-missed-in-a-row",
+            "1000",
+            *more,
+        ]
         arguments = cell.clear(out, *options, scene=SCENE)
         return cell.start(self.folder / name, arguments, ("rt.clear",), config.nice)
 

@@ -28,6 +28,7 @@ PATIENT = (
     "--patience", "120", "--rate", "15", "--candidates", "64",
     "--limits.max-target-age-s", "0.8", "--limits.max-frame-age-s", "0.8",
     "--limits.max-state-age-s", "0.8", "--limits.max-exposure-gap-s", "0.3",
+    "--limits.max-missed-in-a-row", "1000",
 )  # fmt: skip
 SCENE = 7
 """One object."""
