@@ -28,7 +28,7 @@ from rt.job.state import StateError, read_state
 from rt.record.recorder import RecordError, read_record
 from rt.tools.command import DONE, NOT_DONE, command
 from rt.tools.files import output_folder, write_json
-from sim.hardware.cell import EmulatedCell, emulated_cell
+from sim.hardware.cell import EmulatedCell, emulated_cell, patient
 from sim.hardware.ur.process import EmulatorError
 
 SCENE = 7
@@ -37,7 +37,6 @@ TABLE_Y_M = 0.0
 """Objects lie at smaller y in base, the bin at larger."""
 SILENT_S = 0.02 + 0.5 + 1 / 15
 """Pause before the next question, longest wait for its answer (rt.gripper.robotiq), a period of the loop."""
-_AGES = ("max-frame-age-s", "max-state-age-s", "max-target-age-s")
 
 Numbers = list[float]
 PHASES: dict[str, Callable[[Numbers, Numbers], bool]] = {
@@ -151,17 +150,8 @@ class _Run:
 
     def _start(self, cell: EmulatedCell, name: str, *more: str) -> subprocess.Popen[str]:
         config, out = self.config, self.folder / "out"
-        options = ["--patience", "120", "--rate", f"{config.rate:g}", "--candidates", "64"]
-        for age in _AGES:
-            options += [f"--limits.{age}", f"{config.ages:g}"]
-        options += [
-            "--limits.max-exposure-gap-s",
-            "0.3",
-            "--limits.max-missed-in-a-row",
-            "1000",
-            *more,
-        ]
-        arguments = cell.clear(out, *options, scene=SCENE)
+        options = patient(config.rate, config.ages)
+        arguments = cell.clear(out, *options, *more, scene=SCENE)
         return cell.start(self.folder / name, arguments, ("rt.clear",), config.nice)
 
     def _job(self, cell: EmulatedCell) -> None:

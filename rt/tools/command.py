@@ -12,6 +12,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 DONE, NOT_DONE, MISTAKE, NOTHING_GRASPED = 0, 1, 2, 3
@@ -75,30 +76,28 @@ def command(
 
 
 def parsed(kind: Any, prog: str, arguments: Sequence[str] | None = None, **options: Any) -> Any:
-    """The arguments as a `kind` by tyro.cli, whose help has the docstrings of its fields as paragraphs.
-
-    docstring_parser hands those to tyro with the indentation of the source, and tyro keeps an indented line
-    as a line of its own.
-    """
+    """The arguments as a `kind` by tyro.cli, whose help has the docstrings of its fields as paragraphs."""
     import tyro  # only a command needs it
-    from docstring_parser.attrdoc import AttributeDocstrings
 
-    if AttributeDocstrings.get_attr_docs is not _paragraphs:
-        global _as_written
-        _as_written = AttributeDocstrings.get_attr_docs
-        AttributeDocstrings.get_attr_docs = _paragraphs  # type: ignore[method-assign, assignment]
+    _make_paragraphs()
     return tyro.cli(kind, args=arguments, prog=prog, **options)
 
 
-_as_written: Callable[[Any, Any], dict[str, tuple[Any, ...]]]
+@cache
+def _make_paragraphs() -> None:
+    """docstring_parser hands docstrings of fields to tyro with the indentation of the source, and tyro keeps
+    an indented line as a line of its own: join the lines of each paragraph before that."""
+    from docstring_parser.attrdoc import AttributeDocstrings
 
+    as_written = AttributeDocstrings.get_attr_docs
 
-def _paragraphs(parser: Any, component: Any) -> dict[str, tuple[Any, ...]]:
-    found = _as_written(parser, component)
-    return {
-        name: ("\n\n".join(" ".join(part.split()) for part in text.split("\n\n")), *rest)
-        for name, (text, *rest) in found.items()
-    }
+    def joined(parser: Any, component: Any) -> dict[str, tuple[Any, ...]]:
+        return {
+            name: ("\n\n".join(" ".join(part.split()) for part in text.split("\n\n")), *rest)
+            for name, (text, *rest) in as_written(parser, component).items()
+        }
+
+    AttributeDocstrings.get_attr_docs = joined  # type: ignore[method-assign, assignment]
 
 
 def _said(name: str, error: BaseException, code: int) -> int:

@@ -62,6 +62,14 @@ _OBJECT_M = 0.04
 """Width of what the emulated gripper finds between its fingers."""
 
 
+def patient(rate_hz: float = 15.0, ages_s: float = 0.8) -> list[str]:
+    """Options of a run on a computer that others keep busy: few cycles, old data and late cycles allowed."""
+    options = ["--patience", "120", "--rate", f"{rate_hz:g}", "--candidates", "64"]
+    for age in ("max-frame-age-s", "max-state-age-s", "max-target-age-s"):
+        options += [f"--limits.{age}", f"{ages_s:g}"]
+    return [*options, "--limits.max-exposure-gap-s", "0.3", "--limits.max-missed-in-a-row", "1000"]
+
+
 @dataclass(frozen=True)
 class EmulatedCell:
     """Running emulated cell, as `emulated_cell` yields it."""

@@ -22,14 +22,8 @@ needed_realsense()
 
 from rt.job.state import DROPPED, PLACED, read_state
 from rt.record.recorder import read_record
-from sim.hardware.cell import EmulatedCell, emulated_cell
+from sim.hardware.cell import EmulatedCell, emulated_cell, patient
 
-PATIENT = (
-    "--patience", "120", "--rate", "15", "--candidates", "64",
-    "--limits.max-target-age-s", "0.8", "--limits.max-frame-age-s", "0.8",
-    "--limits.max-state-age-s", "0.8", "--limits.max-exposure-gap-s", "0.3",
-    "--limits.max-missed-in-a-row", "1000",
-)  # fmt: skip
 SCENE = 7
 """One object."""
 
@@ -41,7 +35,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with emulated_cell(folder, number=23, max_silence_s=1.0) as cell:
         out = folder / "out"
         process = cell.start(
-            out, cell.clear(out, *PATIENT, scene=SCENE), module=("rt.clear",), nice=-10
+            out, cell.clear(out, *patient(), scene=SCENE), module=("rt.clear",), nice=-10
         )
         until = time.monotonic() + 240
         while time.monotonic() < until and process.poll() is None:
@@ -79,7 +73,7 @@ def test_after_a_kill_the_arm_stands_and_the_record_is_readable(killed: Any) -> 
 
 def test_the_job_is_resumed_with_the_object_in_the_fingers(killed: Any) -> None:
     cell, out = killed
-    arguments = [*cell.clear(out, *PATIENT, scene=SCENE), "--resume", str(out)]
+    arguments = [*cell.clear(out, *patient(), scene=SCENE), "--resume", str(out)]
     refused = cell.start(out / "refused", [*arguments, "--if-holding", "stop"], ("rt.clear",))
     before = cell.emulator.tell("state")["pose"]
     assert refused.wait(timeout=240) == 1
