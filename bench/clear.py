@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from rt.distance import open_model
@@ -26,7 +25,7 @@ from rt.job.job import Job
 from rt.job.options import ClearOptions
 from rt.job.report import report_of
 from rt.robot import RobotError
-from rt.tools.command import DONE, NOT_DONE, command
+from rt.tools.command import DONE, NOT_DONE, command, screen
 from rt.tools.files import output_folder, write_json
 from rt.tools.pool import PoolError, spread
 from sim.experiment.statistics import wilson
@@ -232,7 +231,7 @@ def main(config: TablesOptions) -> int:
         done.append(one)  # a run that is cut off leaves what it has
         _write(config, done, folder)
     found = sums(done)
-    Console().print(sums_table(found))
+    screen().print(sums_table(found))
     print(f"{folder}/clear_tables.json")
     met = all(bar.startswith("met") for bar in found["bars"].values())
     return DONE if met else NOT_DONE

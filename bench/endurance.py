@@ -21,14 +21,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from bench.growth import Growth, drift, known_growth_mb
 from bench.latency.cycle import background_load
 from rt.record.recorder import RecordError, read_record
 from rt.tools.clock import Clock, real_time
-from rt.tools.command import DONE, NOT_DONE, command
+from rt.tools.command import DONE, NOT_DONE, command, screen
 from rt.tools.files import output_folder, write_json
 from sim.hardware.cell import BELOW_START_M, EmulatedCell, emulated_cell, wait_until_moving
 from sim.hardware.ur.process import EmulatorError
@@ -281,7 +280,7 @@ def main(config: EnduranceOptions) -> int:
     folder = output_folder("endurance", config.out)
     result = measure(config, folder)
     write_json(folder / "endurance.json", result)
-    Console(width=None if sys.stdout.isatty() else 120).print(table(result))
+    screen().print(table(result))
     print(f"{folder}/: endurance.json")
     for problem in result["problems"]:
         print(f"bench.endurance: {problem}", file=sys.stderr)

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from rt.distance.contract import read_model
@@ -34,7 +33,7 @@ from rt.distance.graph import write_model
 from rt.distance.model import SHIPPED_MODEL
 from rt.guard.rows import Limits
 from rt.record.recorder import RecordError, read_record
-from rt.tools.command import DONE, NOT_DONE, command
+from rt.tools.command import DONE, NOT_DONE, command, screen
 from rt.tools.files import output_folder, write_json
 from rt.tools.process import children
 from sim.hardware.cell import EmulatedCell, emulated_cell, wait_until_moving
@@ -415,7 +414,7 @@ def main(config: FaultsOptions) -> int:
         place.mkdir(exist_ok=True)
         results.append(tried(fault, config, place))
         save(config, results, folder)
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = screen(200)
     console.print(table(results))
     failed = [r.fault for r in results if not r.passed]
     print(f"{len(results) - len(failed)} of {len(results)} pass; {folder}/: faults.json")

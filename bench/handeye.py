@@ -47,7 +47,7 @@ from calib.solve.solver import Settings, calibrate
 from calib.solve.verdict import claim
 from calib.target.targets import Target, tag_of
 from rt.pose import Array
-from rt.tools.command import command
+from rt.tools.command import command, screen
 from rt.tools.files import write_json
 from rt.tools.progress import progress
 
@@ -400,7 +400,7 @@ def main(options: StudyOptions) -> int:
         result["knocked"] = handeye_scenes.knocked(options.scenes, noise, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "study.json", result)
-    console = Console(highlight=False)
+    console = screen(highlight=False)
     show(console, result)
     if options.scenes:
         handeye_scenes.show(console, result)

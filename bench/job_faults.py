@@ -20,13 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from bench.faults import LIMIT_S, WATCHDOG_S, motion_after
 from rt.job.state import StateError, read_state
 from rt.record.recorder import RecordError, read_record
-from rt.tools.command import DONE, NOT_DONE, command
+from rt.tools.command import DONE, NOT_DONE, command, screen
 from rt.tools.files import output_folder, write_json
 from sim.hardware.cell import EmulatedCell, emulated_cell, patient
 from sim.hardware.ur.process import EmulatorError
@@ -289,7 +288,7 @@ def main(config: JobFaultsOptions) -> int:
             "results": [asdict(r) for r in results],
         }
         write_json(folder / "job_faults.json", content)
-    Console(width=None if sys.stdout.isatty() else 200).print(table(results))
+    screen(200).print(table(results))
     failed = sum(bool(r.why) for r in results)
     print(f"{len(results) - failed} of {len(results)} pass; {folder}/: job_faults.json")
     return NOT_DONE if failed else DONE

@@ -17,12 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from rt.hand import HandError, load_hand
 from rt.pose import grasp_distance
-from rt.tools.command import command
+from rt.tools.command import command, screen
 from rt.tools.files import output_folder, write_figure, write_json
 from rt.tools.pool import PoolError, spread
 from sim.scene.arrange import make_scene
@@ -249,7 +248,7 @@ def main(config: LabelsOptions) -> int:
     cover = Table("points tried on each object", "graspable objects with a grasp")
     for tried, share in found["covered_by_points_tried"].items():
         cover.add_row(str(tried), f"{share:.1%} of {found['objects']}")
-    console = Console()
+    console = screen()
     console.print(table, cover)
     if kept["objects_without"]:
         print(f"graspable, but without a grasp as kept: {', '.join(kept['objects_without'])}")

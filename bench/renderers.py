@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from bench.plain_render import PlainRenderer
 from rt.pose import top_down
-from rt.tools.command import command
+from rt.tools.command import command, screen
 from rt.tools.files import output_folder, write_json
 from rt.tools.progress import progress
 from rt.view import VIEW
@@ -109,7 +108,7 @@ def main(config: RenderersOptions) -> int:
         ("time of an image", f"{ms['one']:.2f} and {ms['other']:.2f} ms"),
     ):
         table.add_row(name, value)
-    Console().print(table)
+    screen().print(table)
     bad = found["largest_on_a_surface_m"] > config.tolerance or share > config.edges
     if bad:
         print(

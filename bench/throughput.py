@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from bench.stages import STAGES, timed_generation
 from rt.pose import top_down
-from rt.tools.command import DONE, command
+from rt.tools.command import DONE, command, screen
 from rt.tools.files import output_folder, write_json
 from rt.tools.plots import panels, plain_axes, save
 from rt.view import VIEW
@@ -189,7 +188,7 @@ def run(config: ThroughputOptions) -> dict[str, Any]:
 
 
 def _print(result: dict[str, Any]) -> None:
-    console, stages = Console(), result["generation"]
+    console, stages = screen(), result["generation"]
     table = Table(title="generation, one process (processor time)")
     table.add_column("stage")
     table.add_column("share", justify="right")

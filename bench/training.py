@@ -25,10 +25,9 @@ except ImportError as error:
         f"bench.training needs PyTorch ({error}): pip install 'grasp-servo[train]'"
     ) from None
 
-from rich.console import Console
 from rich.table import Table
 
-from rt.tools.command import command
+from rt.tools.command import command, screen
 from rt.tools.files import output_folder, write_json
 from rt.tools.plots import panels, save
 from sim.dataset.store import DatasetError, Split, open_split
@@ -154,7 +153,7 @@ def run(options: TrainingBenchOptions) -> int:
     plain = f"{rates.plain_samples_per_s:.0f}"
     table.add_row("plain loop, one sample at a time, float32", "", plain)
     table.add_row("ratio", "", f"{rates.ratio:.1f}")
-    Console().print(table)
+    screen().print(table)
     print(f"wrote {out / 'training.json'} and {out / 'training.png'}")
     return 0
 

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from rt.camera import CameraError, Intrinsics
 from rt.camera.models import MODELS, parse_size
 from rt.native import native
-from rt.tools.command import DONE, command
+from rt.tools.command import DONE, command, screen
 from rt.tools.files import output_folder, write_json
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, Reprojector
 from sim.scene.render import Renderer
@@ -124,7 +123,7 @@ def main(config: ViewBenchOptions) -> int:
             *(f"{row[key]:.2f} ms" for key in ("p10_ms", "median_ms", "p99_ms")),
             f"{row['of_copy']:.2f}",
         )
-    Console().print(table)
+    screen().print(table)
     print(f"{folder}/view.json")
     return DONE
 

@@ -14,17 +14,14 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 
 from calib.errors import CalibrationError
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+from rt.tools.command import screen
 
 
 @dataclass
 class Screen:
     """Prints results; progress is shown on a terminal only."""
 
-    console: Console = field(default_factory=lambda: _console())
+    console: Console = field(default_factory=lambda: screen(highlight=False))
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)

@@ -62,6 +62,8 @@ def settle_job(config: ClearOptions) -> tuple[ClearOptions, Devices]:
                 f"{config.cell}: section [place] is missing: rt.clear must know where to put things down "
                 "(docs/clear.md)"
             )
+        if why := devices.setup.place.trouble(devices.setup.limits or Limits()):
+            raise CellError(f"{config.cell}: {why}")
         if config.force:
             devices = replace(devices, cell=_with_force(devices.cell, devices.hand, config.force))
         return config, devices

@@ -15,6 +15,8 @@ _FOLDER = Path(__file__).parent / "hands"
 TRAVEL = "tip_travel_m"
 """Key of the hand file for TipTravel."""
 MOST_TRAVEL_M = 0.05
+_LENGTH_M, _FORCE_N = (0.0005, 0.5), (1.0, 5000.0)
+"""Plausible ranges: lengths of a hand for a wrist [m], grip force [N]."""
 
 
 class HandError(ValueError):
@@ -95,7 +97,7 @@ def load_tip_travel(name_or_path: str | Path = "robotiq_2f85") -> TipTravel:
 def load_hand(name_or_path: str | Path = "robotiq_2f85") -> Hand:
     """Read a hand by name (a file of rt/hands/) or from a TOML file of the user's own.
 
-    Raises HandError, naming the file and the field, if anything is missing, unknown or not positive.
+    Raises HandError, naming the file and the field, if anything is missing, unknown or implausible.
     """
     path, values = _read(name_or_path)
     values.pop(TRAVEL, None)
@@ -106,10 +108,23 @@ def load_hand(name_or_path: str | Path = "robotiq_2f85") -> Hand:
         raise HandError(f"{path}: unknown {', '.join(unknown)}; known are {', '.join(names)}")
     for name in names[1:]:
         number = values[name]
-        if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
-            raise HandError(f"{path}: {name} = {number!r} must be a number above 0")
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise HandError(f"{path}: {name} = {number!r} must be a number")
+        low, high = _FORCE_N if name == "max_force_N" else _LENGTH_M
+        if not low <= number <= high:
+            mm = name.endswith("_m") and low <= number / 1e3 <= high
+            raise HandError(
+                f"{path}: {name} = {number:g} must be from {low:g} to {high:g}"
+                + (f"; is it meant in mm? That would be {number / 1e3:g} m" if mm else "")
+            )
         values[name] = float(number)
-    return Hand(**values)
+    hand = Hand(**values)
+    if hand.pad_height_m > hand.finger_length_m:
+        raise HandError(
+            f"{path}: pad_height_m = {hand.pad_height_m:g} m must be at most finger_length_m = "
+            f"{hand.finger_length_m:g} m, which it is part of"
+        )
+    return hand
 
 
 def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from rt.camera import CameraError, Intrinsics, StaleFrameError
@@ -28,7 +27,7 @@ from rt.distance import DistanceError, open_model
 from rt.grasp.single_view import Look, look_at
 from rt.hand import Hand, HandError, load_hand
 from rt.page.look_figure import draw_look
-from rt.tools.command import DONE, NOT_DONE, command
+from rt.tools.command import DONE, NOT_DONE, command, screen
 from rt.tools.files import output_folder, write_json
 from rt.view import VIEW, ViewError
 
@@ -288,7 +287,7 @@ def main(config: LookOptions) -> int:
     if folder is None:
         raise CameraError(f"none of the {len(failed)} images of {config.source} could be looked at")
     write_json(folder / "look.json", summary(config, looks, failed))
-    Console(width=None if sys.stdout.isatty() else 120).print(table(looks))
+    screen().print(table(looks))
     for name, look in looks:
         for warning in look.warnings:
             print(f"{name}: {warning}" if several else warning)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from rt.camera import CameraError
@@ -23,7 +22,7 @@ from rt.camera.models import MODELS, CameraModel, parse_size
 from rt.cell.file import load_cell
 from rt.cell.transform import CellError
 from rt.hand import Hand, load_hand
-from rt.tools.command import DONE, NOT_DONE, command
+from rt.tools.command import DONE, NOT_DONE, command, screen
 from rt.tools.files import output_folder, write_figure, write_json
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
 
@@ -249,7 +248,7 @@ def main(config: MountOptions) -> int:
     folder = output_folder("mount", config.out)
     draw(model, drawn, heights, least, folder / "mount.png")
     write_json(folder / "mount.json", summary(config, model, T, checked, least))
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = screen(110)
     console.print(table(model, checked, heights, least))
     for _, line in verdicts:
         print(line)

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from rt.controller import symmetry
@@ -27,7 +26,7 @@ from rt.page import PageError
 from rt.page.server import review
 from rt.pose import METRES_PER_RADIAN, wrap_theta
 from rt.record.recorder import FlightRecord, RecordError, read_record
-from rt.tools.command import DONE, NOT_DONE, command
+from rt.tools.command import DONE, NOT_DONE, command, screen
 from rt.tools.files import output_folder, plain, write_figure, write_json
 from rt.tools.progress import progress
 
@@ -272,7 +271,7 @@ def table(result: dict[str, Any]) -> Table:
     for name, count in sorted(f["guard"].items()):
         shown.add_row(f"guard: {name}", "", "", "", str(count))
     shown.add_section()
-    shown.add_row("distance to nearest grasp", "first", "last", "", "", style="bold")
+    shown.add_row("distance to a grasp", "first", "last", "", "", style="bold")
     for name in ("predicted", "true"):
         ends = (f[f"{name}_first_mm"], f[f"{name}_last_mm"])
         shown.add_row(f"  {name}", *("-" if v is None else f"{v:.1f} mm" for v in ends), "", "")
@@ -358,7 +357,7 @@ def main(config: ReplayOptions) -> int:
     folder = output_folder("replay", config.out)
     write_json(folder / "replay.json", result)
     draw(record, difference, folder / "replay.png")
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = screen()
     console.print(table(result))
     for line in record.log:
         console.print(f"[dim]{line}[/dim]", soft_wrap=True, highlight=False)

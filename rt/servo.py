@@ -135,7 +135,8 @@ class Servo(AbstractContextManager["Servo"]):
             try:
                 self._ready()
                 wait_for_first_frame(loop)
-                loop.wanted.begin(partial(wait_for_first_frame, loop), config.patience)
+                look = partial(wait_for_first_frame, loop)
+                loop.wanted.begin(look, config.patience, loop.limits)
             except (Stop, *FAULTS) as error:
                 self._stopped(error)  # so that the record says why no cycle came
                 raise

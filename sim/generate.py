@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from rt.hand import HandError, load_hand
-from rt.tools.command import command
+from rt.tools.command import command, screen
 from rt.tools.files import require_room
 from rt.tools.pool import PoolError
 from rt.tools.progress import progress
@@ -158,7 +157,7 @@ def main(config: GenerateOptions) -> int:
             per_scene = f"{np.median(counts):.0f} (median), {counts.min()} to {counts.max()}"
             row = len(counts), len(part), len(part.grasps)
             table.add_row(split, *(f"{n:,}" for n in row), per_scene)
-    console = Console()
+    console = screen()
     if table.rows:
         console.print(table)
     if config.lift_share > 0 and (found := write_rates(config.out)):

@@ -16,11 +16,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from rt.hand import Hand, HandError, TipTravel, load_hand, load_tip_travel
-from rt.tools.command import command
+from rt.tools.command import command, screen
 from rt.tools.files import output_folder, write_figure, write_json
 from rt.tools.pool import PoolError, spread
 from sim.experiment.statistics import wilson
@@ -259,7 +258,7 @@ def main(config: LiftsOptions) -> int:
     records = run(config)
     found = rates(records)
     folder = _write(config, found, records)
-    Console().print(rate_table(found))
+    screen().print(rate_table(found))
     walls: NDArray[np.float64] = np.array([r.wall_s for r in records])
     median = f", {np.median(walls):.2f} s the median lift" if len(walls) else ""
     print(

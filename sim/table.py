@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rt.cell.cell import Cell
-from rt.cell.file import Grasping, PlacePart
+from rt.cell.file import Grasping
+from rt.cell.place import PlacePart
 from rt.cell.setup import RunSetup, SpeedBound
 from rt.gripper import GripperState
 from rt.guard.limits import Limits

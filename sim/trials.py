@@ -23,9 +23,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
-
-from rt.tools.command import command
+from rt.tools.command import command, screen
 from rt.tools.files import output_folder, write_json
 from rt.tools.pool import PoolError
 from sim.experiment import displaced, sweep
@@ -97,7 +95,7 @@ def one_set(config: TrialsOptions) -> int:
     if not config.setup().clearing:
         draw_worst(report, config.setup(), folder / "worst.png")
         written += ", worst.png"
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = screen(160)
     for table in tables(report):
         console.print(table)
     print(f"{config.trials} trials in {took:.0f} s; {folder}/: {written}")

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
-from rt.tools.command import command
+from rt.tools.command import command, screen
 from rt.tools.files import output_folder, write_json
 from rt.tools.progress import progress
 from rt.view import END_HEIGHT_M, START_HEIGHT_M
@@ -312,7 +311,7 @@ def main(config: VerifyOptions) -> int:
     }
     write_json(out / "verify.json", content)
     moved = repair(config.folder, shards, others) if config.repair else []
-    Console().print(_table(config.folder, shards))
+    screen().print(_table(config.folder, shards))
     for shard in bad:
         print(f"{shard.split}-{shard.number:05d}: {'; '.join(shard.problems)}")
     for path in others:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from rt.tools.command import screen
 from rt.tools.plots import panels, save
 from train.offsets import OFFSETS
 
@@ -128,7 +128,7 @@ def print_validation(v: dict[str, Any]) -> None:
     table.add_row("all together", *_cells(v), f"{1e3 * choice['chosen_median_m']:.1f}")
     trivial = (f"{1e3 * v[kind]['trivial_error_m']:.1f}" for kind in ("all", "near"))
     table.add_row("best constant", next(trivial), "", next(trivial), "")
-    Console().print(table)
+    screen().print(table)
     print(
         f"near: within {1e3 * v['near_reach_m']:.0f} mm of the hand. Category: of the object that the "
         "nearest true grasp holds."
@@ -152,7 +152,7 @@ def print_knowledge(v: dict[str, Any]) -> None:
         name = f"{low:.2f} to {high:.2f} m" if high else f"above {low:.2f} m"
         share = f"{held[low]:.1%}" if low in held else ""
         heights.add_row(name, *_cells({"all": every, "near": near}), share)
-    Console().print(heights)
+    screen().print(heights)
     if "spread" in v:
         parts = ", ".join(
             f"{1e3 * b['from_m']:.0f} mm {b['held']:.1%}" for b in v["spread"]["bins"]

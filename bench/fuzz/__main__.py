@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from bench.fuzz.targets import TARGETS
-from rt.tools.command import DONE, NOT_DONE, command
+from rt.tools.command import DONE, NOT_DONE, command, screen
 from rt.tools.files import output_folder, write_json
 
 _STARTS_S = 600.0
@@ -116,7 +115,7 @@ def main(config: FuzzOptions) -> int:
         write_json(
             folder / "fuzz.json", {"command": "bench.fuzz", "seed": config.seed, "results": results}
         )
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    screen(150).print(table)
     found = [r for r in results if r["finding"]]
     print(
         f"{sum(r['inputs'] for r in results):,} inputs, {len(found)} findings; {folder}/: fuzz.json"

@@ -27,7 +27,7 @@ from bench.latency.plot import draw
 from rt.distance import candidates_for, open_model
 from rt.distance.native import available_isas
 from rt.tools.clock import ClockError
-from rt.tools.command import DONE, NOT_DONE, command
+from rt.tools.command import DONE, NOT_DONE, command, screen
 from rt.tools.files import output_folder, write_json
 
 
@@ -157,7 +157,7 @@ def run(options: LatencyOptions) -> int:
     result["check"] = check(result, budgets)
     write_json(folder / "latency.json", result)
     draw(result, histograms, folder / "latency.png")
-    show(Console(width=None if sys.stdout.isatty() else 110), result)
+    show(screen(110), result)
     print(f"wrote {folder}/latency.json, latency.png")
     return DONE if all(v["kept"] for v in result["check"]) else NOT_DONE
 

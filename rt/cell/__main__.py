@@ -15,7 +15,7 @@ from rt.cell.file import EXAMPLE, describe
 from rt.gripper import GripperError
 from rt.guard.rows import Stop
 from rt.robot import RobotError
-from rt.tools.command import DONE, command
+from rt.tools.command import DONE, command, screen
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,6 @@ def main(options: CheckOptions | ExampleOptions) -> int:
     devices = validate(config)
     assert devices.cell is not None
     cell = devices.cell
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=str(options.file), title_style="bold", min_width=76)
@@ -71,7 +70,9 @@ def main(options: CheckOptions | ExampleOptions) -> int:
             table.add_section()
         table.add_row("" if section == last else section, key, value)
         last = section
-    Console(width=None if sys.stdout.isatty() else 110).print(table, highlight=False)
+    screen(110).print(table, highlight=False)
+    if cell.place is not None and (why := cell.place.trouble(cell.limits)):
+        print(f"{why}; rt.clear will refuse this cell, rt.servo needs no place")
     if options.live:
         for device, line in live(config, devices):
             print(f"{device}: {line}", flush=True)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.cell.place import PlacePart
 from rt.cell.plausible import (
     check_camera,
     check_length,
@@ -26,7 +27,7 @@ from rt.cell.plausible import (
     check_table,
     check_value,
 )
-from rt.cell.transform import CellError, numbers, transform
+from rt.cell.transform import CellError, check_degrees, numbers, transform
 from rt.guard.limits import Limits
 from rt.pose import inverse
 from rt.tools.files import parsed_file
@@ -128,43 +129,6 @@ class Grasping:
 
 
 @dataclass(frozen=True)
-class PlacePart:
-    """[place]: the place above a bin to put things down, and the table to clear (rt.clear)."""
-
-    pose: tuple[float, float, float, float]
-    """x, y, z [m], yaw [deg] of the fingertips where they open."""
-    home: tuple[float, float, float]
-    """x, y, z [m] of the fingertips above the middle of what is to be cleared, from where it is looked at."""
-    look_m: tuple[float, float] = (0.3, 0.3)
-    """Size in x, y of what is to be cleared, around `home`."""
-    area_m: tuple[float, float] = (0.0, 0.0)
-    """Size in x, y of the area around `pose` that is filled in a pattern; 0: always the pose itself."""
-    rows: int = 1
-    """Places of the pattern along y."""
-    columns: int = 1
-    """Places of the pattern along x."""
-    carry_m: float = 0.30
-    """Least height of the fingertips on the way."""
-    speed_m_s: float = 0.25
-    """Of the moves between table and place."""
-    acceleration_m_s2: float = 1.0
-    turn_deg_s: float = 90.0
-    contact_N: float = 30.0
-    """Force, beyond the weight of what is carried, at which the hand stops, backs off and puts it back."""
-
-    def __post_init__(self) -> None:
-        for name, low in (("look_m", 0.01), ("area_m", 0.0)):
-            if min(getattr(self, name)) < low or max(getattr(self, name)) > 2.0:
-                raise ValueError(f"{name} = {getattr(self, name)} must be from {low:g} to 2 m")
-        most = {"rows": 50, "columns": 50, "carry_m": 1.5, "speed_m_s": 2.0, "contact_N": 250.0}
-        for name, high in most.items():
-            if not 0 < getattr(self, name) <= high:
-                raise ValueError(
-                    f"{name} = {getattr(self, name)} must be above 0, at most {high:g}"
-                )
-
-
-@dataclass(frozen=True)
 class ModelPart:
     """[model]"""
 
@@ -253,7 +217,7 @@ def _cell(path: Path, document: dict[str, Any]) -> CellFile:
         limits,
         _section(Grasping, document.get("grasp", {}), "grasp"),
         _section(ModelPart, document.get("model", {}), "model"),
-        _section(PlacePart, document["place"], "place") if "place" in document else None,
+        _place(document["place"]) if "place" in document else None,
     )
 
 
@@ -346,6 +310,13 @@ def _table(workspace: dict[str, Any]) -> Transform:
     made[2, 3] = _typed(workspace.get("table_height_m", 0.0), float, "workspace.table_height_m")
     check_value("workspace.table_height_m", float(made[2, 3]))
     return made
+
+
+def _place(values: dict[str, Any]) -> PlacePart:
+    place = _section(PlacePart, values, "place")
+    check_value("place.pose[:3]", place.pose[:3])
+    check_degrees(np.array(place.pose[3:]), "place.pose[3]")
+    return place
 
 
 def _need(section: dict[str, Any], name: str, key: str) -> Any:

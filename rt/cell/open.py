@@ -18,6 +18,7 @@ from rt.cell.options import ServoOptions
 from rt.cell.plausible import check_force, check_limits
 from rt.cell.setup import RunSetup, SpeedBound, slower
 from rt.cell.transform import CellError
+from rt.controller.target import TargetPoint
 from rt.gripper import GripperError
 from rt.guard.limits import Limits
 from rt.hand import load_hand, load_tip_travel
@@ -68,6 +69,7 @@ def settle(config: ServoOptions) -> Devices:
             raise CellError("--camera replay needs a recording: --camera-device session.db3")
         limits = config.limits or Limits()
         check_limits(limits)
+        _check_target(config, limits)
         if config.speed_scale != 1:
             limits = slower(limits, config.speed_scale, limits.max_speed_m_s, limits.max_turn_deg_s)
         hand = config.hand or "robotiq_2f85"
@@ -83,6 +85,12 @@ def settle(config: ServoOptions) -> Devices:
     return _settle_real(config, cell, robot)
 
 
+def _check_target(config: ServoOptions, limits: Limits) -> None:
+    """Refuse a point that is wanted and that no hand comes to. Raises CellError."""
+    if isinstance(config.target, tuple) and (why := TargetPoint(config.target).trouble(limits)):
+        raise CellError(why)
+
+
 def _settle_real(config: ServoOptions, cell: CellFile, robot: str) -> Devices:
     if (config.camera or cell.camera.kind) == "replay":
         raise CellError(
@@ -90,6 +98,7 @@ def _settle_real(config: ServoOptions, cell: CellFile, robot: str) -> Devices:
             "with --robot twin"
         )
     check_limits(config.limits or cell.limits)
+    _check_target(config, config.limits or cell.limits)
     limits = slower(
         config.limits or cell.limits,
         config.speed_scale,

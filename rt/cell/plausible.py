@@ -23,10 +23,12 @@ Transform = NDArray[np.float64]
 Range = tuple[float, float, str]
 """Least, greatest, unit."""
 
+_SLOW_TURN_DEG_S = 4.0
+"""Slower turns are half turns in radians."""
 RANGES: dict[str, Range] = {
     "robot.max_speed_m_s": (0.005, 1.0, "m/s"),
     "robot.max_acceleration_m_s2": (0.05, 10.0, "m/s^2"),
-    "robot.max_turn_deg_s": (1.0, 360.0, "deg/s"),
+    "robot.max_turn_deg_s": (_SLOW_TURN_DEG_S, 360.0, "deg/s"),
     "robot.max_silence_s": (0.01, 1.0, "s"),
     "robot.watchdog_hz": (1.0, 100.0, "Hz"),
     "camera.width": (64, 4096, "px"),
@@ -49,6 +51,17 @@ RANGES: dict[str, Range] = {
     "grasp.lift_m": (0.005, 0.6, "m"),
     "grasp.lift_speed_m_s": (0.002, 0.5, "m/s"),
     "grasp.hold_s": (0.0, 30.0, "s"),
+    "place.pose[:3]": (-3.0, 3.0, "m"),
+    "place.home": (-3.0, 3.0, "m"),
+    "place.look_m": (0.01, 2.0, "m"),
+    "place.area_m": (0.0, 2.0, "m"),
+    "place.rows": (1, 50, ""),
+    "place.columns": (1, 50, ""),
+    "place.carry_m": (0.02, 1.5, "m"),
+    "place.speed_m_s": (0.005, 1.0, "m/s"),
+    "place.acceleration_m_s2": (0.05, 10.0, "m/s^2"),
+    "place.turn_deg_s": (_SLOW_TURN_DEG_S, 360.0, "deg/s"),
+    "place.contact_N": (1.0, 250.0, "N"),
     "limits.max_frame_age_s": (0.01, 2.0, "s"),
     "limits.max_exposure_gap_s": (0.001, 1.0, "s"),
     "limits.max_same_views": (0, 100, "frames"),
@@ -62,7 +75,7 @@ RANGES: dict[str, Range] = {
     "limits.max_distance_m": (0.1, 10.0, "m"),
     "limits.max_speed_m_s": (0.005, 1.5, "m/s"),
     "limits.max_acceleration_m_s2": (0.05, 100.0, "m/s^2"),
-    "limits.max_turn_deg_s": (1.0, 720.0, "deg/s"),
+    "limits.max_turn_deg_s": (_SLOW_TURN_DEG_S, 720.0, "deg/s"),
     "limits.max_step_m": (0.001, 0.5, "m"),
     "limits.max_step_deg": (0.5, 360.0, "deg"),
     "limits.workspace_min_m": (-3.0, 3.0, "m"),

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.cell.file import Grasping, PlacePart
+from rt.cell.file import Grasping
+from rt.cell.place import PlacePart
 from rt.guard.limits import Limits
 from rt.hand import TipTravel
 

@@ -81,7 +81,8 @@ def _from_parts(value: dict[str, Any], key: str) -> Transform:
             ]
         )
     elif name == "rpy_deg":
-        _check_degrees(turn, f"{key}.{name}")
+        small = " (or quaternion_xyzw, if such small angles are meant)"
+        check_degrees(turn, f"{key}.{name}", small)
         for axis, angle in enumerate(np.radians(turn)):
             M[:3, :3] = _about(np.eye(3)[axis], float(angle)) @ M[:3, :3]
     else:
@@ -95,15 +96,15 @@ def _from_parts(value: dict[str, Any], key: str) -> Transform:
     return _rigid(M, key)
 
 
-def _check_degrees(turn: NDArray[np.float64], key: str) -> None:
-    """Refuse angles that are quarter turns in radians, and more than two turns."""
+def check_degrees(turn: NDArray[np.float64], key: str, else_: str = "") -> None:
+    """Refuse angles that are quarter turns in radians, and more than two turns. Raises CellError."""
     quarters = turn / (math.pi / 2)
     near = (np.abs(quarters - np.round(quarters)) < 2e-3) & (np.round(quarters) != 0)
     rest = np.abs(turn[~near]) < 1e-3
     if near.any() and rest.all():
         raise CellError(
             f"{key} = {turn.tolist()} are quarter turns in radians; give degrees: "
-            f"{np.degrees(turn).round(1).tolist()} (or quaternion_xyzw, if such small angles are meant)"
+            f"{np.degrees(turn).round(1).tolist()}{else_}"
         )
     if np.abs(turn).max() > 720:
         raise CellError(f"{key} = {turn.tolist()} deg must be within two turns (720 deg)")

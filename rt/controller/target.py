@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from rt.controller.motion import Shift
 from rt.grasp.memory import CELL_M, HeightMemory
+from rt.guard.limits import Limits, outside_m
 
 OFF_TARGET_M = 1.0
 """Added to the score of a candidate off the wanted object: more than any distance, doubt or unseen ground."""
@@ -58,6 +59,19 @@ class TargetPoint:
     seen_s: float = -np.inf
     """Time of the exposure that showed it there, on the clock of Surroundings.exposed_s; minus infinity: of
     no picture, it stands."""
+
+    def trouble(self, limits: Limits) -> str:
+        """Reason why no hand within the workspace comes to the object, or an empty text."""
+        off_m = outside_m(self.xy_m, limits)
+        if off_m <= self.radius_m:
+            return ""
+        x, y = self.xy_m
+        (x0, y0), (x1, y1) = limits.workspace_min_m, limits.workspace_max_m
+        mm = off_m > 1 and outside_m((x / 1e3, y / 1e3), limits) <= self.radius_m
+        return (
+            f"the wanted object at {x:.3f}, {y:.3f} m lies {off_m:.3f} m outside the workspace "
+            f"(x {x0:g} to {x1:g}, y {y0:g} to {y1:g} m)" + ("; is it given in mm?" if mm else "")
+        )
 
 
 class FollowedTarget:

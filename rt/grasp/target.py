@@ -15,6 +15,7 @@ from rt.cell.setup import RecordSink
 from rt.controller import FAR_M
 from rt.controller.target import LOW_M, RADIUS_M, TargetPoint, beyond_m
 from rt.grasp.target_function import FunctionProcess, TargetError
+from rt.guard.limits import Limits
 
 Box = tuple[float, float, float, float]
 """u0, v0, u1, v1 [px]: columns u0 to u1 and rows v0 to v1 of the camera's depth image."""
@@ -118,14 +119,17 @@ class WantedObject:
         self,
         look: Callable[[], tuple[Frame, NDArray[np.float64]]],
         patience_s: float,
+        limits: Limits,
     ) -> None:
         """Find the target before anything moves. look: the newest frame and T_base_camera at its exposure.
-        Raises TargetError if it is not there."""
+        Raises TargetError if it is not there, or outside the workspace of the limits."""
         if self._where is not None:
             frame, T = look()
             self.now = point_of(frame.depth, self._where, self._rays, T, frame.stamp_ns * 1e-9)
         elif self._function is not None:
             self.now = self._function.first(look, patience_s)
+        if self.now is not None and (why := self.now.trouble(limits)):
+            raise TargetError(why)
 
     def hear(self, record: RecordSink | None) -> None:
         """Take the object that was clicked on the live page, if there is news."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -109,9 +110,11 @@ class Limits:
         for k, joint in enumerate(JOINTS):
             low, high = self.joint_min_deg[k], self.joint_max_deg[k]
             if not low + 2 * self.joint_margin_deg < high:
+                radians = max(abs(low), abs(high)) < 2 * math.pi + 0.05
                 raise ValueError(
                     f"limits joint_min_deg and joint_max_deg leave the joint {joint!r} no room: "
                     f"{low:g} to {high:g} deg with joint_margin_deg = {self.joint_margin_deg:g}"
+                    + ("; are they meant in radians? Give degrees" if radians else "")
                 )
 
 
@@ -119,3 +122,27 @@ def joint_rooms_deg(q: ArrayLike | None, limits: Limits) -> NDArray[np.float64]:
     """(6,) of what joints (6,) [rad] have left to their limits [deg]; below 0 beyond."""
     q_deg = np.degrees(np.asarray(q, dtype=np.float64))
     return np.asarray(np.minimum(q_deg - limits.joint_min_deg, limits.joint_max_deg - q_deg))
+
+
+def outside_m(xy: ArrayLike, limits: Limits) -> float:
+    """Distance [m] of a hand at x, y [m] from the workspace; 0 inside."""
+    at = np.asarray(xy, dtype=np.float64)[:2]
+    return float(np.linalg.norm(at - np.clip(at, limits.workspace_min_m, limits.workspace_max_m)))
+
+
+def outside(hand: NDArray[np.float64], limits: Limits) -> str:
+    """Reason why a hand at x, y, z [m] is outside the workspace, too low or too high; else empty."""
+    for axis, value, low, high in zip(
+        "xy", hand[:2], limits.workspace_min_m, limits.workspace_max_m, strict=True
+    ):
+        if not low <= value <= high:
+            return (
+                f"workspace: {axis} = {value:.3f} m must be from {low:g} to {high:g} m; move the place, or "
+                "widen the workspace"
+            )
+    if not limits.min_grasp_height_m <= hand[2] <= limits.max_height_m:
+        return (
+            f"height: z = {hand[2]:.3f} m must be from {limits.min_grasp_height_m:g} to "
+            f"{limits.max_height_m:g} m"
+        )
+    return ""

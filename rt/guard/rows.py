@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rt.guard import clamps
 from rt.guard.camera_watch import CameraPlace
-from rt.guard.limits import Limits, joint_rooms_deg
+from rt.guard.limits import Limits, joint_rooms_deg, outside_m
 from rt.guard.settings import changes
 from rt.robot import RobotState
 from rt.robot.kinematics import JOINTS, ArmModel, singularity
@@ -111,7 +111,7 @@ class CycleState:
 
     @property
     def outside_m(self) -> float:
-        return _outside_m(self.hand, self.limits)
+        return outside_m(self.hand, self.limits)
 
     @property
     def below_floor_m(self) -> float:
@@ -231,7 +231,7 @@ class CycleState:
 
     @property
     def command_outside_m(self) -> float:
-        return _outside_m(self.command, self.limits)
+        return outside_m(self.command, self.limits)
 
     @property
     def command_in_scene_m(self) -> float:
@@ -255,11 +255,6 @@ class CycleState:
 
 _USUAL_DEG_S = 180.0
 """Of a joint of an arm that is not known."""
-
-
-def _outside_m(hand: Hand, limits: Limits) -> float:
-    inside = np.clip(hand[:2], limits.workspace_min_m, limits.workspace_max_m)
-    return float(np.linalg.norm(hand[:2] - inside))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ otherwise (nothing seen, missed, collided, slipped) is written down and the job 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -22,7 +23,6 @@ from rt.job.look import (
     TableLook,
     TakenPlace,
     ground_between,
-    look_places,
     merged,
     probabilities,
     turned,
@@ -159,12 +159,11 @@ class Job(JobRecovery):
     def _look_around(self) -> Iterator[Step]:
         """Look at all that is to be cleared; then `targets`. Begins with the nearest place to look from."""
         loop = self.loop
-        places = look_places(self.place)
-        if np.linalg.norm(places[-1] - loop.commanded[:2]) < np.linalg.norm(
-            places[0] - loop.commanded[:2]
-        ):
+        places = self.place.looks()
+        first_m, last_m = (math.dist(places[k][:2], loop.commanded[:2]) for k in (0, -1))
+        if last_m < first_m:
             places.reverse()
-        hands = [np.array([*xy, self.place.home[2], self.home_yaw]) for xy in places]
+        hands = [np.array([*place, self.home_yaw]) for place in places]
         views: dict[int, TableLook] = {}
         try:
             yield from self._go(hands[-1], "look around", settle=False, views=views, places=hands)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rt.camera import Frame
 from rt.camera.frames import PosedFrame
-from rt.cell.file import PlacePart
+from rt.cell.place import REACH_M, PlacePart
 from rt.controller import DistanceFunction, place_all, symmetry
 from rt.grasp.height import Grid, height_map
 from rt.hand import Hand
@@ -19,9 +19,6 @@ from rt.pose import wrap_theta
 
 Array = NDArray[np.float64]
 
-REACH_M = 0.14
-"""One look finds grasps this far to either side of the hand: the training views lie within 0.12 m of an
-object's centre, and grasps lie around it."""
 STEP_M, TURNS = 0.0117, 12
 """Grid of a look: about the tolerance of a grasp. The approach finds the rest."""
 SYMMETRIES = (0, 3, 5, 6)
@@ -57,16 +54,6 @@ class GraspTarget:
         """True if the approach may begin at hand (4,)."""
         turn = abs(float(wrap_theta(self.hand[3] - hand[3])))
         return math.dist(self.hand[:2], hand[:2]) < AT_HAND_M and turn < AT_HAND_RAD
-
-
-def look_places(place: PlacePart) -> list[Array]:
-    """Hands' x, y (2,) [m] from which looks cover all that is to be cleared, in a path without long ways."""
-    columns, rows = (max(math.ceil(size / (2 * REACH_M)), 1) for size in place.look_m)
-    xs, ys = (
-        middle + size * ((np.arange(n) + 0.5) / n - 0.5)
-        for middle, size, n in zip(place.home[:2], place.look_m, (columns, rows), strict=True)
-    )
-    return [np.array([x, y]) for k, x in enumerate(xs) for y in (ys if k % 2 == 0 else ys[::-1])]
 
 
 def look_actions() -> NDArray[np.float32]:

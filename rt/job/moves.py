@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rt.camera import Frame
 from rt.cell.cell import Cell
-from rt.cell.file import PlacePart
+from rt.cell.place import PlacePart
 from rt.cell.setup import RecordSink, RunSetup
 from rt.cell.transform import CellError
 from rt.cycle import Step, step_of
@@ -28,13 +28,11 @@ from rt.job.look import (
     GraspTarget,
     TableLook,
     TakenPlace,
-    look_places,
     turned,
 )
 from rt.job.options import ClearOptions
 from rt.job.path import Array, PathError, PathLimits, Reachable, planned
 from rt.job.path import Path as HandPath
-from rt.job.place import slots
 from rt.job.state import MISSED, Attempt, JobState
 from rt.job.travel import Watch, follow
 from rt.loop import (
@@ -145,9 +143,9 @@ class JobMoves(Servo):
         self.seconds_before = self.state.seconds
         self.control = Control(loop)
         home = np.array([*self.place.home, self.home_yaw])
-        looks = [np.array([*xy, *home[2:]]) for xy in look_places(self.place)]
+        looks = [np.array([*look, self.home_yaw]) for look in self.place.looks()]
         try:
-            self._planned([*looks, home, *(self._above(s) for s in slots(self.place)), home])
+            self._planned([*looks, home, *(self._above(s) for s in self.place.slots()), home])
         except PathError as error:
             raise Stop(f"the job's ways: {error}; nothing moved") from error
         self._held = settle_holding(loop, self.state, self.job.if_holding)
@@ -256,7 +254,7 @@ class JobMoves(Servo):
     # Moves.
 
     def _slot(self) -> Array:
-        places = slots(self.place)
+        places = self.place.slots()
         return turned(places[self.state.placed % len(places)], self.home_yaw)
 
     def _above(self, hand: Array) -> Array:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rt.guard.limits import Limits
+from rt.guard.limits import Limits, outside
 from rt.guard.reach import hand_text, joint_trouble
 from rt.pose import inverse, top_down
 from rt.robot.kinematics import ArmModel, joint_frames, joints_at
@@ -153,7 +153,7 @@ class Reachable:
         times = np.append(np.arange(0.0, path.seconds, _SAMPLE_S), path.seconds)
         hands = [path.at(float(t)) for t in times]
         for hand in hands:
-            if why := _outside(hand, self.limits):
+            if why := outside(hand, self.limits):
                 return why, 1.0
         if self.arm is None or self.q is None or self.T_base_hand is None:
             return "", 1.0
@@ -173,24 +173,6 @@ class Reachable:
                 most = max(most, float((turned / fastest).max()))
             q = now
         return "", 1.0 if most <= 1 else 0.95 / most
-
-
-def _outside(hand: Array, limits: Limits) -> str:
-    """Reason why a hand (4,) is outside the workspace, too low or too high; else empty."""
-    for axis, value, low, high in zip(
-        "xy", hand[:2], limits.workspace_min_m, limits.workspace_max_m, strict=True
-    ):
-        if not low <= value <= high:
-            return (
-                f"workspace: {axis} = {value:.3f} m must be from {low:g} to {high:g} m; move the place, or "
-                "widen the workspace"
-            )
-    if not limits.min_grasp_height_m <= hand[2] <= limits.max_height_m:
-        return (
-            f"height: z = {hand[2]:.3f} m must be from {limits.min_grasp_height_m:g} to "
-            f"{limits.max_height_m:g} m"
-        )
-    return ""
 
 
 def planned(points: Sequence[Array], limits: PathLimits, reachable: Reachable) -> Path:

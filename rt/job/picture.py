@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rt.cell.file import PlacePart
-from rt.job.place import slots
+from rt.cell.place import PlacePart
 from rt.job.report import JobReport
 from rt.job.state import DROPPED, MISSED, PLACED, SKIPPED
 from rt.tools.files import write_figure
@@ -41,7 +40,7 @@ def draw(
     plan.text(x - width / 2, y - depth / 2, " to be cleared", va="bottom", color="#6b7280", size=8)
     if track:
         plan.plot(*np.transpose(track), color="#2667c9", lw=0.6, alpha=0.5)
-    places = np.array(slots(place))
+    places = np.array(place.slots())
     plan.plot(places[:, 0], places[:, 1], "s", ms=14, mfc="none", color="#22262b")
     plan.annotate("place", places[0, :2], xytext=(10, 0), textcoords="offset points", va="center")
     for a in report.state.attempts:

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from rt.job.job import Job
 from rt.job.state import DROPPED, MISSED, PLACED, SKIPPED, JobState
 from rt.outcome import Outcome
+from rt.tools.command import screen
 from rt.tools.files import write_json
 
 
@@ -115,7 +115,7 @@ def table(report: JobReport) -> Table:
 def write(report: JobReport, folder: Path) -> None:
     """clear.json into the folder, and the table on screen. Raises OSError."""
     write_json(folder / "clear.json", report.summary())
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = screen(110)
     console.print(table(report))
     if report.state.carrying:
         console.print("the fingers may still hold something: look before you go near", style="bold")

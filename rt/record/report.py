@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from rt.hand import Hand
 from rt.outcome import GraspResult, Outcome, Report, ScoredView
 from rt.tools.clock import Clock
+from rt.tools.command import screen
 from rt.tools.files import write_figure, write_json
 from rt.view import View
 
@@ -76,7 +76,7 @@ def write(report: Report, folder: Path) -> None:
         written += ", servo.png"
     if report.record is not None and report.record.is_file():
         written += f", {report.record.name if report.record.parent == folder else report.record}"
-    console = Console()
+    console = screen()
     console.print(table(report))
     for line in report.refused:
         console.print(f"[dim]real time: {line}[/dim]", soft_wrap=True)
@@ -169,7 +169,7 @@ def table(report: Report) -> Table:
             cells = [f"{h[key]:.2f} ms" for key in ("p50_ms", "p99_ms", "p999_ms", "max_ms")]
             result.add_row(name, *cells)
     result.add_section()
-    result.add_row("distance to nearest grasp", "start", "end", "", "", style="bold")
+    result.add_row("distance to a grasp", "start", "end", "", "", style="bold")
     result.add_row("  predicted", *(_mm(v) for v in predicted), "", "")
     result.add_row("  true", _mm(report.true_start_m), _mm(report.true_end_m), "", "")
     if report.grasp is not None:

@@ -4,20 +4,25 @@
 1        the job was not done: a device, the machine, a run that was stopped, a check that failed
 2        a mistake of the user: an option, a file, a package that is not installed
 3        the hand arrived, but nothing was grasped (rt.servo)
-128 + n  ended by signal n (130: Ctrl-C)
+128 + n  ended by signal n (130: Ctrl-C; 141: nobody reads stdout any more)
 """
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DONE, NOT_DONE, MISTAKE, NOTHING_GRASPED = 0, 1, 2, 3
 
-INTERRUPTED = 128 + int(signal.SIGINT)
+INTERRUPTED, UNHEARD = 128 + int(signal.SIGINT), 128 + int(signal.SIGPIPE)
 
 _FILE_MISTAKES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 """Errors of the operating system that come from a path that the user gave."""
@@ -67,6 +72,8 @@ def command(
                 return _said(name, error, NOT_DONE)
             except wrong as error:
                 return _said(name, error, MISTAKE)
+            except BrokenPipeError as error:
+                return _unheard() or _said(name, error, NOT_DONE)
             except OSError as error:
                 return _said(name, error, NOT_DONE)
 
@@ -98,6 +105,25 @@ def _make_paragraphs() -> None:
         }
 
     AttributeDocstrings.get_attr_docs = joined  # type: ignore[method-assign, assignment]
+
+
+def screen(width: int = 120, **options: Any) -> Console:
+    """For the tables of a command: as wide as the terminal, `width` columns in a file or a pipe, which would
+    have 80."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else width, **options)
+
+
+def _unheard() -> int:
+    """UNHEARD if nobody reads stdout any more (`... | head`), else 0."""
+    out = select.poll()
+    out.register(sys.stdout, 0)
+    if not any(event & select.POLLERR for _, event in out.poll(0)):
+        return 0
+    with open(os.devnull, "w") as nowhere:  # else the interpreter tells of what is left as it ends
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return UNHEARD
 
 
 def _said(name: str, error: BaseException, code: int) -> int:

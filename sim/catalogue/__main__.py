@@ -18,11 +18,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from rt.hand import Hand, HandError, load_hand
-from rt.tools.command import command
+from rt.tools.command import command, screen
 from rt.tools.files import output_folder, write_figure, write_json
 from rt.tools.pool import PoolError, spread
 from rt.tools.progress import progress
@@ -256,7 +255,7 @@ def run(config: CatalogueOptions) -> Path:
         "skipped": [{"file": file, "reason": reason} for file, reason in objects.skipped],
     }
     write_json(out / "catalogue.json", entries)
-    Console().print(report(rows, found))
+    screen().print(report(rows, found))
     for name, poses in found.items():
         if name in objects.files or not any(pose.count for pose in poses):
             print(way_line(name, poses))

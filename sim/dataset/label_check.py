@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from rt.hand import Hand, load_hand
+from rt.tools.command import screen
 from rt.tools.files import output_folder, write_json
 from rt.tools.pool import spread
 from sim.dataset import store
@@ -101,7 +101,7 @@ def report(config: GenerateOptions, found: dict[str, Any]) -> Path:
     }
     write_json(folder / "label_check.json", content)
     draw(found, folder / "label_check.png")
-    Console().print(rate_table(found))
+    screen().print(rate_table(found))
     few = [n for n, r in found.items() if r["n"] and r["rate"] < ENOUGH]
     print(f"categories under {ENOUGH:.0%}: {', '.join(few) or 'none'}; {folder}/label_check.json")
     return folder

@@ -7,7 +7,6 @@ images go through rt.guard.camera_watch as in the loop.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 from scipy.spatial.transform import Rotation
 
@@ -25,7 +23,7 @@ from rt.guard.camera_watch import CameraWatch
 from rt.guard.limits import Limits
 from rt.hand import load_hand
 from rt.pose import METRES_PER_RADIAN, top_down, wrap_theta
-from rt.tools.command import command
+from rt.tools.command import command, screen
 from rt.tools.files import output_folder, write_json
 from rt.tools.pool import PoolError, spread
 from rt.view import END_HEIGHT_M, START_HEIGHT_M, Reprojector, close_gaps
@@ -255,6 +253,6 @@ def main(options: DisplacedOptions) -> int:
     folder = output_folder("camera", options.out)
     report = measure(options)
     write_json(folder / "camera.json", report)
-    Console(width=None if sys.stdout.isatty() else 130).print(table(report))
+    screen(130).print(table(report))
     print(f"{folder}/: camera.json")
     return 0

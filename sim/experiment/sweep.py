@@ -7,17 +7,15 @@ and one JSON. Killed and started again with the same --out it goes on after the 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from rt.tools.command import command
+from rt.tools.command import command, screen
 from rt.tools.files import output_folder, plain, write_figure, write_json
 from rt.tools.pool import PoolError
 from sim.experiment.disturbance import Disturbance
@@ -236,6 +234,6 @@ def main(config: SweepConfig) -> int:
     folder = output_folder("sweep", config.out or Path("runs/sweep") / config.over)
     report = sweep(config, folder)
     draw(report, folder / "sweep.png")
-    Console(width=None if sys.stdout.isatty() else 140).print(table(report))
+    screen(140).print(table(report))
     print(f"{folder}/: sweep.json, sweep.png")
     return 0

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from rt.hand import Hand, load_hand
 from rt.pose import top_down
-from rt.tools.command import command
+from rt.tools.command import command, screen
 from rt.tools.files import whole
 from rt.tools.pool import PoolError, spread
 from rt.tools.progress import progress
@@ -270,5 +269,5 @@ def _mirror(batch: Any, lateral: bool, closing: bool) -> Any:
 @command("sim.gpd train", GpdTrainOptions, failures=(PoolError,))
 def main(config: GpdTrainOptions) -> int:
     accuracy = train(config)
-    Console().print(f"accuracy on test objects {accuracy:.3f}: {config.out}", highlight=False)
+    screen().print(f"accuracy on test objects {accuracy:.3f}: {config.out}", highlight=False)
     return 0

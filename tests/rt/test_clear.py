@@ -14,7 +14,8 @@ import trimesh
 
 from rt import clear
 from rt.cell.cell import Cell
-from rt.cell.file import EXAMPLE, PlacePart, load_cell
+from rt.cell.file import EXAMPLE, load_cell
+from rt.cell.place import PlacePart
 from rt.cell.transform import CellError
 from rt.cycle import Step
 from rt.distance import Distance, open_model

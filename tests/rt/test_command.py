@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -45,6 +47,28 @@ def test_each_error_is_one_line_and_one_code(
     assert main([]) == code
     said = capsys.readouterr().err
     assert said.startswith("sim.probe: ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("reader", "code", "said"), [("true", 141, b""), ("cat", 1, b"no news")])
+def test_a_reader_that_has_gone_is_told_from_a_device_that_has(
+    reader: str, code: int, said: bytes
+) -> None:
+    """As in `python -m rt.servo --help | head -3`."""
+    program = (
+        "import sys, time\nfrom rt.tools.command import command\nfrom tests.rt.test_command import Probe\n"
+        "@command('rt.probe', Probe)\ndef main(options):\n    time.sleep(0.5)\n    print('x' * 100_000)\n"
+        "    raise BrokenPipeError(32, 'no news')\n"
+        "sys.exit(main([]))"
+    )
+    read = subprocess.Popen([reader], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert read.stdin is not None
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=read.stdin, stderr=subprocess.PIPE, timeout=60
+    )
+    read.stdin.close()
+    read.wait(10)
+    assert done.returncode == code and said in done.stderr and b"Traceback" not in done.stderr
+    assert bool(done.stderr) == bool(said)
 
 
 def test_what_was_noted_on_the_way_is_in_the_line(capsys: pytest.CaptureFixture[str]) -> None:

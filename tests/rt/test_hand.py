@@ -64,11 +64,36 @@ def test_a_field_that_is_not_known_is_refused(tmp_path: Path) -> None:
         load_hand(write(tmp_path, GOOD + "colour = 3\n"))
 
 
-@pytest.mark.parametrize("value", ["0", "-0.1", "true", '"0.1"', "nan"])
-def test_a_number_that_cannot_be_is_refused(tmp_path: Path, value: str) -> None:
-    text = GOOD.replace("opening_m = 0.14", f"opening_m = {value}")
-    with pytest.raises(HandError, match=r"opening_m = .* must be a number above 0"):
-        load_hand(write(tmp_path, text))
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        *(
+            ("opening_m = 0.14", f"opening_m = {v}", "opening_m = .* must be from 0.0005 to 0.5")
+            for v in ("0", "-0.1", "nan", "inf")
+        ),
+        *(
+            ("opening_m = 0.14", f"opening_m = {v}", "opening_m = .* must be a number")
+            for v in ("true", '"0.1"')
+        ),
+        (
+            "palm_length_m = 0.16",
+            "palm_length_m = 160",
+            r"palm_length_m = 160 .* in mm\? That would be 0.16 m",
+        ),
+        ("max_force_N = 120", "max_force_N = 0.12", "max_force_N = 0.12 must be from 1 to 5000"),
+        (
+            "pad_height_m = 0.02",
+            "pad_height_m = 0.2",
+            "pad_height_m = 0.2 m must be at most finger_length_m = 0.08",
+        ),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in GOOD
+    with pytest.raises(HandError, match=message):
+        load_hand(write(tmp_path, GOOD.replace(old, new)))
 
 
 def test_the_tips_of_a_2f85_travel_as_its_maker_says() -> None:

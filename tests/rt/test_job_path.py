@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt.cell.file import PlacePart
 from rt.guard.limits import Limits
 from rt.job.path import Path, PathError, PathLimits, Reachable, Retrace, around_base, planned
-from rt.job.place import slots
 from rt.pose import inverse, top_down
 from rt.robot.kinematics import ARMS, joint_frames, joints_at
 
@@ -120,17 +118,6 @@ def test_the_table_may_stand_elsewhere_than_the_base() -> None:
     a = planned([begin, goal], PACE, straight)
     b = planned([begin - [0.1, 0.05, -0.02, 0], shifted], PACE, moved)
     assert a.seconds == pytest.approx(b.seconds)
-
-
-def test_slots_fill_the_area_row_by_row() -> None:
-    place = PlacePart(
-        pose=(0.1, 0.4, 0.2, 90.0), home=(0, 0, 0.3), area_m=(0.2, 0.1), rows=2, columns=2
-    )
-    found = np.array(slots(place))
-    assert np.allclose(found[:, :2], [[0.05, 0.375], [0.15, 0.375], [0.05, 0.425], [0.15, 0.425]])
-    assert np.allclose(found[:, 3], math.pi / 2)
-    alone = slots(PlacePart(pose=(0.1, 0.4, 0.2, 0.0), home=(0, 0, 0.3)))
-    assert len(alone) == 1 and np.allclose(alone[0], [0.1, 0.4, 0.2, 0])
 
 
 @settings(max_examples=40, deadline=None)

@@ -14,19 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rt.cell.file import PlacePart
 from rt.cell.options import ServoOptions
+from rt.cell.place import PlacePart
 from rt.gripper import GripperState
 from rt.guard.rows import Stop
 from rt.job.control import Control
 from rt.job.holding import Held, settle_holding
 from rt.job.keys import Keys
 from rt.job.look import (
-    REACH_M,
     GraspTarget,
     TableLook,
     has_left,
-    look_places,
     merged,
     turned,
 )
@@ -79,16 +77,6 @@ def test_tries_count_where_the_hand_aimed_and_where_it_came_to() -> None:
     )
     assert state.tries_at((0.01, 0.0)) == 1 == state.tries_at((0.2, 0.02))
     assert state.tries_at((0.1, 0.0)) == 0 and state.tries_at((0.3, 0.26)) == 1
-
-
-def test_looks_cover_all_that_is_to_be_cleared() -> None:
-    places = look_places(PLACE)
-    assert len(places) == 4
-    for x in np.linspace(-0.2, 0.2, 9):
-        for y in np.linspace(-0.15, 0.15, 7):
-            assert min(np.abs(np.array([x, y]) - p).max() for p in places) <= REACH_M + 1e-9
-    small = PlacePart(pose=(0, 0.4, 0.2, 0), home=(0.1, 0, 0.3), look_m=(0.2, 0.2))
-    assert np.allclose(look_places(small), [[0.1, 0.0]])
 
 
 def oracle(grasps: np.ndarray, seen_from: np.ndarray) -> Any:

@@ -59,6 +59,16 @@ def read(folder: Path, old: str, new: str) -> None:
         ),
         ("# min_height_m = 0.10", "min_height_m = 0.20", "the hand would never arrive"),
         ("# min_height_m = 0.10", "max_height_m = 0.25", "max_height_m = 0.25 m must be at least 0.3"),
+        ("# max_turn_deg_s = 90.0", "max_turn_deg_s = 1.57", r"is 1.57 meant in radians\? .* 89.95 deg"),
+        ("[-0.45, 0.30, 0.22, 0.0]", "[-450, 300, 220, 0]", r"place.pose\[:3\] = .* meant in mm\?"),
+        ("0.30, 0.22, 0.0]", "0.30, 0.22, 1.5708]", r"place.pose\[3\] = .* give degrees: \[90.0\]"),
+        ("[-0.45, -0.05, 0.30]", "[-450, -50, 300]", r"place.home = .* meant in mm\?"),
+        ("# look_m = [0.3, 0.3]", "look_m = [300, 300]", r"place.look_m = .* meant in mm\?"),
+        ("# area_m = [0.0, 0.0]", "area_m = [200, 0]", r"place.area_m = .* meant in mm\?"),
+        ("# carry_m = 0.30", "carry_m = 300", r"carry_m = 300 m .* mm\? That would be 0.3 m"),
+        ("# acceleration_m_s2 = 1.0", "acceleration_m_s2 = 1000", "place.acceleration_m_s2 = 1000"),
+        ("# contact_N = 30.0", "contact_N = 0.03", "place.contact_N = 0.03 N must be from 1"),
+        ("# rows = 1", "rows = 51", "place.rows = 51 must be from 1 to 50"),
         ("# max_speed_m_s = 0.5", "max_speed_m_s = 0", "limits.max_speed_m_s = 0 m/s must be from"),
     ],
 )  # fmt: skip
@@ -74,6 +84,11 @@ def test_only_numbers_are_taken_in_a_matrix(tmp_path: Path, row: str) -> None:
     matrix = f"[{row}, [0, 1, 0, 0], [0, 0, 1, 0.1], [0, 0, 0, 1]]"
     with pytest.raises(CellError, match=r"T_flange_hand\[0\] = .* list of 4 finite numbers"):
         read(tmp_path, "{ xyz_m = [0.0, 0.0, 0.163], rpy_deg = [0.0, 0.0, 90.0] }", matrix)
+
+
+def test_joint_limits_in_radians_are_told() -> None:
+    with pytest.raises(ValueError, match=r"'base' no room: .* meant in radians\? Give degrees"):
+        Limits(joint_min_deg=(-6.28,) * 6, joint_max_deg=(6.28,) * 6)
 
 
 def test_a_hanging_arm_is_not_taken_for_a_table_that_is_upside_down(tmp_path: Path) -> None:

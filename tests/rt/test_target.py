@@ -20,6 +20,7 @@ from rt import controller
 from rt.camera import Frame, Intrinsics
 from rt.cell.open import open_cell, open_devices, settle
 from rt.cell.options import ServoOptions
+from rt.cell.transform import CellError
 from rt.controller import Surroundings, TargetPoint
 from rt.controller.motion import Shift
 from rt.controller.target import FollowedTarget, beyond_m, object_cells
@@ -27,6 +28,7 @@ from rt.distance import open_model
 from rt.grasp.memory import HeightMemory
 from rt.grasp.target import WantedObject, point_of
 from rt.grasp.target_function import TargetError
+from rt.guard.limits import Limits
 from rt.hand import load_hand
 from rt.outcome import Outcome
 from rt.pose import grasp_distance, to_view, top_down
@@ -149,12 +151,17 @@ def test_a_box_is_the_middle_of_what_stands_in_it_or_refused_by_name() -> None:
     u, v = np.round(there).astype(int)
     wanted = WantedObject(None, (u - 6, v - 6, u + 6, v + 6), VIEW.intrinsics)
     frame = Frame(int(frame_s * 1e9), 0, view, VIEW.intrinsics)
-    wanted.begin(lambda: (frame, T), 1.0)
+    wanted.begin(lambda: (frame, T), 1.0, Limits())
     assert wanted.now is not None and wanted.now.seen_s == frame_s
     assert np.linalg.norm(np.subtract(wanted.now.xy_m, BLOCKS[0, :2])) < 0.008
     assert 0.02 < wanted.now.radius_m < 0.05
     with pytest.raises(TargetError, match=r"is not in the camera's depth image: columns 0 to 63"):
         WantedObject(None, (60, 3, 64, 9), VIEW.intrinsics)
+    near = Limits(workspace_min_m=(0.3, 0.3))
+    with pytest.raises(
+        TargetError, match=r"the wanted object at .* lies 0.\d+ m outside the workspace"
+    ):
+        wanted.begin(lambda: (frame, T), 1.0, near)
     empty = np.zeros((64, 64), np.float32)
     with pytest.raises(TargetError, match="0 of 169 pixels there have a depth"):
         point_of(empty, wanted._where, rays, T, 0.0)  # type: ignore[arg-type]
@@ -169,6 +176,24 @@ def test_options_that_contradict_each_other_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             ServoOptions(**given_)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (
+            (9.0, 9.0),
+            r"9.000, 9.000 m lies 12.021 m outside the workspace \(x -0.5 to 0.5, y .* m\)",
+        ),
+        ((120.0, -45.0), "workspace .*; is it given in mm"),
+    ],
+)
+def test_a_point_that_no_hand_comes_to_is_refused_before_a_device_is_opened(
+    target: tuple[float, float], message: str
+) -> None:
+    with pytest.raises(CellError, match=message):
+        settle(replace(OPTIONS, target=target))
+    settle(replace(OPTIONS, target=(0.55, 0.5)))  # its object reaches into the workspace
 
 
 def colour_of_the_nearest(run_cell: Any) -> str:
