@@ -34,7 +34,7 @@ def _scenarios(report: dict[str, Any]) -> Table:
         *(["of possible", "cleared [95 %]", "emptied", "picks"] * cleared),
     ]
     tail = [] if cleared else ["mean", "p90"]  # these tables are wide enough
-    names += ["median [95 %]", *tail, "< 1 cm", "< 2 cm"]
+    names += ["median [95 %]", *tail, "< 1 cm", "< 2 cm", *(["one change"] * cleared)]
     for name in (*names, *(_COUNTS[key] for key in counts)):
         table.add_column(name, justify="right", no_wrap=True)
     for name, s in scenarios.items():
@@ -47,6 +47,7 @@ def _scenarios(report: dict[str, Any]) -> Table:
             f"{_mm(s['median_m'])} [{_mm(low)}, {_mm(high)}] mm",
             *(f"{_mm(s[key])} mm" for key in ("mean_m", "p90_m") if not cleared),
             *(f"{s[key]:.0%}" for key in ("under_1cm", "under_2cm")),
+            *([f"{s['one_change']:.1%}" if "one_change" in s else "-"] * cleared),
             *(str(s[key]) for key in counts),
         ]
         table.add_row(name, *row)

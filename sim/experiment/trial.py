@@ -36,7 +36,6 @@ from sim.scene.grasps import Grasps, numbered_scene
 from sim.scene.hull import MAP_STEP_M, HandHull
 from sim.scene.meshes import PLAIN, MeshOptions
 from sim.scene.objects import Catalogue, ObjectError, ObjectSet, object_set
-from sim.scene.raster import RasterRenderer
 from sim.scene.render import Renderer
 from sim.scene.rig import IDEAL
 from sim.scene.scene import CIRCLE_M, CLUTTER, MAX_HEIGHT_M, Scene, camera_poses
@@ -48,8 +47,6 @@ CHANGE_M = 0.02
 """A goal that moves by less is at the same place: as near as an end must be to a grasp, to count."""
 _PLAN_M = 0.004
 """Side of a cell of the map of objects seen from above."""
-_ABOVE_M = 20.0
-"""Height of its camera, from where rays are all but vertical."""
 
 Experiment = Literal["figure5", "single", "clutter", "moved"]
 Baseline = Literal["GPD", "MAP", "TRUE"]
@@ -163,11 +160,7 @@ class World:
     def _plan(self) -> tuple[NDArray[np.int16], float]:
         """The objects (n, n) of the cells of a square, by x and y, and its half side [m]."""
         half_m = float(np.ceil(np.abs(self.scene.vertices[:, :2]).max() / _PLAN_M) * _PLAN_M)
-        at = np.arange(-half_m, half_m, _PLAN_M) + _PLAN_M / 2
-        x, y = np.meshgrid(at / _ABOVE_M, -at / _ABOVE_M)  # the camera's y is the world's -y
-        rays = np.stack([x, y, np.ones_like(x)], axis=-1).astype(np.float32)
-        looking_down = top_down(0.0, 0.0, _ABOVE_M, 0.0)
-        face = RasterRenderer(self.scene).depth_and_face(looking_down, rays)[1].T
+        face = self.renderer.face_map(half_m, _PLAN_M)
         owner = np.where(face < 0, np.int16(-1), self.scene.face_object[face])
         nearest = distance_transform_edt(owner < 0, return_distances=False, return_indices=True)
         return owner[tuple(nearest)], half_m

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
@@ -15,6 +15,8 @@ from sim.scene.scene import Scene
 _device: EmbreeDevice | None = None
 _MISS = 1e36
 """Embree reports 1e37 for a ray that hits nothing."""
+_TOP_M = np.float32(1.0)
+"""Vertical rays begin here."""
 
 
 COLOURS = {
@@ -113,15 +115,23 @@ class Renderer:
         Cell [i, j] is the point x = -half + (i + 0.5) step, y = -half + (j + 0.5) step. Exact at its
         points for everything that comes from above.
         """
+        return np.maximum(_TOP_M - self._from_above(half_m, step_m, "DISTANCE", _TOP_M), 0)
+
+    def face_map(self, half_m: float, step_m: float) -> NDArray[np.int32]:
+        """Index of the face (n, n) that each cell of height_map shows, -1 for the table."""
+        return self._from_above(half_m, step_m, "INTERSECT", np.int32(-1))
+
+    def _from_above(
+        self, half_m: float, step_m: float, query: str, missed: np.generic
+    ) -> NDArray[Any]:
+        """(n, n) answers to vertical rays over the cells of height_map; `missed` where none is needed."""
         n = round(2 * half_m / step_m)
         c = ((np.arange(n) + 0.5) * step_m - half_m).astype(np.float32)
         # Rays that miss the objects' bounding box, with a cell to spare, need not be cast.
         near = [(c >= low - step_m) & (c <= high + step_m) for low, high in self._box]
         x, y = np.meshgrid(*(c[k] for k in near), indexing="ij")
-        top = np.float32(1.0)
-        origins = np.stack([x.ravel(), y.ravel(), np.full(x.size, top)], axis=-1).astype(np.float32)
+        origins = np.stack([x, y, np.full_like(x, _TOP_M)], axis=-1).reshape(-1, 3)
         down = np.tile(np.array([0, 0, -1], np.float32), (x.size, 1))
-        distance = self._scene.run(origins, down, query="DISTANCE")
-        height = np.zeros((n, n), np.float32)
-        height[np.ix_(*near)] = np.maximum(top - distance, 0).reshape(x.shape)
-        return height
+        found = np.full((n, n), missed)
+        found[np.ix_(*near)] = self._scene.run(origins, down, query=query).reshape(x.shape)
+        return found

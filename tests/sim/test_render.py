@@ -47,6 +47,22 @@ def test_the_height_map_is_exact_at_its_points():
     np.testing.assert_allclose(height, np.where(inside, 0.04, 0), atol=1e-6)
 
 
+def test_the_face_map_names_what_the_height_map_shows():
+    shift = np.eye(4)
+    shift[:2, 3] = 0.05, -0.03
+    scene = assemble([(box((0.06, 0.032, 0.04)), np.eye(4)), (box((0.02, 0.02, 0.09)), shift)])
+    face, height = (
+        show(0.08, 0.002) for show in (Renderer(scene).face_map, Renderer(scene).height_map)
+    )
+    assert face.shape == height.shape == (80, 80) and ((face < 0) == (height == 0)).all()
+    tops = np.where(face < 0, 0, scene.vertices[scene.faces[face]][..., 2].mean(axis=-1))
+    np.testing.assert_allclose(height, tops, atol=1e-6)
+    c = (np.arange(80) + 0.5) * 0.002 - 0.08
+    tall = (np.abs(c - 0.05)[:, None] < 0.01) & (np.abs(c + 0.03)[None] < 0.01)
+    assert (scene.face_object[face[tall]] == 1).all()
+    assert (scene.face_object[face[(face >= 0) & ~tall]] == 0).all()
+
+
 def test_cast_names_the_face_and_the_range():
     scene = assemble([(box((0.06, 0.03, 0.04)), np.eye(4))])
     t, face = Renderer(scene).cast(
