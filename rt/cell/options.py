@@ -172,4 +172,4 @@ class _ServoArguments(ServoOptions):
     """Limits of the guard. Default: those of the cell file."""
 
 
-_ServoArguments.__doc__ = ServoOptions.__doc__
+_ServoArguments.__name__, _ServoArguments.__doc__ = ServoOptions.__name__, ServoOptions.__doc__

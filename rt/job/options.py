@@ -87,4 +87,4 @@ class _ClearArguments(ClearOptions):
     """Limits of the guard. Default: those of the cell file."""
 
 
-_ClearArguments.__doc__ = ClearOptions.__doc__
+_ClearArguments.__name__, _ClearArguments.__doc__ = ClearOptions.__name__, ClearOptions.__doc__

@@ -96,3 +96,13 @@ def test_a_controller_is_a_name_or_module_attribute() -> None:
 def test_a_rate_that_cannot_be_is_one_line(rate: str) -> None:
     with pytest.raises(ValueError, match=r"must be from 0\.5 to 1000 Hz"):
         ServoOptions(rate=float(rate))
+
+
+@pytest.mark.parametrize("command", ["rt.servo", "rt.clear"])
+def test_an_error_names_the_options_as_the_documentation_does(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        import_module(command).main(["--rate", "inf"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Options: rate = inf Hz must be from 0.5 to 1000 Hz" in said and "_" not in said
