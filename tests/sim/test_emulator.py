@@ -348,6 +348,8 @@ def test_the_options_of_a_cell_put_the_arm_above_its_workspace() -> None:
     assert x0 < x < x1 and y0 < y < y1 and 0.3 < z <= cell.limits.max_height_m
     np.testing.assert_allclose(transform(config.tcp), cell.robot.T_flange_hand, atol=1e-9)
     assert options.startswith('--host 127.0.0.2 --camera-device "')
+    wrong = (0.0, 0.0, 0.168, 0.0, 0.0, 1.5708)
+    assert of_cell(EmulatorOptions(cell=EXAMPLE, tcp=wrong))[0].tcp == wrong  # what is given holds
 
 
 def test_a_workspace_out_of_reach_is_said(tmp_path: Path) -> None:

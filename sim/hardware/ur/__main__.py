@@ -69,8 +69,9 @@ class EmulatorOptions:
     """Most that the arm manages [m/s^2]; five times that in rad/s^2."""
     brake_m_s2: float = 4.0
     """Deceleration of every stop that is not commanded [m/s^2]."""
-    tcp: Pose = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    """Active tool centre point: x y z [m], rotation vector [rad], in the flange."""
+    tcp: Pose | None = None
+    """Active tool centre point: x y z [m], rotation vector [rad], in the flange. Default: the cell's, or the
+    flange."""
     start: Pose | None = None
     """Pose of the tool at the beginning: x y z [m], rotation vector [rad] in base. Default: a usual posture,
     the tool about 0.49 m in front and 0.49 m high, looking straight down."""
@@ -107,7 +108,7 @@ def of_cell(config: EmulatorOptions) -> tuple[EmulatorOptions, str]:
     if cell.camera.width and cell.camera.height:
         device += f"&size={cell.camera.width}x{cell.camera.height}&rate_hz={cell.camera.rate_hz:g}"
     line = f'--host {address} --camera-device "{device}"'
-    tcp: Any = tuple(pose_vector(cell.robot.T_flange_hand).tolist())
+    tcp: Any = config.tcp or tuple(pose_vector(cell.robot.T_flange_hand).tolist())
     table_z = config.table_z
     if table_z is None and cell.T_robot_table[2, 2] > 0.999:
         table_z = float(cell.T_robot_table[2, 3])
@@ -155,7 +156,7 @@ def serve(config: EmulatorOptions) -> None:
     start = None if config.start is None else np.array(config.start)
     controller = EmulatedController(
         model,
-        transform(config.tcp),
+        transform(config.tcp or (0.0,) * 6),
         start,
         config.delay_s,
         config.acceleration_m_s2,

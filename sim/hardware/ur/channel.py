@@ -104,7 +104,8 @@ class Channel:
                     with self.lock:
                         answer, tail = self.do(words[0], words[1:])
                 except (ValueError, IndexError, TypeError) as error:
-                    answer = {"error": f"{' '.join(words)}: {error}; see help"}
+                    why = "a value is missing" if isinstance(error, IndexError) else error
+                    answer = {"error": f"{' '.join(words)}: {why}; see help"}
                 sock.sendall(json.dumps(answer).encode() + b"\n" + tail)
 
     def do(self, name: str, arguments: list[str]) -> tuple[Any, bytes]:
