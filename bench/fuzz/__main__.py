@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
+from bench.fuzz.child import keep
 from bench.fuzz.targets import TARGETS
 from rt.tools.command import DONE, NOT_DONE, command, screen
 from rt.tools.files import output_folder, write_json
@@ -38,6 +39,9 @@ class FuzzOptions:
     """Of the mutations."""
     plain: bool = False
     """Use the mutator of bench.fuzz.child although atheris is there."""
+    keep: bool = False
+    """Keep in tests/corpus the inputs that reached something new; later runs and the tests begin with them.
+    Needs atheris."""
     out: Path | None = None
     """Folder for fuzz.json and the findings. Default: runs/fuzz/<time>/."""
 
@@ -46,11 +50,20 @@ class FuzzOptions:
             raise ValueError(f"no target {', '.join(unknown)}; known are: {', '.join(TARGETS)}")
         if self.inputs < 1 or not 0 < self.seconds <= 1e6:
             raise ValueError(f"inputs = {self.inputs}, seconds = {self.seconds:g} must be above 0")
+        if self.keep and not self.guided:
+            raise ValueError(
+                "--keep needs atheris, which tells what reached something new: pip install atheris"
+            )
+
+    @property
+    def guided(self) -> bool:
+        """True if atheris chooses what is mutated."""
+        return not self.plain and importlib.util.find_spec("atheris") is not None
 
 
 def fuzz(target: str, config: FuzzOptions, folder: Path) -> dict[str, Any]:
     """One target in a child; inputs, seconds and, if there is one, the finding."""
-    guided = not config.plain and importlib.util.find_spec("atheris") is not None
+    guided = config.guided
     with tempfile.TemporaryDirectory(prefix="fuzz-") as corpus:
         arguments = [target, str(config.inputs), str(config.seconds), str(config.seed)]
         program = [sys.executable, "-m", "bench.fuzz.child", *arguments, corpus if guided else ""]
@@ -74,6 +87,8 @@ def fuzz(target: str, config: FuzzOptions, folder: Path) -> dict[str, Any]:
             or re.search(r'"runs": (\d+)', said)
             or re.search(r"(?s).*^#(\d+)\s", said, re.MULTILINE)
         )
+        if config.keep and guided and code == 0:
+            keep(target, Path(corpus))
         seen = re.findall(r"cov: (\d+)", said)
         result = {
             "target": target,

@@ -6,13 +6,16 @@ not guided. Prints one line of JSON at the end; an exception, a hang or growth e
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import signal
 import sys
+import tarfile
 import time
 import types
 from collections.abc import Callable, Iterator
+from hashlib import sha1
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +30,30 @@ GUIDING = ("rt", "sim", "tomllib", "mcap", "mcap_protobuf")
 UNGUIDED = ("rt.robot.kinematics", "rt.robot.ur_pose", "sim.hardware.ur.arm")
 """Modules of them that only compute: counting their branches costs time and guides nothing."""
 CORPUS = Path(__file__).parents[2] / "tests" / "corpus"
+"""Kept inputs: `TARGET.tar.xz`."""
+_SEED = "seed"
 
 
 def kept(target: str) -> list[bytes]:
-    """The kept inputs of a target: one a line, in hexadecimal."""
-    path = CORPUS / f"{target}.txt"
-    return [bytes.fromhex(line) for line in path.read_text().split()] if path.is_file() else []
+    """The kept inputs of a target."""
+    path = CORPUS / f"{target}.tar.xz"
+    if not path.is_file():
+        return []
+    with tarfile.open(path) as archive:
+        files = [archive.extractfile(member) for member in archive]
+        return [file.read() for file in files if file is not None]
+
+
+def keep(target: str, folder: Path) -> None:
+    """Keep the inputs of a run's corpus, each of which reached something new, but for the target's own seeds.
+    The same inputs make the same file."""
+    found = sorted(p for p in folder.iterdir() if not p.name.startswith(_SEED))
+    with tarfile.open(CORPUS / f"{target}.tar.xz", "w:xz", preset=9) as archive:
+        for path in found:
+            data = path.read_bytes()
+            about = tarfile.TarInfo(path.name)
+            about.size = len(data)
+            archive.addfile(about, io.BytesIO(data))
 
 
 def mutated(rng: np.random.Generator, seeds: list[bytes], longest: int) -> Iterator[bytes]:
@@ -134,9 +155,10 @@ def run_guided(target: str, runs: int, seconds: float, seed: int, folder: str) -
 
     fuzzed = TARGETS[target]
     corpus, run = Path(folder), bounded(fuzzed.run())
-    for k, data in enumerate(fuzzed.seeds() + kept(target)):
-        run(data)  # imports what the parser imports late: that is no hang
-        (corpus / f"seed{k}").write_bytes(data)
+    for name, inputs in ((_SEED, fuzzed.seeds()), ("kept", kept(target))):
+        for data in inputs:
+            run(data)  # imports what the parser imports late: that is no hang
+            (corpus / f"{name}-{sha1(data).hexdigest()}").write_bytes(data)
     options = [
         f"-runs={runs}", f"-max_total_time={max(int(seconds), 1)}", f"-seed={seed + 1}",
         f"-timeout={_WALL_S}",

@@ -58,6 +58,29 @@ def test_the_command_runs_a_target_in_a_process_of_its_own(tmp_path: Path) -> No
     assert json.loads((tmp_path / "hand.txt").read_text())["runs"] == 20
 
 
+def test_the_kept_inputs_of_a_run_are_the_seeds_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, data in (("seed-1", b"own"), ("a1", b"\x00\xff"), ("kept-2", b"two\n")):
+        (tmp_path / name).write_bytes(data)
+    monkeypatch.setattr(child, "CORPUS", tmp_path)
+    assert child.kept("hand") == []
+    child.keep("hand", tmp_path)
+    first = (tmp_path / "hand.tar.xz").read_bytes()
+    assert child.kept("hand") == [b"\x00\xff", b"two\n"]
+    (tmp_path / "hand.tar.xz").unlink()
+    child.keep("hand", tmp_path)
+    assert (tmp_path / "hand.tar.xz").read_bytes() == first
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_target_has_kept_inputs(name: str) -> None:
+    """test_nonsense_is_refused_and_nothing_grows runs them all."""
+    inputs = child.kept(name)
+    assert len(inputs) == len(set(inputs)) > 3
+    assert max(map(len, inputs)) <= TARGETS[name].longest
+
+
 def test_a_target_that_is_not_known_is_refused() -> None:
     with pytest.raises(ValueError, match="no target nothing; known are: rtde"):
         FuzzOptions(only=("nothing",))
