@@ -63,9 +63,9 @@ class PlacePart:
         named = [("home", [np.array(self.home)]), ("look_m", self.looks()), ("pose", self.slots())]
         for key, hands in named:
             for hand in hands:
-                for z in (hand[2], max(hand[2], self.carry_m)):
+                for name, z in ((key, hand[2]), ("carry_m", max(hand[2], self.carry_m))):
                     if why := outside(np.array([*hand[:2], z]), limits):
-                        return f"place.{key}: {why}"
+                        return f"place.{name}: {why}"
         return ""
 
 

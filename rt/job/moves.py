@@ -145,7 +145,15 @@ class JobMoves(Servo):
         home = np.array([*self.place.home, self.home_yaw])
         looks = [np.array([*look, self.home_yaw]) for look in self.place.looks()]
         try:
-            self._planned([*looks, home, *(self._above(s) for s in self.place.slots()), home])
+            slots, columns = self.place.slots(), self.place.columns
+            self._planned([*looks, home, *(self._above(s) for s in slots), home])
+            for k in {
+                0,
+                columns - 1,
+                len(slots) - columns,
+                len(slots) - 1,
+            }:  # the pattern's corners
+                self._planned([self._above(slots[k]), slots[k]])
         except PathError as error:
             raise Stop(f"the job's ways: {error}; nothing moved") from error
         self._held = settle_holding(loop, self.state, self.job.if_holding)

@@ -234,13 +234,16 @@ def test_a_fault_of_the_gripper_stops_the_arm(network: Distance, tmp_path: Path)
     assert np.linalg.norm(cell.robot.state().twist) < 1e-3
 
 
-def test_a_way_that_the_workspace_forbids_is_refused_before_anything_moves(
-    network: Distance,
+@pytest.mark.parametrize(
+    ("pose", "why"), [((0.0, 0.8, 0.2, 0.0), "workspace: y"), ((0.0, 0.4, -0.05, 0.0), "height: z")]
+)
+def test_a_way_that_the_limits_forbid_is_refused_before_anything_moves(
+    network: Distance, pose: tuple[float, float, float, float], why: str
 ) -> None:
-    far = replace(table.PLACE, pose=(0.0, 0.8, 0.2, 0.0))
+    far = replace(table.PLACE, pose=pose)
     cell = table.build(boxes(SPOTS[:1]), place=far)
     before = cell.robot.state().T_base_hand
-    with pytest.raises(Exception, match=r"workspace: y = .* must be from .*nothing moved"):
+    with pytest.raises(Exception, match=rf"{why} = .* must be from .*nothing moved"):
         go(cell, network)
     assert np.array_equal(before, cell.robot.state().T_base_hand)
 

@@ -44,7 +44,7 @@ def test_slots_fill_the_area_row_by_row() -> None:
         ({"look_m": (1.2, 0.3)}, r"place.look_m: workspace: x = -0.480 m must be from -0.4 to 0.4"),
         ({"pose": (0.0, 0.4, -0.1, 0.0)}, r"place.pose: height: z = -0.100 m must be from 0"),
         ({"area_m": (0.0, 0.4), "rows": 2}, r"place.pose: workspace: y = 0.55"),
-        ({"carry_m": 0.7}, r"place.home: height: z = 0.700 m must be from .* to 0.6 m"),
+        ({"carry_m": 0.7}, r"place.carry_m: height: z = 0.700 m must be from .* to 0.6 m"),
     ],
 )  # fmt: skip
 def test_a_place_that_the_limits_forbid_is_named(change: dict[str, object], why: str) -> None:
