@@ -17,6 +17,7 @@ import types
 from collections.abc import Callable, Iterator
 from hashlib import sha1
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,15 +46,56 @@ def kept(target: str) -> list[bytes]:
 
 
 def keep(target: str, folder: Path) -> None:
-    """Keep the inputs of a run's corpus, each of which reached something new, but for the target's own seeds.
-    The same inputs make the same file."""
-    found = sorted(p for p in folder.iterdir() if not p.name.startswith(_SEED))
-    with tarfile.open(CORPUS / f"{target}.tar.xz", "w:xz", preset=9) as archive:
-        for path in found:
-            data = path.read_bytes()
-            about = tarfile.TarInfo(path.name)
+    """Keep, beside what is kept, what a run's corpus reaches beyond that and the target's seeds. The same
+    inputs make the same file."""
+    from bench.fuzz.targets import TARGETS
+
+    fuzzed, found = TARGETS[target], [path.read_bytes() for path in folder.iterdir()]
+    run, seeds = fuzzed.run(), fuzzed.seeds()
+    some = [data for data in reaching(run, seeds + kept(target), found) if data not in seeds]
+    path = CORPUS / f"{target}.tar.xz"
+    path.unlink(missing_ok=True)
+    if not some:
+        return
+    with tarfile.open(path, "w:xz", preset=9) as archive:
+        for data in some:
+            about = tarfile.TarInfo(sha1(data).hexdigest())
             about.size = len(data)
             archive.addfile(about, io.BytesIO(data))
+
+
+def reaching(
+    run: Callable[[bytes], object], first: list[bytes], others: list[bytes]
+) -> list[bytes]:
+    """The first inputs, and those of the others, the short ones before the long, with a step from one line to
+    the next that no input before them took."""
+    files = {function.__code__.co_filename for function in parsers()}
+    taken: set[tuple[types.CodeType, int, int]] = set()
+
+    def trace(frame: types.FrameType, event: str, arg: object) -> Callable[..., Any] | None:
+        if frame.f_code.co_filename not in files:
+            return None
+        last = 0
+
+        def step(frame: types.FrameType, event: str, arg: object) -> Callable[..., Any]:
+            nonlocal last
+            taken.add((frame.f_code, last, frame.f_lineno))
+            last = frame.f_lineno
+            return step
+
+        return step
+
+    some: list[bytes] = []
+    for data in first + sorted(others, key=lambda data: (len(data), data)):
+        before = len(taken)
+        sys.settrace(trace)
+        try:
+            run(data)
+        finally:
+            sys.settrace(None)
+        if len(taken) > before or len(some) < len(first):
+            some.append(data)
+    return some
 
 
 def mutated(rng: np.random.Generator, seeds: list[bytes], longest: int) -> Iterator[bytes]:

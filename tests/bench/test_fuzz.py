@@ -14,7 +14,7 @@ needed("ur", "ruckig")
 
 from bench.fuzz import child
 from bench.fuzz.__main__ import FuzzOptions, fuzz
-from bench.fuzz.targets import TARGETS, Fuzzed, Peer
+from bench.fuzz.targets import HANDS, TARGETS, Fuzzed, Peer
 from rt.record.recorder import read_record
 
 
@@ -58,27 +58,22 @@ def test_the_command_runs_a_target_in_a_process_of_its_own(tmp_path: Path) -> No
     assert json.loads((tmp_path / "hand.txt").read_text())["runs"] == 20
 
 
-def test_the_kept_inputs_of_a_run_are_the_seeds_of_the_next(
+def test_what_reaches_something_new_is_kept_and_seeds_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, data in (("seed-1", b"own"), ("a1", b"\x00\xff"), ("kept-2", b"two\n")):
-        (tmp_path / name).write_bytes(data)
-    monkeypatch.setattr(child, "CORPUS", tmp_path)
-    assert child.kept("hand") == []
-    child.keep("hand", tmp_path)
-    first = (tmp_path / "hand.tar.xz").read_bytes()
-    assert child.kept("hand") == [b"\x00\xff", b"two\n"]
-    (tmp_path / "hand.tar.xz").unlink()
-    child.keep("hand", tmp_path)
-    assert (tmp_path / "hand.tar.xz").read_bytes() == first
-
-
-@pytest.mark.parametrize("name", TARGETS)
-def test_every_target_has_kept_inputs(name: str) -> None:
-    """test_nonsense_is_refused_and_nothing_grows runs them all."""
-    inputs = child.kept(name)
-    assert len(inputs) == len(set(inputs)) > 3
-    assert max(map(len, inputs)) <= TARGETS[name].longest
+    monkeypatch.setattr(child, "CORPUS", tmp_path / "kept")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "run").mkdir()
+    text, unit = (HANDS / "robotiq_2f85.toml").read_bytes(), b"# the same lines\n"
+    new = text.replace(b"0.085", b"85.0")  # the line that refuses it
+    assert new != text and child.kept("hand") == []
+    for k, data in enumerate([text, unit + text, new, unit + new]):
+        (tmp_path / "run" / str(k)).write_bytes(data)
+    child.keep("hand", tmp_path / "run")
+    assert child.kept("hand") == [new]
+    first = (tmp_path / "kept" / "hand.tar.xz").read_bytes()
+    child.keep("hand", tmp_path / "run")
+    assert (tmp_path / "kept" / "hand.tar.xz").read_bytes() == first
 
 
 def test_a_target_that_is_not_known_is_refused() -> None:
