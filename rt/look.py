@@ -28,7 +28,7 @@ from rt.grasp.single_view import Look, look_at
 from rt.hand import Hand, HandError, load_hand
 from rt.page.look_figure import draw_look
 from rt.tools.command import DONE, NOT_DONE, command, screen
-from rt.tools.files import output_folder, write_json
+from rt.tools.files import output_folder, shown, write_json
 from rt.view import VIEW, ViewError
 
 LIVE = "realsense"
@@ -147,7 +147,7 @@ def listed(config: LookOptions) -> list[Path]:
     path = Path(config.source)
     if not path.is_dir():
         return [path]
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+    files = shown(path, SUFFIXES)
     if not files:
         raise CameraError(f"{path} holds none of {', '.join(SUFFIXES)}")
     return files

@@ -12,7 +12,7 @@ import yaml
 
 from calib.errors import CalibrationError
 from calib.solve.model import LensModel
-from rt.tools.files import read_bounded
+from rt.tools.files import read_bounded, shown
 
 _SUFFIXES = (".json", ".yaml", ".yml", ".xml", ".txt", ".csv")
 
@@ -52,7 +52,7 @@ def load_yaml(text: str) -> Any:
 def find_camera(folder: Path) -> LensModel | None:
     """The intrinsics in a folder, by any file that holds some."""
     names = ("intrin", "camera", "calib", "cam", "k")
-    files = [p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES]
+    files = shown(folder, _SUFFIXES, below=True)
     for name in names:
         for file in sorted(files):
             stem = file.stem.lower()

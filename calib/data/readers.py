@@ -15,6 +15,7 @@ from calib.data.poses import PoseFormat
 from calib.data.recording import RecordedPair, Recording, is_dataset, read_dataset
 from calib.data.robot_text import Row
 from calib.errors import CalibrationError, Finding, listed
+from rt.tools.files import shown
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
 DATA = (
@@ -51,11 +52,7 @@ def read(path: Path, poses: Path | None = None) -> Recording:
     if is_dataset(path):
         return read_dataset(path)
     images = sorted(
-        (
-            p
-            for p in path.rglob("*")
-            if p.suffix.lower() in IMAGES and "depth" not in _tail(p, path)
-        ),
+        (p for p in shown(path, IMAGES, below=True) if "depth" not in _tail(p, path)),
         key=lambda p: natural(str(p.relative_to(path))),
     )
     candidates = [poses] if poses else _pose_candidates(path)
@@ -114,7 +111,7 @@ def _tail(path: Path, folder: Path) -> str:
 
 def _pose_candidates(folder: Path) -> list[Path]:
     """Files that may hold poses, those whose name says so first."""
-    files = [p for p in folder.rglob("*") if p.suffix.lower() in DATA]
+    files = shown(folder, DATA, below=True)
     words = ("pose", "robot", "hand", "gripper", "tcp", "sample", "transform", "flange", "tf")
 
     def rank(p: Path) -> tuple[int, int, str]:
@@ -226,8 +223,8 @@ MOST_APART_S = 0.05
 def _one_file_each(folder: Path, images: list[Path]) -> tuple[list[Path], list[Row], str] | None:
     """Pose files that go with images one by one: pose_fPe_3.yaml with image-3.png (ViSP), 3.txt, ..."""
     files: dict[int, list[Path]] = {}
-    for p in folder.rglob("*"):
-        if p.suffix.lower() in DATA and (n := last_number(p)) is not None:
+    for p in shown(folder, DATA, below=True):
+        if (n := last_number(p)) is not None:
             if "cpo" in p.stem.lower() or p.stem.lower().startswith(("intrin", "camera")):
                 continue
             files.setdefault(n, []).append(p)

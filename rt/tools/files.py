@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -121,6 +121,18 @@ def whole(path: Path, needed_bytes: int = 0) -> Iterator[Path]:
             os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def shown(folder: Path, suffixes: Collection[str], below: bool = False) -> list[Path]:
+    """Sorted files of a folder, or all below it, with one of the suffixes (in small letters), but for hidden
+    ones: what `whole` has not finished, and the `._name` that other systems put beside a file."""
+    every = folder.rglob("*") if below else folder.iterdir()
+    return sorted(
+        p
+        for p in every
+        if p.suffix.lower() in suffixes
+        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+    )
 
 
 def write_text(path: Path, text: str) -> None:

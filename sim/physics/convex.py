@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
-from rt.tools.files import whole
+from rt.tools.files import shown, whole
 from sim import catalogue
 from sim.scene.objects import ObjectError, catalogue_set
 
@@ -70,7 +70,7 @@ def convex_parts(
     triangles = np.asarray(faces).astype(np.int32)
     topology = hashlib.sha256(repr(sorted(_SETTINGS.items())).encode() + triangles.tobytes())
     folder = cache_folder() / topology.hexdigest()[:24]
-    for path in sorted(folder.glob("*.npz")):
+    for path in shown(folder, {".npz"}) if folder.is_dir() else ():
         with np.load(path) as kept:
             if kept["mesh"].shape == points.shape and np.allclose(
                 kept["mesh"], points, rtol=0, atol=SAME_M

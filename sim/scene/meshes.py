@@ -131,6 +131,8 @@ def _files(folder: Path, seen: set[str]) -> Iterator[Path]:
         return
     seen.add(real)
     for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):  # `._name` of another system, .git
+            continue
         if entry.is_dir():
             yield from _files(entry, seen)
         elif entry.is_file():

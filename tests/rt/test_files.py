@@ -13,6 +13,7 @@ from rt.tools.files import (
     plain,
     read_bounded,
     require_room,
+    shown,
     whole,
     write_figure,
     write_json,
@@ -30,6 +31,18 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
     write_text(path, "second")
     assert path.read_text() == "second" and list(tmp_path.iterdir()) == [path]
+
+
+def test_hidden_files_are_not_shown(tmp_path):
+    for name in ("b.PNG", "a.png", "._a.png", ".git/c.png", "deep/d.png", "deep/.d.png", "e.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [p.name for p in shown(tmp_path, {".png"})] == ["a.png", "b.PNG"]
+    below = shown(tmp_path, (".png",), below=True)
+    assert [p.name for p in below] == ["a.png", "b.PNG", "d.png"]
+    with whole(tmp_path / "f.png") as beside:
+        beside.touch()
+        assert beside not in shown(tmp_path, {".png"})
 
 
 def test_json_is_for_every_reader(tmp_path):

@@ -40,6 +40,16 @@ def test_a_process_that_aborts_gives_no_parts(cube, monkeypatch):
     assert convex._parts_of_process(*cube) is None
 
 
+def test_parts_that_another_process_is_writing_are_not_read(cube, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(convex, "_decompose", lambda points, faces: [points])
+    convex.convex_parts(*cube)
+    (kept,) = convex.cache_folder().glob("*/*.npz")
+    kept.with_name(f".{kept.stem}.1.npz").write_bytes(b"half")  # sorts before it
+    (part,) = convex.convex_parts(*cube)
+    np.testing.assert_array_equal(part, cube[0])
+
+
 def test_a_script_without_a_main_guard_gets_its_parts(tmp_path):
     needed("physics", "coacd")
     script = tmp_path / "script.py"

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import trimesh
 
-from sim.scene.meshes import MeshOptions, MeshRead, MeshSource, ObjectError, grouped, read_mesh
+from sim.scene.meshes import (
+    MeshOptions,
+    MeshRead,
+    MeshSource,
+    ObjectError,
+    grouped,
+    mesh_paths,
+    read_mesh,
+)
 from sim.scene.objects import folder_set
 from sim.scene.repair import examine, united, winding_number
 
@@ -265,3 +273,10 @@ def test_the_fingerprint_of_sound_meshes_is_that_of_their_bytes(tmp_path: Path) 
     digest = hashlib.sha256(f"catalogue {catalogue.VERSION}".encode())
     digest.update(b"meshes/box\0" + content)
     assert objects.fingerprint() == digest.hexdigest()[:12]
+
+
+def test_hidden_files_are_no_meshes(tmp_path: Path) -> None:
+    for name in ("a.stl", "._a.stl", ".git/b.stl", "deep/c.obj"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [p.name for p in mesh_paths(tmp_path, (".stl", ".obj"))] == ["a.stl", "c.obj"]
