@@ -87,7 +87,7 @@ def fuzz(target: str, config: FuzzOptions, folder: Path) -> dict[str, Any]:
             or re.search(r'"runs": (\d+)', said)
             or re.search(r"(?s).*^#(\d+)\s", said, re.MULTILINE)
         )
-        if config.keep and guided and code == 0:
+        if config.keep and code == 0:
             keep(target, Path(corpus))
         seen = re.findall(r"cov: (\d+)", said)
         result = {

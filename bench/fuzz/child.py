@@ -52,7 +52,8 @@ def keep(target: str, folder: Path) -> None:
 
     fuzzed, found = TARGETS[target], [path.read_bytes() for path in folder.iterdir()]
     run, seeds = fuzzed.run(), fuzzed.seeds()
-    some = [data for data in reaching(run, seeds + kept(target), found) if data not in seeds]
+    before = kept(target)
+    some = before + reaching(run, seeds + before, found)
     path = CORPUS / f"{target}.tar.xz"
     path.unlink(missing_ok=True)
     if not some:
@@ -65,10 +66,10 @@ def keep(target: str, folder: Path) -> None:
 
 
 def reaching(
-    run: Callable[[bytes], object], first: list[bytes], others: list[bytes]
+    run: Callable[[bytes], object], known: list[bytes], others: list[bytes]
 ) -> list[bytes]:
-    """The first inputs, and those of the others, the short ones before the long, with a step from one line to
-    the next that no input before them took."""
+    """The other inputs, the short ones before the long, with a step from one line to the next that neither
+    a known one nor one of them before took."""
     files = {function.__code__.co_filename for function in parsers()}
     taken: set[tuple[types.CodeType, int, int]] = set()
 
@@ -85,17 +86,18 @@ def reaching(
 
         return step
 
-    some: list[bytes] = []
-    for data in first + sorted(others, key=lambda data: (len(data), data)):
+    def new(data: bytes) -> bool:
         before = len(taken)
         sys.settrace(trace)
         try:
             run(data)
         finally:
             sys.settrace(None)
-        if len(taken) > before or len(some) < len(first):
-            some.append(data)
-    return some
+        return len(taken) > before
+
+    for data in known:
+        new(data)
+    return [data for data in sorted(others, key=lambda data: (len(data), data)) if new(data)]
 
 
 def mutated(rng: np.random.Generator, seeds: list[bytes], longest: int) -> Iterator[bytes]:

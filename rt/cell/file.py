@@ -27,7 +27,7 @@ from rt.cell.plausible import (
     check_table,
     check_value,
 )
-from rt.cell.transform import CellError, check_degrees, numbers, transform
+from rt.cell.transform import CellError, numbers, transform
 from rt.guard.limits import Limits
 from rt.pose import inverse
 from rt.tools.files import parsed_file
@@ -217,7 +217,7 @@ def _cell(path: Path, document: dict[str, Any]) -> CellFile:
         limits,
         _section(Grasping, document.get("grasp", {}), "grasp"),
         _section(ModelPart, document.get("model", {}), "model"),
-        _place(document["place"]) if "place" in document else None,
+        _section(PlacePart, document["place"], "place") if "place" in document else None,
     )
 
 
@@ -312,13 +312,6 @@ def _table(workspace: dict[str, Any]) -> Transform:
     return made
 
 
-def _place(values: dict[str, Any]) -> PlacePart:
-    place = _section(PlacePart, values, "place")
-    check_value("place.pose[:3]", place.pose[:3])
-    check_degrees(np.array(place.pose[3:]), "place.pose[3]")
-    return place
-
-
 def _need(section: dict[str, Any], name: str, key: str) -> Any:
     if key not in section:
         raise CellError(f"{name}.{key} is missing; see {EXAMPLE.name}")
@@ -364,6 +357,8 @@ def _section(kind: type[T], values: dict[str, Any], name: str) -> T:
         check_ranges(name, made)
     try:
         return kind(**made)
+    except CellError:
+        raise
     except ValueError as error:
         raise CellError(f"{name}: {error}") from error
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rt.cell.plausible import check_ranges, check_value
+from rt.cell.transform import check_degrees
 from rt.guard.limits import Limits, outside
 
 REACH_M = 0.14
@@ -17,7 +19,7 @@ object's centre, and grasps lie around it."""
 
 @dataclass(frozen=True)
 class PlacePart:
-    """[place]; rt.cell.plausible has the ranges of its values."""
+    """[place]; rt.cell.plausible has the ranges of its values. Raises CellError."""
 
     pose: tuple[float, float, float, float]
     """x, y, z [m], yaw [deg] of the fingertips where they open."""
@@ -39,6 +41,11 @@ class PlacePart:
     turn_deg_s: float = 90.0
     contact_N: float = 30.0
     """Force, beyond the weight of what is carried, at which the hand stops, backs off and puts it back."""
+
+    def __post_init__(self) -> None:
+        check_ranges("place", vars(self))
+        check_value("place.pose[:3]", self.pose[:3])
+        check_degrees(np.array(self.pose[3:]), "place.pose[3]")
 
     def slots(self) -> list[NDArray[np.float64]]:
         """Hands (4,) of x, y, z [m], yaw [rad], in the order of filling: along x, row by row."""

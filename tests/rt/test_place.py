@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt.cell.place import REACH_M, PlacePart
+from rt.cell.transform import CellError
 from rt.guard.limits import Limits
 
 SIZE = st.floats(0.01, 2.0)
@@ -26,6 +28,20 @@ def test_looks_cover_all_that_is_to_be_cleared(w: float, d: float, x: float, y: 
     steps = np.linalg.norm(np.diff(looks[:, :2], axis=0), axis=1)
     assert (steps <= 2 * REACH_M + 1e-9).all()  # no long way from one to the next
     assert (looks[:, 2] == 0.3).all()
+
+
+def test_a_look_reaches_what_is_small_and_four_what_is_not() -> None:
+    def looks(x: float, size: tuple[float, float]) -> np.ndarray:
+        return np.array(PlacePart((0, 0.4, 0.2, 0), (x, 0, 0.3), size).looks())
+
+    assert len(looks(0.0, (0.4, 0.3))) == 4
+    assert np.allclose(looks(0.1, (0.2, 0.2)), [[0.1, 0.0, 0.3]])
+
+
+@pytest.mark.parametrize("wrong", [{"rows": 0}, {"look_m": (0.0, 0.3)}, {"carry_m": 1.6}])
+def test_a_place_made_in_python_is_checked_too(wrong: dict[str, object]) -> None:
+    with pytest.raises(CellError, match=f"place.{next(iter(wrong))} = .* must be from"):
+        replace(PlacePart((0, 0.4, 0.2, 0), (0, 0, 0.3)), **wrong)  # type: ignore[arg-type]
 
 
 def test_slots_fill_the_area_row_by_row() -> None:
